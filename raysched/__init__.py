@@ -1,0 +1,1 @@
+"""Workflows of plain Python functions on Ray."""

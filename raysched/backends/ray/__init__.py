@@ -1,0 +1,1 @@
+"""Units as Ray calls; the only place that imports ray."""

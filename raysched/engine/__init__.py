@@ -1,0 +1,1 @@
+"""The one impure loop, and the ports it reaches the world by."""

@@ -1,0 +1,1 @@
+"""Groups and edges: building, checking and drawing the graph of a flow run."""

@@ -1,0 +1,1 @@
+"""Where values live, and how they become bytes."""

@@ -1,0 +1,1 @@
+"""Durable states; the only place with SQLModel."""

@@ -1,0 +1,1 @@
+"""The code beside the user's function: runs, times, catches and reports."""

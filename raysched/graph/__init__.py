@@ -1,1 +1,1 @@
-"""Groups and edges: building, checking and drawing the graph of a flow run."""
+"""Groups of task runs and the edges between them: recording, checking, drawing."""

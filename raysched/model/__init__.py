@@ -1,1 +1,1 @@
-"""The words all rooms share: ids, states, events, commands, options, plan."""
+"""The shared words: ids, states, events, commands, options, rows. No logic and no I/O."""

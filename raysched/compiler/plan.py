@@ -1,0 +1,29 @@
+"""What the compiler makes of a segment."""
+
+from dataclasses import dataclass
+
+from raysched.graph.group import Group
+
+type SchedulingClass = tuple[tuple[str, str], ...]
+"""Ray options that decide where a task run fits, as sorted (name, repr) pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGroup:
+    """How the members of one group are cut into units and where these may run.
+
+    Attributes:
+        group: The group.
+        scheduling_class: Units of one class compete for the same slots.
+        unit_size: Most members that one unit carries.
+        notes: Why it was planned so, a sentence each, for `raysched show --plan`.
+    """
+
+    group: Group
+    scheduling_class: SchedulingClass = ()
+    unit_size: int = 1
+    notes: tuple[str, ...] = ()
+
+
+type Plan = tuple[PlannedGroup, ...]
+"""The groups of one segment, parents before children."""

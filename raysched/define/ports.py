@@ -1,0 +1,158 @@
+"""What the face needs from an engine, and the slot that holds the engine of this process.
+
+The layers forbid `define` to import an engine; `wiring.connect` is found by its dotted name when the
+first flow is called, so that importing raysched costs nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Protocol
+
+from raysched.graph.builder import Builder, Member
+from raysched.graph.group import Group
+from raysched.model.options import FlowSpec
+from raysched.model.states import StateType
+from raysched.model.values import ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRunStart:
+    """A flow run that is about to begin.
+
+    Attributes:
+        run_id: Its id.
+        name: Its name.
+        spec: The flow with its options.
+        parameters: Its parameters, validated and coerced, futures resolved.
+        tags: Tags from the context.
+        parent: The flow run that called it, or None.
+    """
+
+    run_id: str
+    name: str
+    spec: FlowSpec
+    parameters: Mapping[str, Any]
+    tags: tuple[str, ...] = ()
+    parent: "RunPort | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEnding:
+    """How a flow function ended, before the run's outcome is known.
+
+    Attributes:
+        error: What it raised, or None. `FlowRunTimedOut` and `KeyboardInterrupt` (and
+            `asyncio.CancelledError`) become TIMED_OUT and CANCELLED.
+        state: The state that it returned (`Failed(…)`), as type and message, or None.
+        retry: Whether the flow function will be run again in the same run: then task runs that
+            completed are kept, and the rest is cancelled.
+    """
+
+    error: BaseException | None = None
+    state: tuple[StateType, str] | None = None
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FlowOutcome:
+    """How a flow run ended, committed.
+
+    Attributes:
+        state: Terminal state.
+        message: For people: `3 failures handled`, `1 task run failed: load[17]`.
+        unhandled: Root failures that nobody handled.
+        counts: Number of task runs by state.
+        error: What the flow function raised, as text, or None.
+    """
+
+    state: StateType
+    message: str = ""
+    unhandled: tuple[Member, ...] = ()
+    counts: Mapping[StateType, int] = field(default_factory=dict)
+    error: ErrorInfo | None = None
+
+
+class RunPort(Protocol):
+    """An open flow run, as the flow's own thread sees it. All methods are thread-safe."""
+
+    @property
+    def start(self) -> FlowRunStart:
+        """What was opened."""
+
+    @property
+    def builder(self) -> Builder:
+        """Where calls of tasks are recorded."""
+
+    def recorded(self) -> None:
+        """Say that the builder has something new: it is compiled soon, or when `wait` is called."""
+
+    def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Block until `done()` is true; return whether it is.
+
+        Compiles at once what was recorded. `done` is called again each time task runs of this run
+        became visible; it must be quick and must not block.
+
+        Args:
+            done: The condition, on visible states.
+            timeout: Seconds, or None for no limit.
+
+        Raises:
+            FlowRunTimedOut: The flow's own `timeout_seconds` passed.
+            StoreUnavailable: The store is gone for good: nothing new becomes visible any more.
+        """
+
+    async def wait_async(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Do as `wait`, without blocking the running event loop."""
+
+    def value(self, member: Member) -> Any:
+        """Return a fresh copy of the value of a completed task run.
+
+        Raises:
+            ResultLost: The object store lost it.
+        """
+
+    def error(self, member: Member) -> BaseException:
+        """Return the exception of a task run that ended without a value.
+
+        The user's own exception where it can be rebuilt, with the worker's traceback as a note;
+        otherwise a `TaskRunError`. For UPSTREAM_FAILED an `UpstreamFailed` from its first root.
+        """
+
+    def handled(self, group: Group, indices: "range | tuple[int, ...]") -> None:
+        """Note that the flow was told of the failures among these task runs."""
+
+    def cancel(self, by: str, group: Group | None = None, indices: tuple[int, ...] = ()) -> None:
+        """Cancel task runs, or with no group everything in this run."""
+
+    def log(self, level: int, logger: str, message: str, at: int) -> None:
+        """Keep a log record of the flow function itself; `at` in ns since the epoch."""
+
+    def close(self, ending: FlowEnding) -> FlowOutcome:
+        """End the flow function: wait for what is open, commit the outcome and return it.
+
+        With `ending.retry` the run stays open and the outcome is that of the attempt.
+        """
+
+
+class Engine(Protocol):
+    """Runs flow runs of this process."""
+
+    def open_run(self, start: FlowRunStart) -> RunPort:
+        """Begin a flow run: its row is committed when this returns.
+
+        Raises:
+            BackendUnreachable: Ray cannot be reached.
+            StoreError: The run cannot be kept.
+        """
+
+
+_connect: Callable[[], Engine] | None = None
+
+
+def engine() -> Engine:
+    """Return the engine for a flow that is called here, connecting it when it is the first."""
+    global _connect  # noqa: PLW0603 - the one slot, filled lazily so that import stays cheap
+    if _connect is None:
+        _connect = import_module("raysched.wiring").connect
+    return _connect()

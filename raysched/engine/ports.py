@@ -1,0 +1,197 @@
+"""What the engine needs from the world. Each docstring is the contract that the shared suites test."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from raysched.compiler.plan import SchedulingClass
+from raysched.model.options import TaskSpec
+from raysched.model.rows import Batch, FlowRunRow
+from raysched.model.values import ErrorInfo, LargeValue
+
+
+@dataclass(frozen=True, slots=True)
+class UnitCall:
+    """A unit on its way to a backend.
+
+    Attributes:
+        id: Number of the unit, unique in this process.
+        spec: The task with its options: backends keep one remote function for each.
+        frame: The encoded unit, opaque.
+        handles: Handles of large values (`LargeValue.handle`), passed as arguments in this order.
+    """
+
+    id: int
+    spec: TaskSpec
+    frame: bytes
+    handles: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A unit came to its end, whatever became of its task runs.
+
+    Attributes:
+        unit: The unit.
+        report: The encoded report; complete: every item not reported by the channel is in it.
+        handle: Handle of the unit's large values, or None if it has none.
+    """
+
+    unit: int
+    report: bytes
+    handle: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The infrastructure under a unit broke; what was not reported is lost."""
+
+    unit: int
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """Items of a unit are running, told by the worker while they run.
+
+    Attributes:
+        unit: The unit.
+        positions: Which items.
+        at: When (ns since the epoch).
+    """
+
+    unit: int
+    positions: Sequence[int]
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """A part of a unit's report, sent while the unit goes on: outcomes and log records.
+
+    Attributes:
+        unit: The unit.
+        report: An encoded report of some items. Large values are never in it.
+    """
+
+    unit: int
+    report: bytes
+
+
+type Message = Reported | Lost | Began | Progressed
+
+
+class Sink(Protocol):
+    """Where a backend puts what it has to tell. The engine gives it to `Backend.start`."""
+
+    def __call__(self, message: Message) -> None:
+        """Take a message; thread-safe, never blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the cluster offers to a scheduling class.
+
+    Attributes:
+        slots: Task runs at once; 0 if no node can ever run one.
+        lacking: For people, what is missing when `slots` is 0: `num_gpus=1; the cluster has 0`.
+    """
+
+    slots: int
+    lacking: str = ""
+
+
+class Backend(Protocol):
+    """Where units run.
+
+    A unit that was submitted leads to exactly one `Reported` or `Lost`, whatever happens: a user's
+    exception is in the report, a killed worker is `Lost`. `Began` and `Progressed` may come before.
+    Nothing is retried here.
+    """
+
+    name: str
+    """`ray` or `inline`."""
+
+    pumped: bool
+    """Whether units run in the thread that calls `pump`, and only there."""
+
+    def start(self, sink: Sink) -> None:
+        """Get ready; called once, before everything else.
+
+        Raises:
+            BackendUnreachable: No cluster, or it refuses the token (said within 3 s).
+        """
+
+    def capacity(self, spec: TaskSpec, scheduling_class: SchedulingClass) -> Capacity:
+        """Return what the cluster offers to units of this task now."""
+
+    def submit(self, call: UnitCall) -> None:
+        """Run a unit; returns at once."""
+
+    def cancel(self, unit: int, *, force: bool) -> None:
+        """Stop a unit: its running items end CANCELLED in its report, or with `force` it is Lost.
+
+        A unit that is not known any more is ignored.
+        """
+
+    def pump(self) -> bool:
+        """Run one submitted unit in this thread, if there is one; return whether there was.
+
+        Only for a `pumped` backend; others return False.
+        """
+
+    def fetch(self, value: LargeValue) -> Any:
+        """Return a fresh copy of a large value.
+
+        Raises:
+            ResultLost: The object store lost it.
+        """
+
+    def describe(self) -> str:
+        """Return one line for people: `Ray 2.60.0, 2 CPUs, started here`."""
+
+    def stop(self) -> None:
+        """Let go of everything that `start` took. Idempotent."""
+
+
+class Store(Protocol):
+    """Keeps runs durably. One writer at a time uses an instance; readers may be elsewhere."""
+
+    def open_run(self, row: FlowRunRow) -> int:
+        """Insert a flow run, owned by this process; return its number (the key of all its rows).
+
+        Raises:
+            StoreUnavailable: The database cannot be written.
+        """
+
+    def commit(self, batch: Batch) -> None:
+        """Write a batch in one transaction: all of it is durable when this returns.
+
+        Idempotent: committing the same batch again, after an error that left it unclear whether
+        the first one arrived, changes nothing.
+
+        Raises:
+            StoreUnavailable: Nothing was written, or it is not known; the same batch may be
+                tried again.
+            StoreError: Another process has taken the run over: stop.
+        """
+
+    def close(self) -> None:
+        """Give up ownership of this process's runs and close. Idempotent."""
+
+
+class Clock(Protocol):
+    """Where the engine gets the time from."""
+
+    def now(self) -> int:
+        """Return nanoseconds since the epoch."""
+
+
+class Observer(Protocol):
+    """Looks at what was committed. Must be quick; what it raises is logged and harms nothing."""
+
+    def __call__(self, run: FlowRunRow, batch: Batch) -> None:
+        """Take note of a committed batch of one run."""
+
+
+type ObserverFactory = Callable[[], Observer]

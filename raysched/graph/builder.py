@@ -1,0 +1,261 @@
+"""Recording: calls become groups with edges, from any number of threads."""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from raysched.errors import FutureError
+from raysched.graph.group import Edge, EdgeKind, Group
+from raysched.graph.payload import Dependency, Slot, digest, dump_call
+from raysched.model.ids import IDENTITY_BYTES
+from raysched.model.options import TaskSpec
+
+type Member = tuple[Group, int]
+"""One task run: its group and its position there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One `.submit` or call of a task.
+
+    Attributes:
+        spec: The task with its options.
+        args: Positional arguments, as given.
+        kwargs: Keyword arguments, as given.
+        bound: The same by parameter name, in the order of the signature: what is digested, so
+            that `f(1)` and `f(x=1)` are one call.
+        wait_for: What it waits for beyond its arguments.
+        tags: Tags from the task and the context.
+    """
+
+    spec: TaskSpec
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    bound: Mapping[str, Any]
+    wait_for: Sequence[Dependency] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MapCall:
+    """One `.map` of a task.
+
+    Attributes:
+        spec: The task with its options.
+        names: The mapped parameters.
+        rows: For each member the elements of the mapped parameters, in the order of `names`.
+        aligned: By mapped parameter, the group that supplies it member by member, with the index
+            of its first member: there the elements in `rows` are not looked at.
+        static: The other arguments by parameter name, the same for every member.
+        wait_for: What every member waits for beyond its arguments.
+        tags: Tags from the task and the context.
+    """
+
+    spec: TaskSpec
+    names: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+    static: Mapping[str, Any]
+    aligned: Mapping[str, Member] = field(default_factory=dict)
+    wait_for: Sequence[Dependency] = ()
+    tags: tuple[str, ...] = ()
+
+
+class Builder:
+    """Records the calls of one flow run; `take` hands over what came since the last time.
+
+    Args:
+        run_id: The flow run.
+        scope: What tells equal calls of different subflows apart in identities.
+    """
+
+    def __init__(self, run_id: str, scope: bytes = b"") -> None:
+        self.run_id = run_id
+        self.kept: dict[bytes, Member] = {}
+        """Completed task runs of an earlier attempt of the flow function, by identity."""
+        self._scope = scope
+        self._lock = threading.Lock()
+        self._segment: list[Group] = []
+        self._next_group = 0
+        self._next_index: dict[str, int] = {}
+        self._occurrences: dict[bytes, int] = {}
+
+    def add_call(self, call: Call) -> Member:
+        """Record one call; return the task run that it is.
+
+        Raises:
+            SerializationError: An argument cannot be pickled.
+            FutureError: An argument holds a future of another flow run.
+        """
+        payload, found = dump_call((call.args, dict(call.kwargs)))
+        edges = self._edges(found, call.wait_for)
+        inputs = digest(tuple(call.bound.items()), self._scope, call.spec.name.encode())
+        with self._lock:
+            identity = self._identify(inputs)
+            if identity in self.kept:
+                return self.kept[identity]
+            group = self._open_group(call.spec, call.tags)
+            index = group.size
+            group.payloads.append(payload)
+            group.identities += identity
+            if edges:
+                group.member_edges[index] = edges
+            self._next_index[call.spec.name] = group.first + index + 1
+        return group, index
+
+    def add_map(self, call: MapCall) -> list[Member]:
+        """Record one map; return its task runs in order.
+
+        Raises:
+            SerializationError: An argument cannot be pickled.
+            FutureError: An argument holds a future of another flow run.
+        """
+        shared, found = dump_call((call.names, dict(call.static)))
+        edges = list(self._edges(found, ()))
+        columns: dict[int, tuple[int, Member]] = {}
+        for name, (parent, first) in call.aligned.items():
+            self._check(parent)
+            columns[call.names.index(name)] = (len(edges), (parent, first))
+            edges.append(Edge(parent, EdgeKind.ONE_TO_ONE, first))
+        context = (self._scope, call.spec.name.encode(), digest((call.names, call.static)))
+        members = [
+            self._member(row, position, columns, len(edges), context)
+            for position, row in enumerate(call.rows)
+        ]
+        edges.extend(self._edges((), call.wait_for))
+        with self._lock:
+            return self._place(call, members, shared, tuple(edges))
+
+    def take(self) -> list[Group]:
+        """Return the groups recorded since the last call, their columns allocated."""
+        with self._lock:
+            segment, self._segment = self._segment, []
+            for group in segment:
+                group.allocate()
+        return segment
+
+    def restart(self, kept: Mapping[bytes, Member]) -> None:
+        """Begin a new attempt of the flow function: `kept` answers equal calls."""
+        with self._lock:
+            self.kept = dict(kept)
+            self._occurrences.clear()
+
+    def _member(
+        self,
+        row: tuple[Any, ...],
+        position: int,
+        columns: Mapping[int, tuple[int, Member]],
+        first_slot: int,
+        context: tuple[bytes, ...],
+    ) -> tuple[bytes, bytes, tuple[Edge, ...]]:
+        if columns:
+            row = tuple(
+                Slot(columns[i][0], _identity_at(columns[i][1], position)) if i in columns else item
+                for i, item in enumerate(row)
+            )
+        payload, found = dump_call(row, first_slot)
+        return payload, digest(row, *context), self._edges(found, ())
+
+    def _place(
+        self,
+        call: MapCall,
+        members: list[tuple[bytes, bytes, tuple[Edge, ...]]],
+        shared: bytes,
+        edges: tuple[Edge, ...],
+    ) -> list[Member]:
+        name = call.spec.name
+        group = self._new_group(call.spec, call.tags)
+        group.mapped, group.shared, group.edges = True, shared, edges
+        placed: list[Member] = []
+        moved: list[int] = []
+        for position, (payload, inputs, own_edges) in enumerate(members):
+            identity = self._identify(inputs)
+            if identity in self.kept:
+                placed.append(self.kept[identity])
+                continue
+            if own_edges:
+                group.member_edges[group.size] = own_edges
+            moved.append(position)
+            placed.append((group, group.size))
+            group.payloads.append(payload)
+            group.identities += identity
+        if len(moved) != len(members):
+            _pin(group, moved)
+        if moved:
+            self._next_index[name] = group.first + group.size
+            self._segment.append(group)
+        return placed
+
+    def _open_group(self, spec: TaskSpec, tags: tuple[str, ...]) -> Group:
+        for group in reversed(self._segment):
+            if group.spec is spec and group.tags == tags and not group.mapped:
+                return group
+            if group.spec.name == spec.name:
+                break
+        group = self._new_group(spec, tags)
+        self._segment.append(group)
+        return group
+
+    def _new_group(self, spec: TaskSpec, tags: tuple[str, ...]) -> Group:
+        group = Group(
+            self._next_group, self.run_id, spec, self._next_index.get(spec.name, 0), tags=tags
+        )
+        self._next_group += 1
+        return group
+
+    def _identify(self, inputs: bytes) -> bytes:
+        occurrence = self._occurrences.get(inputs, 0)
+        self._occurrences[inputs] = occurrence + 1
+        if not occurrence:
+            return inputs
+        return blake2b(inputs, digest_size=IDENTITY_BYTES, salt=occurrence.to_bytes(8)).digest()
+
+    def _edges(
+        self, found: Iterable[Dependency], wait_for: Iterable[Dependency]
+    ) -> tuple[Edge, ...]:
+        edges = [dependency.edge() for dependency in found]
+        for dependency in wait_for:
+            edge = dependency.edge()
+            stop = edge.stop if edge.kind is EdgeKind.GATHER else edge.index + 1
+            edges.append(
+                Edge(edge.parent, EdgeKind.AFTER, edge.index, stop, edge.allow_failure)
+            )
+        for edge in edges:
+            self._check(edge.parent)
+        return tuple(edges)
+
+    def _check(self, parent: Group) -> None:
+        if parent.run_id != self.run_id:
+            message = (
+                f"a future of task {parent.spec.name!r} belongs to flow run {parent.run_id[:8]}, "
+                f"not to this one ({self.run_id[:8]}): pass its value, future.result()"
+            )
+            raise FutureError(message)
+
+
+def _identity_at(parent: Member, position: int) -> bytes:
+    group, first = parent
+    return group.identity(first + position)
+
+
+def _pin(group: Group, positions: list[int]) -> None:
+    """Turn item-wise edges into edges of members, after some members were left out."""
+    regular = [edge for edge in group.edges if edge.kind is EdgeKind.ONE_TO_ONE]
+    if not regular:
+        return
+    first = next(i for i, edge in enumerate(group.edges) if edge.kind is EdgeKind.ONE_TO_ONE)
+    after = tuple(edge for edge in group.edges if edge.kind is EdgeKind.AFTER)
+    for index, position in enumerate(positions):
+        pinned = tuple(
+            Edge(
+                edge.parent,
+                EdgeKind.BROADCAST,
+                edge.index + position,
+                edge.index + position + 1,
+                edge.allow_failure,
+            )
+            for edge in regular
+        )
+        group.member_edges[index] = pinned + group.member_edges.get(index, ()) + after
+    group.edges = group.edges[:first]

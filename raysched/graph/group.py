@@ -1,0 +1,138 @@
+"""Groups: the nodes of the graph, with the columns of their task runs."""
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from raysched.model.ids import IDENTITY_BYTES, task_run_key
+from raysched.model.options import TaskSpec
+from raysched.model.states import FIRST_TERMINAL
+from raysched.model.values import ErrorInfo, Value
+
+
+class EdgeKind(StrEnum):
+    """How a group, or one member of it, depends on another group."""
+
+    ONE_TO_ONE = "one_to_one"
+    """Member i needs the parent's member i + `index`."""
+    GATHER = "gather"
+    """Every member needs the parent's members `index` to `stop`, all of them as a list."""
+    SCATTER = "scatter"
+    """The members are the elements of the value of the parent's member `index`."""
+    BROADCAST = "broadcast"
+    """Every member needs the parent's member `index`."""
+    AFTER = "after"
+    """Order only: every member waits for the parent's members `index` to `stop`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An arrow from `parent` to a group or to one of its members.
+
+    Attributes:
+        parent: The group that is needed.
+        kind: How.
+        index: First member of the parent that is needed (for ONE_TO_ONE: the offset).
+        stop: End of the range for GATHER and AFTER, otherwise `index + 1`.
+        allow_failure: Whether a failed parent hands over its exception instead of failing the
+            child.
+    """
+
+    parent: "Group"
+    kind: EdgeKind
+    index: int = 0
+    stop: int = 1
+    allow_failure: bool = False
+
+
+type Watcher = Callable[["Group", Iterable[int]], None]
+"""Called after members of a group became visible in a terminal state."""
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """The task runs of one task with one set of options that were recorded together.
+
+    A group of a million members is this one object and a few arrays. The recorder fills in what
+    was called, the tracker what became of it. Only the tracker writes `states`; only the engine,
+    after the commit, writes `visible`.
+
+    Attributes:
+        id: Ordinal in its flow run.
+        run_id: The flow run.
+        spec: Task and options.
+        first: Index of the first member among the flow run's task runs of that name.
+        mapped: Whether one `.map` made it.
+        payloads: Each member's pickled arguments, None once it is terminal.
+        shared: Pickled arguments that all members have in common, or b"".
+        edges: Edges of every member. Slots number the edges that carry a value (all but AFTER),
+            first these, then those of the member.
+        member_edges: Further edges of single members, by position.
+        identities: Digests of `IDENTITY_BYTES` each, in one buffer.
+        tags: Tags, from the task and from the context of the call.
+    """
+
+    id: int
+    run_id: str
+    spec: TaskSpec
+    first: int
+    mapped: bool = False
+    payloads: list[bytes | None] = field(default_factory=list)
+    shared: bytes = b""
+    edges: tuple[Edge, ...] = ()
+    member_edges: dict[int, tuple[Edge, ...]] = field(default_factory=dict)
+    identities: bytearray = field(default_factory=bytearray)
+    tags: tuple[str, ...] = ()
+
+    states: bytearray = field(default_factory=bytearray)
+    visible: bytearray = field(default_factory=bytearray)
+    attempts: array[int] = field(default_factory=lambda: array("H"))
+    started: array[int] = field(default_factory=lambda: array("q"))
+    ended: array[int] = field(default_factory=lambda: array("q"))
+    values: list[Value | None] = field(default_factory=list)
+    errors: dict[int, ErrorInfo] = field(default_factory=dict)
+    roots: dict[int, tuple[tuple["Group", int], ...]] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    handled: set[int] = field(default_factory=set)
+    asked: bool = False
+
+    open_visible: int = 0
+    watchers: list[Watcher] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Number of members."""
+        return len(self.payloads)
+
+    def key(self, index: int) -> str:
+        """Return the key of a member, for example `parse[17]`."""
+        return task_run_key(self.spec.name, self.first + index)
+
+    def edges_of(self, index: int) -> Iterator[Edge]:
+        """Yield all edges of one member."""
+        yield from self.edges
+        yield from self.member_edges.get(index, ())
+
+    def is_visible(self, index: int) -> bool:
+        """Whether the member's terminal state is committed."""
+        return index < len(self.visible) and self.visible[index] >= FIRST_TERMINAL
+
+    def identity(self, index: int) -> bytes:
+        """Return the member's identity digest."""
+        return bytes(self.identities[index * IDENTITY_BYTES : (index + 1) * IDENTITY_BYTES])
+
+    def slots_of(self, index: int) -> Iterator[Edge]:
+        """Yield the edges of one member that carry a value, by slot number."""
+        return (edge for edge in self.edges_of(index) if edge.kind is not EdgeKind.AFTER)
+
+    def allocate(self) -> None:
+        """Size the columns for the recorded members, all SCHEDULED."""
+        size = self.size
+        self.states = bytearray(size)
+        self.visible = bytearray(size)
+        self.attempts = array("H", bytes(2 * size))
+        self.started = array("q", bytes(8 * size))
+        self.ended = array("q", bytes(8 * size))
+        self.values = [None] * size
+        self.open_visible = size

@@ -1,0 +1,24 @@
+"""Identifiers."""
+
+import secrets
+
+IDENTITY_BYTES = 16
+"""Length of an identity digest (bytes): what a resume matches task runs on."""
+
+
+def new_run_id() -> str:
+    """Return a new flow run id: 32 random hexadecimal digits.
+
+    Random from the first digit on, so that a short prefix already tells runs apart.
+    """
+    return secrets.token_hex(16)
+
+
+def task_run_key(task_name: str, index: int) -> str:
+    """Return the key that people see and type, for example `parse[17]`.
+
+    Args:
+        task_name: The task's name.
+        index: Position among the task runs of that name in the flow run, in order of calls.
+    """
+    return f"{task_name}[{index}]"

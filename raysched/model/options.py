@@ -1,0 +1,121 @@
+"""What a task or flow was declared with, after checking. Frozen, so that one object is one decision."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+type Hook = Callable[..., object]
+"""A user's callback: `(task, task_run, state)` for tasks, `(flow, flow_run, state)` for flows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """The user's callbacks by the state that calls them, each in order of declaration."""
+
+    on_running: tuple[Hook, ...] = ()
+    on_completion: tuple[Hook, ...] = ()
+    on_failure: tuple[Hook, ...] = ()
+    on_crashed: tuple[Hook, ...] = ()
+    on_cancellation: tuple[Hook, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetryOptions:
+    """How often and when to try again.
+
+    Attributes:
+        retries: Tries after the first one for failures of the user's code and timeouts.
+        delays: Seconds before each retry; the last one repeats. Empty means at once.
+        jitter_factor: Each delay d is drawn from [d, d * (1 + factor)], by a hash, not by chance.
+        condition: `retry_condition_fn(task, task_run, state) -> bool`, or None for always.
+        crash_retries: Tries after the first one for crashes of the infrastructure.
+    """
+
+    retries: int = 0
+    delays: tuple[float, ...] = ()
+    jitter_factor: float = 0.0
+    condition: Callable[..., bool] | None = None
+    crash_retries: int = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskSpec:
+    """One task with one set of options: what a group of task runs has in common.
+
+    Compared by identity: two specs with equal options are still two groups.
+
+    Attributes:
+        name: The task's name.
+        fn: The user's function (for `async def`, the coroutine function).
+        is_async: Whether `fn` is a coroutine function.
+        retry: Retry options.
+        timeout_seconds: Limit of one attempt (seconds), or None.
+        max_concurrency: Runs of this task that may overlap in one worker. For sync tasks each
+            then runs in a thread. 1 for sync tasks by default; async ones overlap anyway.
+        ray: Ray's task options as given (`num_cpus`, `memory` in bytes, `resources`, …).
+        tags: Tags, sorted.
+        task_run_name: Template (`"parse {path}"`) or function without arguments, or None.
+        log_prints: Whether `print` becomes log records.
+        persist_result: False keeps the result out of the store.
+        hooks: The user's callbacks.
+        task: The `Task` object that the user holds, handed to hooks.
+        description: Text for people.
+        version: The user's version string, or None.
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    is_async: bool = False
+    retry: RetryOptions = RetryOptions()
+    timeout_seconds: float | None = None
+    max_concurrency: int = 1
+    ray: Mapping[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    task_run_name: str | Callable[[], str] | None = None
+    log_prints: bool = False
+    persist_result: bool = True
+    hooks: Hooks = Hooks()
+    task: Any = None
+    description: str = ""
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowSpec:
+    """A flow with its options.
+
+    Attributes:
+        name: The flow's name.
+        fn: The user's function.
+        is_async: Whether `fn` is a coroutine function.
+        retry: Retry options of the flow function.
+        timeout_seconds: Limit of the flow run (seconds), or None.
+        max_workers: Task runs of this flow run at once, or None for what the cluster offers.
+        address: Ray address from a task runner, or None for the settings'.
+        init_kwargs: More arguments for `ray.init` from a task runner.
+        flow_run_name: Template or function without arguments, or None.
+        log_prints: Whether `print` in tasks without an own setting becomes log records.
+        validate_parameters: Whether pydantic checks and coerces the parameters.
+        persist_result: Default for tasks without an own setting, or None.
+        hooks: The user's callbacks.
+        flow: The `Flow` object that the user holds, handed to hooks.
+        description: Text for people.
+        version: The user's version string, or None.
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    is_async: bool = False
+    retry: RetryOptions = RetryOptions()
+    timeout_seconds: float | None = None
+    max_workers: int | None = None
+    address: str | None = None
+    init_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    flow_run_name: str | Callable[[], str] | None = None
+    log_prints: bool = False
+    validate_parameters: bool = True
+    persist_result: bool | None = None
+    hooks: Hooks = Hooks()
+    flow: Any = None
+    description: str = ""
+    version: str | None = None

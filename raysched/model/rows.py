@@ -1,0 +1,181 @@
+"""What is kept of a run, as plain rows: the language between engine, store and client.
+
+Times are nanoseconds since the epoch, 0 where there is none yet.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from raysched.model.states import StateType
+from raysched.model.values import ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRunRow:
+    """A flow run.
+
+    Attributes:
+        id: Flow run id.
+        flow: Name of the flow.
+        name: Name of the run.
+        state: State.
+        message: Why, for people.
+        started: Start (ns).
+        ended: End (ns), 0 while open.
+        parameters: JSON text of the parameters, for people: made when the run was opened.
+        pickled_parameters: Envelope of the parameters, for resuming, or None.
+        tags: Tags.
+        parent: Id of the flow run that called it, or "".
+        parent_key: Key of the task run in which it ran, or "".
+        target: What was run, so that it can be found again: `dir/flow.py:flow`, or "".
+        backend: Description of the backend.
+        versions: JSON text: python, ray, raysched.
+        error: Of a failed one, what the flow function raised or what failed in it.
+        epoch: Raised by each takeover; every commit checks it.
+        attempts: How often the flow function was begun.
+    """
+
+    id: str
+    flow: str
+    name: str
+    state: StateType
+    message: str = ""
+    started: int = 0
+    ended: int = 0
+    parameters: str = "{}"
+    pickled_parameters: bytes | None = None
+    tags: tuple[str, ...] = ()
+    parent: str = ""
+    parent_key: str = ""
+    target: str = ""
+    backend: str = ""
+    versions: str = "{}"
+    error: ErrorInfo | None = None
+    epoch: int = 1
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRunChange:
+    """New values of a flow run's changeable columns."""
+
+    state: StateType
+    message: str = ""
+    ended: int = 0
+    error: ErrorInfo | None = None
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """A group of task runs, written once, before any of its task runs.
+
+    Attributes:
+        id: Ordinal in the flow run.
+        task: Name of the task.
+        first: Index of its first member among the flow run's task runs of that name.
+        size: Number of members. Members without a row of their own are SCHEDULED.
+        mapped: Whether one `.map` made it.
+        edges: JSON text: `[[parent group, kind, index, stop], …]` of edges of every member.
+        tags: Tags.
+        options: JSON text of the options that people want to see.
+        parent_key: Key of the task run in which it ran, or "".
+    """
+
+    id: int
+    task: str
+    first: int
+    size: int
+    mapped: bool = False
+    edges: str = "[]"
+    tags: tuple[str, ...] = ()
+    options: str = "{}"
+    parent_key: str = ""
+
+
+@dataclass(slots=True)
+class TaskRunColumns:
+    """Rows of task runs of one group, in columns of equal length; later ones replace earlier ones.
+
+    Attributes:
+        group: The group's id.
+        indices: Positions in the group.
+        states: State codes.
+        attempts: Attempts begun.
+        started: Start of the last attempt (ns).
+        ended: End of the last attempt (ns).
+        identities: Identity digests, None where an earlier batch has written it.
+        values: Envelopes of small values that are kept, otherwise None.
+        sizes: Encoded sizes of values (bytes), 0 where there is none.
+        names: Rendered task run names, by position in these columns.
+        roots: Keys of root failures, by position in these columns.
+        handled: Positions in these columns whose failure was handled.
+    """
+
+    group: int
+    indices: Sequence[int]
+    states: Sequence[int]
+    attempts: Sequence[int]
+    started: Sequence[int]
+    ended: Sequence[int]
+    identities: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    sizes: Sequence[int]
+    names: dict[int, str] = field(default_factory=dict)
+    roots: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    handled: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """An attempt that failed, or that followed one that did."""
+
+    group: int
+    index: int
+    attempt: int
+    state: StateType
+    started: int
+    ended: int
+    error: ErrorInfo | None = None
+    stop_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """A log record; `group` is -1 for one of the flow function itself."""
+
+    group: int
+    index: int
+    attempt: int
+    at: int
+    level: int
+    logger: str
+    message: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes for one flow run.
+
+    Attributes:
+        run: Number of the flow run, from `Store.open_run`.
+        epoch: The epoch that the writer believes in.
+        flow_run: Change of the flow run itself, or None.
+        groups: New groups.
+        task_runs: New or changed task runs.
+        attempts: New attempts.
+        logs: New log records.
+    """
+
+    run: int
+    epoch: int = 1
+    flow_run: FlowRunChange | None = None
+    groups: list[GroupRow] = field(default_factory=list)
+    task_runs: list[TaskRunColumns] = field(default_factory=list)
+    attempts: list[AttemptRow] = field(default_factory=list)
+    logs: list[LogRow] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.flow_run or self.groups or self.task_runs or self.attempts or self.logs
+        )

@@ -1,0 +1,71 @@
+"""Settings: the only reader of `RAYSCHED_*` environment variables."""
+
+from functools import cache
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from raysched.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """What can be set by `RAYSCHED_<NAME>`; frozen for the life of the process."""
+
+    model_config = SettingsConfigDict(env_prefix="RAYSCHED_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=lambda: user_data_path("raysched"))
+    """Directory of everything that raysched keeps on this machine."""
+
+    database_url: str = ""
+    """SQLAlchemy URL of the database; by default SQLite in `home`."""
+
+    backend: str = Field(default="ray", pattern="^(ray|inline)$")
+    """`ray`, or `inline`: in this process, without Ray."""
+
+    address: str = ""
+    """Ray address; by default that of `RAY_ADDRESS`, else a Ray of our own on this machine."""
+
+    sqlite_synchronous: str = Field(default="FULL", pattern="^(FULL|NORMAL)$")
+    """`FULL` survives a loss of power, `NORMAL` only the death of processes."""
+
+    store_patience_seconds: float = Field(default=60.0, gt=0)
+    """How long an unreachable database is tried again before the driver gives up (seconds)."""
+
+    inline_result_max_bytes: int = Field(default=32 * 1024, ge=0)
+    """Results up to this encoded size (bytes) are kept in the database."""
+
+    result_max_bytes: int = Field(default=8 * 1024**3, gt=0)
+    """Results over this encoded size (bytes) fail their task run with a clear error."""
+
+    drain_grace_seconds: float = Field(default=10.0, ge=0)
+    """How long running task runs may go on after the flow function raised (seconds)."""
+
+    segment_milliseconds: float = Field(default=3.0, ge=0)
+    """How long calls are collected before they are compiled, unless the flow blocks (ms)."""
+
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$")
+    """Lowest level of kept log records."""
+
+    def resolved_database_url(self) -> str:
+        """Return `database_url`, or the URL of the SQLite file in `home`."""
+        return self.database_url or f"sqlite:///{self.home / 'raysched.db'}"
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process, read once.
+
+    Raises:
+        SettingsError: A variable has an impossible value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"RAYSCHED_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors()
+        )
+        message = f"{problems}: change or unset the variable"
+        raise SettingsError(message) from error

@@ -1,0 +1,223 @@
+"""The tracker's language: events (what happened) and commands (what shall be done).
+
+Both speak of members of a group in columns: an uneventful unit of a thousand task runs is one
+event with a few arrays, never a thousand objects. Times are nanoseconds since the epoch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from raysched.compiler.plan import Plan, SchedulingClass
+from raysched.graph.group import Group
+from raysched.model.states import StateType
+from raysched.model.values import ErrorInfo, Value
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPlanned:
+    """A segment was compiled; its groups join the run."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityKnown:
+    """The backend has told how many units of a class can run at once.
+
+    Attributes:
+        scheduling_class: The class.
+        slots: Units at once, 0 if none ever can.
+        lacking: What no node has, for people: `num_gpus=1; the cluster has 0`.
+    """
+
+    scheduling_class: SchedulingClass
+    slots: int
+    lacking: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitStarted:
+    """Members of a unit began to run.
+
+    Attributes:
+        unit: The unit.
+        positions: Which of its members.
+        at: When (ns).
+    """
+
+    unit: int
+    positions: Sequence[int]
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnitEnded:
+    """Attempts of members of a unit ended, in columns of equal length.
+
+    Attributes:
+        unit: The unit.
+        positions: Which of its members.
+        states: Terminal state codes.
+        started: Start times (ns).
+        ended: End times (ns).
+        values: Values of the successful ones, otherwise None.
+        errors: Of those that failed, by position.
+        names: Rendered task_run_names, by position, where the task has a template.
+    """
+
+    unit: int
+    positions: Sequence[int]
+    states: bytes
+    started: Sequence[int]
+    ended: Sequence[int]
+    values: Sequence[Value | None]
+    errors: Mapping[int, ErrorInfo] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitLost:
+    """The infrastructure under a unit broke: its members that had not ended crashed."""
+
+    unit: int
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAnswered:
+    """The user's `retry_condition_fn` has answered for a failed attempt."""
+
+    group: Group
+    index: int
+    attempt: int
+    retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FailuresHandled:
+    """The flow was told of these failures, or asked to be told."""
+
+    group: Group
+    indices: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants the run, or some of its task runs, to stop.
+
+    Attributes:
+        by: Who, for people: `Ctrl-C`, `the flow's end`.
+        group: Only members of this group, or None for the whole run.
+        indices: Which members.
+        force: Do not wait for tasks to clean up.
+    """
+
+    by: str
+    group: Group | None = None
+    indices: Sequence[int] = ()
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """A time that the tracker asked for with `WakeAt` has come."""
+
+
+type Event = (
+    SegmentPlanned
+    | CapacityKnown
+    | UnitStarted
+    | UnitEnded
+    | UnitLost
+    | RetryAnswered
+    | FailuresHandled
+    | CancelRequested
+    | TimePassed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Run members of a group as one unit.
+
+    Attributes:
+        unit: Number of the unit, unique in the run.
+        group: The group.
+        indices: Its members, by position in the unit.
+        attempts: The number of each member's attempt, from 1: its fencing token.
+    """
+
+    unit: int
+    group: Group
+    indices: Sequence[int]
+    attempts: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The rows of these members changed: commit them, then make them visible."""
+
+    group: Group
+    indices: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAttempt:
+    """An attempt worth a row of its own ended: one that failed, or that followed a failure."""
+
+    group: Group
+    index: int
+    attempt: int
+    state: StateType
+    started: int
+    ended: int
+    error: ErrorInfo | None
+    stop_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskRetry:
+    """Have `retry_condition_fn` evaluated for a failed attempt; answer with `RetryAnswered`."""
+
+    group: Group
+    index: int
+    attempt: int
+    state: StateType
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class CallHooks:
+    """Call the user's hooks of one kind (`on_running`, …) for one task run."""
+
+    group: Group
+    index: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortUnit:
+    """Stop a unit that was dispatched; with `force`, end its worker."""
+
+    unit: int
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AskCapacity:
+    """Have the backend tell the slots of a class; answer with `CapacityKnown`."""
+
+    scheduling_class: SchedulingClass
+    group: Group
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Send `TimePassed` at this time (ns)."""
+
+    at: int
+
+
+type Command = (
+    Dispatch | Record | RecordAttempt | AskRetry | CallHooks | AbortUnit | AskCapacity | WakeAt
+)

@@ -1,0 +1,257 @@
+"""What travels between the engine and the code beside the user's function.
+
+A unit goes out as one *frame* and comes back as one *report*, both opaque bytes for the backend
+that carries them. Reports and channel messages are msgpack: nothing that a worker sends is
+unpickled before a person asks for the value. `VERSION` is the first field of both.
+"""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgpack
+
+from raysched.errors import InternalError
+from raysched.model.values import ErrorInfo, FailureClass
+
+VERSION = 1
+
+INLINE = 0
+LARGE = 1
+LIST = 2
+FAILURE = 3
+
+
+class RunHeader(NamedTuple):
+    """What every unit of a flow run knows about it.
+
+    Attributes:
+        run_id: The flow run's id.
+        run_name: Its name.
+        flow_name: The flow's name.
+        parameters: Pickled parameters of the flow run, or b"" where they are too large to travel
+            with every unit.
+        tags: Tags of the flow run.
+    """
+
+    run_id: str
+    run_name: str
+    flow_name: str
+    parameters: bytes = b""
+    tags: tuple[str, ...] = ()
+
+
+type SlotValue = tuple[int, Any]
+"""What a slot stands for: `(INLINE, envelope)`, `(LARGE, (argument, position))` for a large value
+in the backend's n-th argument, `(LIST, [SlotValue, …])`, or `(FAILURE, envelope of an exception)`.
+"""
+
+
+class Item(NamedTuple):
+    """One task run of a unit.
+
+    Attributes:
+        key: Its key, for example `parse[17]`.
+        index: Its position among the task runs of its name.
+        attempt: Number of this attempt, from 1.
+        payload: Pickled arguments (see `graph.payload`).
+        slots: Values of the payload's slots, by number.
+    """
+
+    key: str
+    index: int
+    attempt: int
+    payload: bytes
+    slots: tuple[SlotValue, ...] = ()
+
+
+class Unit(NamedTuple):
+    """One call of a worker: members of one group.
+
+    Attributes:
+        id: The unit's number, unique in its driver.
+        header: The encoded `RunHeader`.
+        mapped: Whether the payloads are rows of a map: then `shared` is the pickled
+            `(names, static arguments)` and each payload a tuple of elements in that order.
+            Otherwise each payload is `(args, kwargs)`.
+        shared: See `mapped`.
+        tags: Tags of these task runs.
+        items: The task runs.
+    """
+
+    id: int
+    header: bytes
+    mapped: bool
+    shared: bytes
+    tags: tuple[str, ...]
+    items: tuple[Item, ...]
+
+
+class NestedRun(NamedTuple):
+    """A task run, or flow run, that ran inside an attempt: evidence, not a resume point.
+
+    Attributes:
+        position: The item of the unit in which it ran.
+        rows: Plain data for the store: see `engine.nested`.
+    """
+
+    position: int
+    rows: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of items of a unit, in columns of equal length.
+
+    Attributes:
+        unit: The unit's number.
+        positions: Which items.
+        states: Terminal state codes.
+        started: Start times (ns since the epoch).
+        ended: End times (ns).
+        values: The envelope of a small value; the position (int) among the unit's large values
+            with its size as a pair; or None.
+        errors: Of those that did not succeed, by position.
+        names: Rendered task run names, by position.
+        logs: Log records not yet sent by the channel, see `LogRecord`.
+        worker: Node id, worker id, process id, host name.
+        nested: What ran inside the items.
+    """
+
+    unit: int
+    positions: list[int] = field(default_factory=list)
+    states: bytearray = field(default_factory=bytearray)
+    started: list[int] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    values: list[bytes | tuple[int, int] | None] = field(default_factory=list)
+    errors: dict[int, ErrorInfo] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    logs: list["LogRecord"] = field(default_factory=list)
+    worker: tuple[str, str, int, str] = ("", "", 0, "")
+    nested: list[NestedRun] = field(default_factory=list)
+
+
+class LogRecord(NamedTuple):
+    """One log record of a task run.
+
+    Attributes:
+        position: Item of the unit.
+        attempt: Number of the attempt.
+        at: When (ns since the epoch).
+        level: `logging` level number.
+        logger: Name of the logger.
+        message: The formatted message, with the exception's traceback if it had one.
+    """
+
+    position: int
+    attempt: int
+    at: int
+    level: int
+    logger: str
+    message: str
+
+
+def encode_header(header: RunHeader) -> bytes:
+    """Encode a header once for all units of its flow run."""
+    return pickle.dumps(header, pickle.HIGHEST_PROTOCOL)
+
+
+def decode_header(data: bytes) -> RunHeader:
+    """Decode a header."""
+    header: RunHeader = pickle.loads(data)  # noqa: S301 - written by this run's driver
+    return header
+
+
+def encode_unit(unit: Unit) -> bytes:
+    """Encode a unit as a frame."""
+    return pickle.dumps((VERSION, unit), pickle.HIGHEST_PROTOCOL)
+
+
+def decode_unit(frame: bytes) -> Unit:
+    """Decode a frame.
+
+    Raises:
+        InternalError: The driver speaks another version of the protocol.
+    """
+    version, unit = pickle.loads(frame)  # noqa: S301 - written by this run's driver
+    _check_version(version)
+    return unit  # type: ignore[no-any-return]
+
+
+def encode_report(report: Report) -> bytes:
+    """Encode a report."""
+    errors = {
+        position: (
+            error.type,
+            error.message,
+            error.traceback,
+            error.failure_class.value,
+            error.kind,
+            error.exception,
+        )
+        for position, error in report.errors.items()
+    }
+    logs = [
+        (log.position, log.attempt, log.at, log.level, log.logger, log.message)
+        for log in report.logs
+    ]
+    nested = [(run.position, run.rows) for run in report.nested]
+    data: bytes = msgpack.packb(
+        (
+            VERSION,
+            report.unit,
+            report.positions,
+            bytes(report.states),
+            report.started,
+            report.ended,
+            report.values,
+            errors,
+            report.names,
+            logs,
+            report.worker,
+            nested,
+        ),
+        unicode_errors="surrogatepass",
+    )
+    return data
+
+
+def decode_report(data: bytes) -> Report:
+    """Decode a report.
+
+    Raises:
+        InternalError: The worker speaks another version of the protocol.
+    """
+    version, *fields = msgpack.unpackb(
+        data, use_list=False, strict_map_key=False, unicode_errors="surrogatepass"
+    )
+    _check_version(version)
+    unit, positions, states, started, ended, values, errors, names, logs, worker, nested = fields
+    return Report(
+        unit,
+        list(positions),
+        bytearray(states),
+        list(started),
+        list(ended),
+        list(values),
+        {position: _error(error) for position, error in errors.items()},
+        names,
+        [LogRecord(*log) for log in logs],
+        worker,
+        [NestedRun(*run) for run in nested],
+    )
+
+
+def _error(fields: Sequence[Any]) -> ErrorInfo:
+    kind, message, traceback, failure_class, detail, exception = fields
+    return ErrorInfo(kind, message, traceback, FailureClass(failure_class), detail, exception)
+
+
+def _check_version(version: int) -> None:
+    if version != VERSION:
+        message = (
+            f"driver and worker speak versions {VERSION} and {version} of the worker protocol: "
+            "install the same raysched on every node"
+        )
+        raise InternalError(message)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import json
+import os
 import re
 import subprocess
 import sys
@@ -23,14 +25,22 @@ SOURCES = sorted(
     for path in (ROOT / folder).rglob("*.py")
 )
 
+RAYSCHED = Path(sysconfig.get_path("scripts")) / "raysched"
+
 INSTALL_AND_RUN = 'pip install -e ".[examples]" && raysched run examples/flights/flow.py'
 INSTALL_AND_TEST = 'pip install -e ".[dev]" && pytest'
 
 
-def run(*command: str | Path) -> str:
+def run(*command: str | Path, **environment: str) -> str:
     """Runs a command away from the checkout, so that only the installed package can be found."""
     done = subprocess.run(
-        command, cwd="/", capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        command,
+        cwd="/",
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -67,8 +77,7 @@ class TestImport:
 
 class TestCommand:
     def test_module_and_script_agree_on_the_version(self) -> None:
-        script = Path(sysconfig.get_path("scripts")) / "raysched"
-        said = run(script, "--version")
+        said = run(RAYSCHED, "--version")
         assert version("raysched") in said
         assert run(sys.executable, "-m", "raysched", "--version") == said
 
@@ -138,6 +147,18 @@ class TestReadme:
     @pytest.mark.parametrize("command", [INSTALL_AND_RUN, INSTALL_AND_TEST])
     def test_has_the_commands(self, command: str) -> None:
         assert command in read(ROOT / "README.md").splitlines()
+
+    def test_example_runs(self, tmp_path: Path) -> None:
+        (example,) = re.findall(r"```python\n(.+?)```", read(ROOT / "README.md"), re.DOTALL)
+        (tmp_path / "words.py").write_text(example, encoding="utf-8")
+        for name in ("one.md", "two.md"):
+            (tmp_path / name).write_text("some words to count", encoding="utf-8")
+        home = {"RAYSCHED_HOME": str(tmp_path / "home")}
+        target = tmp_path / "words.py"
+        run(RAYSCHED, "run", target, "--backend", "inline", "--param", f"folder={tmp_path}", **home)
+        (words,) = json.loads(run(RAYSCHED, "runs", "--json", **home))
+        assert (words["flow"], words["state"]) == ("words", "COMPLETED")
+        assert words["tasks"] == {"COMPLETED": 4}
 
     def test_checks_call_the_test_command(self) -> None:
         checks = read(ROOT / ".ci" / "run")

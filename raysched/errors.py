@@ -4,13 +4,13 @@
 RayschedError
 ├── UsageError                     the call cannot be right; nothing was started (also a ValueError)
 │   ├── InvalidOption              an option of @flow or @task: unknown name or impossible value
-│   ├── ParameterError             arguments that do not fit the function's signature or annotations
+│   ├── ParameterError             arguments that do not fit the signature or annotations
 │   ├── MapError                   .map over unequal lengths, or over nothing iterable
-│   ├── FutureError                a future used where it cannot be: other run, truth value, outside a flow
+│   ├── FutureError                a future where it cannot be: other run, outside a flow
 │   ├── CycleError                 task runs that would wait for each other
 │   ├── TargetError                a TARGET that names no flow, or several
 │   └── SettingsError              an environment variable RAYSCHED_* with an impossible value
-├── SerializationError             an argument, result or exception that cannot be pickled (also a TypeError)
+├── SerializationError             something that cannot be pickled (also a TypeError)
 ├── ResultError                    a value that cannot be handed over
 │   ├── ResultTimeout              .result(timeout=…) passed first (also a TimeoutError)
 │   ├── ResultNotKept              the value was not kept after its run ended

@@ -1,10 +1,11 @@
 """What the compiler makes of a segment."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from raysched.graph.group import Group
 
-type SchedulingClass = tuple[tuple[str, str], ...]
+SchedulingClass: TypeAlias = tuple[tuple[str, str], ...]
 """Ray options that decide where a task run fits, as sorted (name, repr) pairs."""
 
 
@@ -25,5 +26,5 @@ class PlannedGroup:
     notes: tuple[str, ...] = ()
 
 
-type Plan = tuple[PlannedGroup, ...]
+Plan: TypeAlias = tuple[PlannedGroup, ...]
 """The groups of one segment, parents before children."""

@@ -1,7 +1,7 @@
 """What the face needs from an engine, and the slot that holds the engine of this process.
 
-The layers forbid `define` to import an engine; `wiring.connect` is found by its dotted name when the
-first flow is called, so that importing raysched costs nothing.
+The layers forbid `define` to import an engine; `wiring.connect` is found by its dotted name when
+the first flow is called, so that importing raysched costs nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -102,7 +102,11 @@ class RunPort(Protocol):
             StoreUnavailable: The store is gone for good: nothing new becomes visible any more.
         """
 
-    async def wait_async(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+    async def wait_async(
+        self,
+        done: Callable[[], bool],
+        timeout: float | None = None,  # noqa: ASYNC109 - Prefect's word, and False instead of raising
+    ) -> bool:
         """Do as `wait`, without blocking the running event loop."""
 
     def value(self, member: Member) -> Any:

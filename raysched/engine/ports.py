@@ -1,8 +1,8 @@
-"""What the engine needs from the world. Each docstring is the contract that the shared suites test."""
+"""What the engine needs from the world. The docstrings are what the shared suites test."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from raysched.compiler.plan import SchedulingClass
 from raysched.model.options import TaskSpec
@@ -78,7 +78,7 @@ class Progressed:
     report: bytes
 
 
-type Message = Reported | Lost | Began | Progressed
+Message: TypeAlias = Reported | Lost | Began | Progressed
 
 
 class Sink(Protocol):
@@ -194,4 +194,4 @@ class Observer(Protocol):
         """Take note of a committed batch of one run."""
 
 
-type ObserverFactory = Callable[[], Observer]
+ObserverFactory: TypeAlias = Callable[[], Observer]

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeAlias
 
 from raysched.errors import FutureError
 from raysched.graph.group import Edge, EdgeKind, Group
@@ -12,7 +12,7 @@ from raysched.graph.payload import Dependency, Slot, digest, dump_call
 from raysched.model.ids import IDENTITY_BYTES
 from raysched.model.options import TaskSpec
 
-type Member = tuple[Group, int]
+Member: TypeAlias = tuple[Group, int]
 """One task run: its group and its position there."""
 
 
@@ -218,9 +218,7 @@ class Builder:
         for dependency in wait_for:
             edge = dependency.edge()
             stop = edge.stop if edge.kind is EdgeKind.GATHER else edge.index + 1
-            edges.append(
-                Edge(edge.parent, EdgeKind.AFTER, edge.index, stop, edge.allow_failure)
-            )
+            edges.append(Edge(edge.parent, EdgeKind.AFTER, edge.index, stop, edge.allow_failure))
         for edge in edges:
             self._check(edge.parent)
         return tuple(edges)

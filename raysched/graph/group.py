@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 from raysched.model.ids import IDENTITY_BYTES, task_run_key
 from raysched.model.options import TaskSpec
@@ -46,7 +47,7 @@ class Edge:
     allow_failure: bool = False
 
 
-type Watcher = Callable[["Group", Iterable[int]], None]
+Watcher: TypeAlias = Callable[["Group", Iterable[int]], None]
 """Called after members of a group became visible in a terminal state."""
 
 
@@ -87,9 +88,9 @@ class Group:
 
     states: bytearray = field(default_factory=bytearray)
     visible: bytearray = field(default_factory=bytearray)
-    attempts: array[int] = field(default_factory=lambda: array("H"))
-    started: array[int] = field(default_factory=lambda: array("q"))
-    ended: array[int] = field(default_factory=lambda: array("q"))
+    attempts: "array[int]" = field(default_factory=lambda: array("H"))
+    started: "array[int]" = field(default_factory=lambda: array("q"))
+    ended: "array[int]" = field(default_factory=lambda: array("q"))
     values: list[Value | None] = field(default_factory=list)
     errors: dict[int, ErrorInfo] = field(default_factory=dict)
     roots: dict[int, tuple[tuple["Group", int], ...]] = field(default_factory=dict)

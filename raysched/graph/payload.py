@@ -122,22 +122,21 @@ def dump_call(value: object, first_slot: int = 0) -> tuple[bytes, list[Dependenc
     with _finding(first_slot) as found:
         try:
             data = pickle.dumps(value, PROTOCOL)
-            complete = not _names_by_value(data)
+            if not _names_by_value(data):
+                return data, found
         except FutureError:
             raise
-        except Exception:  # noqa: BLE001 - any user's __reduce__ may raise anything
-            complete = False
-        if not complete:
-            found.clear()
-            data = _cloudpickle(value)
-    return data, found
+        except Exception:  # noqa: BLE001, S110 - cloudpickle says what is wrong, if it is
+            pass
+        found.clear()
+        return _cloudpickle(value), found
 
 
 def load_call(payload: bytes, values: Callable[[int], Any]) -> Any:
     """Unpickle a payload; `values(n)` supplies the value of slot n."""
     before, _local.values = _local.values, values
     try:
-        return pickle.loads(payload)  # noqa: S301 - written by dump_call in this run
+        return pickle.loads(payload)
     finally:
         _local.values = before
 
@@ -250,9 +249,10 @@ def _finding(first_slot: int) -> Iterator[list[Dependency]]:
 
 def _cloudpickle(value: object) -> bytes:
     try:
-        return cloudpickle.dumps(value, PROTOCOL)
+        data: bytes = cloudpickle.dumps(value, PROTOCOL)
     except FutureError:
         raise
     except Exception as error:
         message = f"{type(value).__qualname__} cannot be pickled: {error}"
         raise SerializationError(message) from error
+    return data

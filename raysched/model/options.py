@@ -1,10 +1,10 @@
-"""What a task or flow was declared with, after checking. Frozen, so that one object is one decision."""
+"""What a task or flow was declared with, after checking; frozen."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
-type Hook = Callable[..., object]
+Hook: TypeAlias = Callable[..., object]
 """A user's callback: `(task, task_run, state)` for tasks, `(flow, flow_run, state)` for flows."""
 
 

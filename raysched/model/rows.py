@@ -176,6 +176,4 @@ class Batch:
     logs: list[LogRow] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(
-            self.flow_run or self.groups or self.task_runs or self.attempts or self.logs
-        )
+        return bool(self.flow_run or self.groups or self.task_runs or self.attempts or self.logs)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 
 class FailureClass(StrEnum):
@@ -66,5 +66,5 @@ class LargeValue:
     size: int
 
 
-type Value = bytes | LargeValue
+Value: TypeAlias = bytes | LargeValue
 """The envelope of a small value, or the reference to a large one."""

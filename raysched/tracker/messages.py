@@ -6,6 +6,7 @@ event with a few arrays, never a thousand objects. Times are nanoseconds since t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from raysched.compiler.plan import Plan, SchedulingClass
 from raysched.graph.group import Group
@@ -123,7 +124,7 @@ class TimePassed:
     """A time that the tracker asked for with `WakeAt` has come."""
 
 
-type Event = (
+Event: TypeAlias = (
     SegmentPlanned
     | CapacityKnown
     | UnitStarted
@@ -218,6 +219,6 @@ class WakeAt:
     at: int
 
 
-type Command = (
+Command: TypeAlias = (
     Dispatch | Record | RecordAttempt | AskRetry | CallHooks | AbortUnit | AskCapacity | WakeAt
 )

@@ -8,7 +8,7 @@ unpickled before a person asks for the value. `VERSION` is the first field of bo
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
 
@@ -42,7 +42,7 @@ class RunHeader(NamedTuple):
     tags: tuple[str, ...] = ()
 
 
-type SlotValue = tuple[int, Any]
+SlotValue: TypeAlias = tuple[int, Any]
 """What a slot stands for: `(INLINE, envelope)`, `(LARGE, (argument, position))` for a large value
 in the backend's n-th argument, `(LIST, [SlotValue, …])`, or `(FAILURE, envelope of an exception)`.
 """
@@ -53,14 +53,14 @@ class Item(NamedTuple):
 
     Attributes:
         key: Its key, for example `parse[17]`.
-        index: Its position among the task runs of its name.
+        number: Its position among the task runs of its name.
         attempt: Number of this attempt, from 1.
         payload: Pickled arguments (see `graph.payload`).
         slots: Values of the payload's slots, by number.
     """
 
     key: str
-    index: int
+    number: int
     attempt: int
     payload: bytes
     slots: tuple[SlotValue, ...] = ()
@@ -159,7 +159,7 @@ def encode_header(header: RunHeader) -> bytes:
 
 def decode_header(data: bytes) -> RunHeader:
     """Decode a header."""
-    header: RunHeader = pickle.loads(data)  # noqa: S301 - written by this run's driver
+    header: RunHeader = pickle.loads(data)
     return header
 
 
@@ -174,7 +174,7 @@ def decode_unit(frame: bytes) -> Unit:
     Raises:
         InternalError: The driver speaks another version of the protocol.
     """
-    version, unit = pickle.loads(frame)  # noqa: S301 - written by this run's driver
+    version, unit = pickle.loads(frame)
     _check_version(version)
     return unit  # type: ignore[no-any-return]
 

@@ -4,7 +4,7 @@ The layers forbid `define` to import an engine; `wiring.connect` is found by its
 the first flow is called, so that importing raysched costs nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
@@ -123,11 +123,18 @@ class RunPort(Protocol):
         otherwise a `TaskRunError`. For UPSTREAM_FAILED an `UpstreamFailed` from its first root.
         """
 
-    def handled(self, group: Group, indices: "range | tuple[int, ...]") -> None:
-        """Note that the flow was told of the failures among these task runs."""
+    def handled(self, group: Group, indices: Sequence[int], *, delivered: bool = True) -> None:
+        """Note that the flow was told of the failures among these task runs.
 
-    def cancel(self, by: str, group: Group | None = None, indices: tuple[int, ...] = ()) -> None:
-        """Cancel task runs, or with no group everything in this run."""
+        Args:
+            group: Their group.
+            indices: Which members; those that did not fail are ignored.
+            delivered: Whether the exceptions were delivered, which handles the roots of those
+                that only followed; reading a state does not.
+        """
+
+    def cancel(self, by: str) -> None:
+        """Cancel everything in this run; `by` says who wants it, for people."""
 
     def log(self, level: int, logger: str, message: str, at: int) -> None:
         """Keep a log record of the flow function itself; `at` in ns since the epoch."""

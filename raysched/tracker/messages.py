@@ -104,19 +104,22 @@ class FailuresHandled:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """Somebody wants the run, or some of its task runs, to stop.
+    """The run shall stop.
 
     Attributes:
-        by: Who, for people: `Ctrl-C`, `the flow's end`.
-        group: Only members of this group, or None for the whole run.
-        indices: Which members.
-        force: Do not wait for tasks to clean up.
+        by: Who wants it, for people: `Ctrl-C`, `the flow's end`.
+        running: Whether also what is running shall stop; otherwise only what waits.
+        force: End the workers, without time to clean up.
     """
 
     by: str
-    group: Group | None = None
-    indices: Sequence[int] = ()
+    running: bool = True
     force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRestarted:
+    """The flow function begins again: what cancelled the last attempt's rest is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ Event: TypeAlias = (
     | RetryAnswered
     | FailuresHandled
     | CancelRequested
+    | FlowRestarted
     | TimePassed
 )
 

@@ -1,0 +1,272 @@
+"""`advance`: the one way in which a run changes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from raysched.errors import InternalError
+from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType
+from raysched.model.values import ErrorInfo, FailureClass
+from raysched.tracker.attempts import Failure, completed, due, failed, finish
+from raysched.tracker.dependencies import join, settle
+from raysched.tracker.messages import (
+    AbortUnit,
+    CallHooks,
+    CancelRequested,
+    CapacityKnown,
+    Command,
+    Event,
+    FailuresHandled,
+    FlowRestarted,
+    RetryAnswered,
+    SegmentPlanned,
+    TimePassed,
+    UnitEnded,
+    UnitLost,
+    UnitStarted,
+)
+from raysched.tracker.run import Lane, Node, Run, Turn, Unit
+from raysched.tracker.schedule import dispatch, learn
+from raysched.tracker.transitions import move
+
+_CLASSES = {
+    StateType.TIMED_OUT: FailureClass.TIMEOUT,
+    StateType.CRASHED: FailureClass.INFRASTRUCTURE,
+    StateType.CANCELLED: FailureClass.CANCELLED,
+}
+"""Classes of failures about which nothing else is known."""
+
+
+def advance(run: Run, event: Event, now: int) -> list[Command]:
+    """Account for what happened; return what shall be done.
+
+    Args:
+        run: The run, changed in place.
+        event: What happened. Repeated and late events change nothing.
+        now: The time (ns since the epoch).
+
+    Raises:
+        IllegalTransition: The event contradicts what is known.
+    """
+    turn = Turn(run, now)
+    _HANDLERS[type(event)](turn, event)
+    dispatch(turn)
+    return turn.finish()
+
+
+def _segment_planned(turn: Turn, event: SegmentPlanned) -> None:
+    run = turn.run
+    for planned in event.plan:
+        if planned.group.id in run.nodes:
+            message = f"group {planned.group.id} of run {run.id} was planned twice"
+            raise InternalError(message)
+        node = Node(planned)
+        run.nodes[planned.group.id] = node
+        run.lanes.setdefault(planned.scheduling_class, Lane())
+        doomed = join(turn, node)
+        if doomed:
+            settle(turn, node, doomed)
+    if run.cancelled_by:
+        _cancel_waiting(turn)
+
+
+def _unit_started(turn: Turn, event: UnitStarted) -> None:
+    unit = turn.run.units.get(event.unit)
+    if unit is None:
+        turn.run.late += 1
+        return
+    for position in event.positions:
+        if position in unit.open:
+            _start(turn, unit, position, event.at)
+
+
+def _start(turn: Turn, unit: Unit, position: int, at: int) -> None:
+    group, index = unit.node.group, unit.indices[position]
+    unit.began = unit.began or at
+    if group.states[index] != StateType.PENDING:
+        return
+    move(group, index, StateType.RUNNING)
+    group.started[index] = at
+    turn.record(group, index)
+    if group.spec.hooks.on_running and unit.attempts[position] == 1:
+        turn.commands.append(CallHooks(group, index, "on_running"))
+
+
+def _unit_ended(turn: Turn, event: UnitEnded) -> None:
+    run = turn.run
+    unit = run.units.get(event.unit)
+    if unit is None:
+        run.late += len(event.positions)
+        return
+    node, group = unit.node, unit.node.group
+    settled: list[int] = []
+    for column, position in enumerate(event.positions):
+        if position not in unit.open:
+            run.late += 1
+            continue
+        index = unit.indices[position]
+        unit.open.discard(position)
+        run.running -= 1
+        _start(turn, unit, position, event.started[column])
+        group.started[index] = event.started[column]
+        group.ended[index] = unit.ended = event.ended[column]
+        if position in event.names:
+            group.names[index] = event.names[position]
+        state = StateType(event.states[column])
+        if state in SUCCESSES:
+            group.values[index] = event.values[column]
+            completed(turn, node, index, state)
+            settled.append(index)
+        elif _ended_badly(turn, node, index, state, event.errors.get(position)):
+            settled.append(index)
+    if settled:
+        settle(turn, node, settled)
+    if not unit.open:
+        _release(turn, event.unit)
+
+
+def _ended_badly(
+    turn: Turn, node: Node, index: int, state: StateType, error: ErrorInfo | None
+) -> bool:
+    error = error or ErrorInfo("", "", failure_class=_CLASSES.get(state, FailureClass.USER))
+    failure = Failure(node, index, state, error)
+    if state is StateType.SKIPPED:
+        finish(turn, failure, "")
+        return True
+    return failed(turn, failure)
+
+
+def _unit_lost(turn: Turn, event: UnitLost) -> None:
+    run = turn.run
+    unit = run.units.get(event.unit)
+    if unit is None:
+        run.late += 1
+        return
+    node, group = unit.node, unit.node.group
+    cancelled = event.error.failure_class is FailureClass.CANCELLED
+    suspects = len(unit.open) > 1 and not cancelled
+    settled: list[int] = []
+    for position in sorted(unit.open):
+        index = unit.indices[position]
+        run.running -= 1
+        stopping = group.states[index] == StateType.CANCELLING
+        if suspects and not stopping:
+            _run_alone(turn, unit, position)
+            continue
+        _start(turn, unit, position, unit.began or turn.now)
+        group.ended[index] = turn.now
+        state = StateType.CANCELLED if cancelled or stopping else StateType.CRASHED
+        if failed(turn, Failure(node, index, state, event.error)):
+            settled.append(index)
+    unit.open.clear()
+    if settled:
+        settle(turn, node, settled)
+    _release(turn, event.unit)
+
+
+def _run_alone(turn: Turn, unit: Unit, position: int) -> None:
+    """Queue a member again whose worker died under several: only the guilty one is charged."""
+    node, index = unit.node, unit.indices[position]
+    group = node.group
+    node.alone.add(index)
+    group.attempts[index] -= 1
+    if group.states[index] == StateType.RUNNING:
+        move(group, index, StateType.PENDING)
+        group.started[index] = 0
+        turn.record(group, index)
+    turn.run.lane(node).add(node, (index,))
+
+
+def _retry_answered(turn: Turn, event: RetryAnswered) -> None:
+    node = turn.run.nodes[event.group.id]
+    if event.group.attempts[event.index] != event.attempt or event.index not in node.questions:
+        turn.run.late += 1
+        return
+    state, error = node.questions.pop(event.index)
+    failure = Failure(node, event.index, state, error)
+    if failed(turn, failure, answer=event.retry):
+        settle(turn, node, (event.index,))
+
+
+def _time_passed(turn: Turn, _: TimePassed) -> None:
+    due(turn)
+
+
+def _capacity_known(turn: Turn, event: CapacityKnown) -> None:
+    turn.run.lanes[event.scheduling_class].slots = event.slots
+
+
+def _failures_handled(turn: Turn, event: FailuresHandled) -> None:
+    for index in event.indices:
+        if event.group.states[index] >= FIRST_TERMINAL and index not in event.group.handled:
+            event.group.handled.add(index)
+            turn.record(event.group, index)
+
+
+def _cancel_requested(turn: Turn, event: CancelRequested) -> None:
+    run = turn.run
+    run.cancelled_by = event.by
+    _cancel_waiting(turn)
+    if not event.running:
+        return
+    for number, unit in run.units.items():
+        for position in unit.open:
+            group, index = unit.node.group, unit.indices[position]
+            if group.states[index] in {StateType.PENDING, StateType.RUNNING}:
+                move(group, index, StateType.CANCELLING)
+                turn.record(group, index)
+        turn.commands.append(AbortUnit(number, event.force))
+
+
+def _flow_restarted(turn: Turn, _: FlowRestarted) -> None:
+    turn.run.cancelled_by = ""
+
+
+def _cancel_waiting(turn: Turn) -> None:
+    run = turn.run
+    dispatched = {
+        (unit.node, unit.indices[position]) for unit in run.units.values() for position in unit.open
+    }
+    for lane in run.lanes.values():
+        lane.ready.clear()
+        lane.queued = 0
+    ended = {
+        node: [
+            index
+            for index, state in enumerate(node.group.states)
+            if state < FIRST_TERMINAL and (node, index) not in dispatched
+        ]
+        for node in run.nodes.values()
+        if node.open
+    }
+    by = f"cancelled by {run.cancelled_by}"
+    error = ErrorInfo("", by, failure_class=FailureClass.CANCELLED)
+    for node, indices in ended.items():
+        for index in indices:
+            state, cause = node.questions.pop(index, (StateType.CANCELLED, error))
+            node.group.ended[index] = turn.now
+            finish(turn, Failure(node, index, state, cause), by)
+    # Only when all are marked: otherwise one would seem to have failed because of the other.
+    for node, indices in ended.items():
+        settle(turn, node, indices)
+
+
+def _release(turn: Turn, number: int) -> None:
+    unit = turn.run.units.pop(number)
+    lane = turn.run.lane(unit.node)
+    lane.units -= 1
+    if unit.began and unit.ended:
+        learn(lane, unit.ended - unit.began)
+
+
+_HANDLERS: dict[type[Event], Callable[[Turn, Any], None]] = {
+    SegmentPlanned: _segment_planned,
+    CapacityKnown: _capacity_known,
+    UnitStarted: _unit_started,
+    UnitEnded: _unit_ended,
+    UnitLost: _unit_lost,
+    RetryAnswered: _retry_answered,
+    FailuresHandled: _failures_handled,
+    CancelRequested: _cancel_requested,
+    FlowRestarted: _flow_restarted,
+    TimePassed: _time_passed,
+}

@@ -1,0 +1,48 @@
+"""How a flow run ended, from what became of its task runs."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raysched.graph.builder import Member
+from raysched.model.states import ROOT_FAILURES, StateType
+from raysched.tracker.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the task runs of a flow run say about it.
+
+    Attributes:
+        unhandled: Root failures that nobody handled.
+        handled: Number of root failures that were handled.
+        counts: Number of task runs by state.
+    """
+
+    unhandled: tuple[Member, ...]
+    handled: int
+    counts: Mapping[StateType, int]
+
+
+def verdict(run: Run) -> Verdict:
+    """Look through all task runs of a run.
+
+    Only roots count: what merely followed from a root is handled or not with it.
+    """
+    unhandled: list[Member] = []
+    handled = 0
+    counts: Counter[StateType] = Counter()
+    for node in run.nodes.values():
+        group = node.group
+        for code, number in Counter(group.states).items():
+            counts[StateType(code)] += number
+        if not node.failures:
+            continue
+        for index, code in enumerate(group.states):
+            if code not in ROOT_FAILURES:
+                continue
+            if index in group.handled:
+                handled += 1
+            else:
+                unhandled.append((group, index))
+    return Verdict(tuple(unhandled), handled, counts)

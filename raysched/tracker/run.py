@@ -1,0 +1,186 @@
+"""What the tracker knows of one flow run."""
+
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from raysched.compiler.plan import PlannedGroup, SchedulingClass
+from raysched.graph.builder import Member
+from raysched.graph.group import Edge, Group
+from raysched.model.states import StateType
+from raysched.model.values import ErrorInfo
+from raysched.tracker.messages import Command, Record
+
+Roots: TypeAlias = tuple[tuple[Member, ...], str]
+"""Root failures behind an edge, and a reason if it leads to a skipped member, else ""."""
+
+
+@dataclass(slots=True, eq=False)
+class Gate:
+    """Opens for its members when a range of a parent's members has ended.
+
+    Attributes:
+        node: The node whose members wait.
+        members: Which of them.
+        start: First of the parent's members.
+        stop: End of the range.
+        remaining: How many of the range are still open.
+    """
+
+    node: "Node"
+    members: Sequence[int]
+    start: int
+    stop: int
+    remaining: int
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A group with what the tracker keeps beside its columns.
+
+    Attributes:
+        planned: The group and how it is cut into units.
+        waiting: Number of unmet edges of each member.
+        open: Number of members that are not terminal.
+        failures: Number of members that ended without a value.
+        aligned: Nodes whose member i needs this one's member i + offset, with the offset.
+        gates: Gates on several members.
+        member_gates: Gates on a single member, by its index.
+        crashes: Number of crashes of each member that had any.
+        alone: Members that must run in a unit of their own, since a unit with them was lost.
+        questions: Failed attempts about which `retry_condition_fn` is being asked.
+    """
+
+    planned: PlannedGroup
+    waiting: "array[int]" = field(default_factory=lambda: array("I"))
+    open: int = 0
+    failures: int = 0
+    aligned: list[tuple["Node", int]] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    member_gates: dict[int, list[Gate]] = field(default_factory=dict)
+    crashes: dict[int, int] = field(default_factory=dict)
+    alone: set[int] = field(default_factory=set)
+    questions: dict[int, tuple[StateType, ErrorInfo]] = field(default_factory=dict)
+
+    @property
+    def group(self) -> Group:
+        """The group."""
+        return self.planned.group
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """A unit that was dispatched.
+
+    Attributes:
+        node: Whose members.
+        indices: Which, by position.
+        attempts: Their attempts, by position: events of other attempts are late.
+        open: Positions that have not ended.
+        began: When its first member began (ns), 0 before.
+        ended: When its last member so far ended (ns), 0 before.
+    """
+
+    node: Node
+    indices: Sequence[int]
+    attempts: Sequence[int]
+    open: set[int]
+    began: int = 0
+    ended: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """The queue of one scheduling class.
+
+    Attributes:
+        slots: Units that can run at once; None until the backend has told.
+        ready: Members that can run, in order of becoming ready.
+        queued: Their number.
+        units: Number of dispatched units.
+        mean_ns: Moving average of a unit's duration (ns), 0 before the first one.
+        ask_at: When to ask for the slots again (ns): clusters grow and shrink.
+    """
+
+    slots: int | None = None
+    ready: deque[tuple[Node, Sequence[int]]] = field(default_factory=deque)
+    queued: int = 0
+    units: int = 0
+    mean_ns: float = 0.0
+    ask_at: int = 0
+
+    def add(self, node: Node, members: Sequence[int]) -> None:
+        """Queue members that can run."""
+        self.ready.append((node, members))
+        self.queued += len(members)
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """Everything that the tracker knows of one flow run.
+
+    Attributes:
+        id: Flow run id.
+        max_workers: Most task runs at once, or None.
+        nodes: Nodes by group id.
+        lanes: Queues by scheduling class.
+        units: Dispatched units by number.
+        timers: Heap of (time, group id, member, attempt): when retries are due.
+        running: Number of dispatched task runs.
+        open: Number of task runs that are not terminal.
+        cancelled_by: Who cancelled the run, or "".
+        late: Number of events that came too late to count.
+        roots_of_edges: What has been found behind edges that lead to many members.
+    """
+
+    id: str
+    max_workers: int | None = None
+    nodes: dict[int, Node] = field(default_factory=dict)
+    lanes: dict[SchedulingClass, Lane] = field(default_factory=dict)
+    units: dict[int, Unit] = field(default_factory=dict)
+    timers: list[tuple[int, int, int, int]] = field(default_factory=list)
+    next_unit: int = 0
+    running: int = 0
+    open: int = 0
+    cancelled_by: str = ""
+    late: int = 0
+    roots_of_edges: dict[Edge, Roots] = field(default_factory=dict)
+
+    def lane(self, node: Node) -> Lane:
+        """Return the queue of a node's scheduling class."""
+        return self.lanes[node.planned.scheduling_class]
+
+
+class Turn:
+    """One event being accounted for: the run, the time, and what shall be done.
+
+    Attributes:
+        run: The run.
+        now: The time (ns since the epoch).
+        commands: What shall be done, beside the records.
+    """
+
+    __slots__ = ("_records", "commands", "now", "run")
+
+    def __init__(self, run: Run, now: int) -> None:
+        self.run = run
+        self.now = now
+        self.commands: list[Command] = []
+        self._records: dict[Group, list[int]] = {}
+
+    def record(self, group: Group, index: int) -> None:
+        """Note that a member's row changed."""
+        self._records.setdefault(group, []).append(index)
+
+    def record_all(self, group: Group, indices: Iterable[int]) -> None:
+        """Note that the rows of several members changed."""
+        self._records.setdefault(group, []).extend(indices)
+
+    def finish(self) -> list[Command]:
+        """Return all commands: records first, since they are committed before anything is done."""
+        records: list[Command] = [
+            Record(group, indices) for group, indices in self._records.items()
+        ]
+        return records + self.commands

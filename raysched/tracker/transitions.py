@@ -1,0 +1,50 @@
+"""The one table of legal state changes of a task run."""
+
+from raysched.errors import IllegalTransition
+from raysched.graph.group import Group
+from raysched.model.states import StateType
+
+_S = StateType
+
+TRANSITIONS: dict[StateType, frozenset[StateType]] = {
+    _S.SCHEDULED: frozenset({_S.PENDING, _S.SKIPPED, _S.UPSTREAM_FAILED, _S.CANCELLED}),
+    _S.PENDING: frozenset({_S.RUNNING, _S.CANCELLED, _S.CANCELLING}),
+    _S.RUNNING: frozenset(
+        {
+            _S.PENDING,
+            _S.AWAITING_RETRY,
+            _S.CANCELLING,
+            _S.COMPLETED,
+            _S.SKIPPED,
+            _S.FAILED,
+            _S.TIMED_OUT,
+            _S.CRASHED,
+            _S.CANCELLED,
+        }
+    ),
+    _S.AWAITING_RETRY: frozenset({_S.PENDING, _S.CANCELLED}),
+    _S.CANCELLING: frozenset(
+        {_S.COMPLETED, _S.SKIPPED, _S.FAILED, _S.TIMED_OUT, _S.CRASHED, _S.CANCELLED}
+    ),
+}
+"""From each open state, where it may go. RUNNING goes back to PENDING when its worker was lost
+through another task run of its unit. Terminal states have no entry: nothing leaves them."""
+
+_LEGAL = frozenset(source * 32 + target for source in TRANSITIONS for target in TRANSITIONS[source])
+
+
+def move(group: Group, index: int, target: StateType) -> None:
+    """Change one member's state.
+
+    Raises:
+        IllegalTransition: The table forbids it. The message tells the task run's story.
+    """
+    source = group.states[index]
+    if source * 32 + target not in _LEGAL:
+        message = (
+            f"{group.key(index)}: {StateType(source).name} -> {target.name} is illegal "
+            f"(attempt {group.attempts[index]}, started {group.started[index]}, "
+            f"ended {group.ended[index]}, run {group.run_id})"
+        )
+        raise IllegalTransition(message)
+    group.states[index] = target

@@ -93,19 +93,43 @@ class Slot:
         return _slot, (self.identity_of_value if _local.digesting else self.number,)
 
 
-def dumps(value: object) -> bytes:
+def dumps(
+    value: object, buffers: list[pickle.PickleBuffer] | None = None, out_of_band_min: int = 0
+) -> bytes:
     """Pickle `value`: by the C pickler, or by cloudpickle where that is not enough.
+
+    Args:
+        value: The value.
+        buffers: Where to put its buffers, out of band (PEP 574); None keeps them in the pickle.
+        out_of_band_min: Smaller buffers (bytes) stay in the pickle.
 
     Raises:
         SerializationError: `value` cannot be pickled.
     """
+    keep_in_band = None if buffers is None else _collector(buffers, out_of_band_min)
     try:
-        data = pickle.dumps(value, PROTOCOL)
+        data = pickle.dumps(value, PROTOCOL, buffer_callback=keep_in_band)
+        if not _names_by_value(data):
+            return data
     except FutureError:
         raise
-    except Exception:  # noqa: BLE001 - any user's __reduce__ may raise anything
-        return _cloudpickle(value)
-    return _cloudpickle(value) if _names_by_value(data) else data
+    except Exception:  # noqa: BLE001, S110 - any user's __reduce__ may raise anything
+        pass
+    if buffers is not None:
+        buffers.clear()
+    return _cloudpickle(value, keep_in_band)
+
+
+def _collector(
+    buffers: list[pickle.PickleBuffer], out_of_band_min: int
+) -> Callable[[pickle.PickleBuffer], bool]:
+    def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
+        if buffer.raw().nbytes < out_of_band_min:
+            return True
+        buffers.append(buffer)
+        return False
+
+    return keep_in_band
 
 
 def dump_call(value: object, first_slot: int = 0) -> tuple[bytes, list[Dependency]]:
@@ -247,9 +271,11 @@ def _finding(first_slot: int) -> Iterator[list[Dependency]]:
         _local.found, _local.first_slot = before
 
 
-def _cloudpickle(value: object) -> bytes:
+def _cloudpickle(
+    value: object, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None
+) -> bytes:
     try:
-        data: bytes = cloudpickle.dumps(value, PROTOCOL)
+        data: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=buffer_callback)
     except FutureError:
         raise
     except Exception as error:

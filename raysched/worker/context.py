@@ -1,0 +1,82 @@
+"""What a worker knows about a task before its first unit arrives."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from raysched.model.options import TaskSpec
+from raysched.settings import Settings
+from raysched.worker.functions import FunctionReference, refer
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the driver listens for its workers' channels.
+
+    Attributes:
+        host: Address of the driver's node.
+        port: TCP port.
+        key: Random secret of this driver; both sides prove that they have it.
+    """
+
+    host: str
+    port: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WorkerContext:
+    """What all units of one task have in common; sent to each worker once.
+
+    Attributes:
+        task_name: Name of the task.
+        function: The user's function.
+        is_async: Whether it is a coroutine function.
+        timeout_seconds: Limit of one attempt (seconds), or None.
+        max_concurrency: Sync runs that may overlap in one worker, each in a thread.
+        log_prints: Whether `print` becomes log records.
+        task_run_name: Template, function without arguments, or None.
+        log_level: Lowest level of kept log records.
+        inline_max_bytes: Results up to this encoded size (bytes) travel in the report.
+        result_max_bytes: Results over this encoded size (bytes) fail their task run.
+        endpoint: Where to report while a unit runs, or None.
+    """
+
+    task_name: str
+    function: FunctionReference
+    is_async: bool
+    timeout_seconds: float | None
+    max_concurrency: int
+    log_prints: bool
+    task_run_name: str | FunctionReference | None
+    log_level: int
+    inline_max_bytes: int
+    result_max_bytes: int
+    endpoint: Endpoint | None = None
+
+
+def context_of(
+    spec: TaskSpec, settings: Settings, endpoint: Endpoint | None = None
+) -> WorkerContext:
+    """Return the worker's context of a task.
+
+    Raises:
+        SerializationError: The function cannot be pickled and has to be.
+    """
+    return WorkerContext(
+        task_name=spec.name,
+        function=refer(spec.fn),
+        is_async=spec.is_async,
+        timeout_seconds=spec.timeout_seconds,
+        max_concurrency=spec.max_concurrency,
+        log_prints=spec.log_prints,
+        task_run_name=_name_reference(spec.task_run_name),
+        log_level=logging.getLevelNamesMapping()[settings.log_level],
+        inline_max_bytes=settings.inline_result_max_bytes,
+        result_max_bytes=settings.result_max_bytes,
+        endpoint=endpoint,
+    )
+
+
+def _name_reference(name: str | Callable[[], str] | None) -> str | FunctionReference | None:
+    return refer(name) if callable(name) else name

@@ -1,0 +1,376 @@
+"""The engine: advances the tracker, commits, makes visible, performs what follows."""
+
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any
+
+from raysched.compiler import compile_segment
+from raysched.define.ports import FlowRunStart
+from raysched.engine.callbacks import Callbacks, call_hooks, may_retry, task_run_view
+from raysched.engine.flow_run import OpenFlowRun, preview
+from raysched.engine.loop import Loop
+from raysched.engine.placing import place
+from raysched.engine.ports import Backend, Began, Clock, Lost, Message, Observer, Reported, Store
+from raysched.engine.recording import fill, group_row, publish
+from raysched.engine.units import unit_call, unit_ended
+from raysched.errors import StoreUnavailable
+from raysched.graph.payload import dumps
+from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, LogRow
+from raysched.model.states import StateType
+from raysched.model.values import CrashKind, ErrorInfo, FailureClass
+from raysched.settings import Settings
+from raysched.tracker import advance
+from raysched.tracker.messages import (
+    AbortUnit,
+    AskCapacity,
+    AskRetry,
+    CallHooks,
+    CapacityKnown,
+    Command,
+    Dispatch,
+    Event,
+    RetryAnswered,
+    SegmentPlanned,
+    TimePassed,
+    UnitLost,
+    UnitStarted,
+    WakeAt,
+)
+from raysched.worker.protocol import Report, decode_report
+
+logger = logging.getLogger("raysched.engine")
+
+MILLISECOND_NS = 1_000_000
+
+STORE_RETRY_SECONDS = 0.5
+"""Pause between tries to reach the store (seconds)."""
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A unit that the backend has.
+
+    Attributes:
+        run: Its flow run.
+        unit: Its number there.
+        logs_seen: How many of its log records have been taken.
+    """
+
+    run: OpenFlowRun
+    unit: int
+    logs_seen: int = 0
+
+
+class Engine:
+    """Runs the flow runs of this process on one backend, and keeps them in one store.
+
+    Args:
+        backend: Where units run; started here.
+        store: Where states are kept; closed by `stop`.
+        settings: Settings.
+        clock: Where the time comes from.
+        observers: Look at every committed batch.
+        target: What is being run, for the rows of flow runs: `dir/flow.py:flow`.
+    """
+
+    def __init__(  # noqa: PLR0913 - the ports, each once
+        self,
+        backend: Backend,
+        store: Store,
+        settings: Settings,
+        clock: Clock,
+        *,
+        observers: Sequence[Observer] = (),
+        target: str = "",
+    ) -> None:
+        self.backend = backend
+        self.settings = settings
+        self.callbacks = Callbacks(inline=backend.pumped)
+        self._store = store
+        self._clock = clock
+        self._observers = observers
+        self._target = target
+        self._changed: dict[OpenFlowRun, None] = {}
+        self._units: dict[int, _Sent] = {}
+        self._next_unit = count()
+        self._versions = json.dumps({"python": platform.python_version(), **_versions()})
+        backend.start(self._told)
+        self._loop = Loop(clock, self._settle, backend.pump if backend.pumped else None)
+        self.post = self._loop.post
+        self.wait = self._loop.wait
+        self.wait_async = self._loop.wait_async
+
+    def open_run(self, start: FlowRunStart) -> OpenFlowRun:
+        """See `define.ports.Engine.open_run`."""
+        parent = start.parent
+        row = FlowRunRow(
+            id=start.run_id,
+            flow=start.spec.name,
+            name=start.name,
+            state=StateType.RUNNING,
+            started=self._clock.now(),
+            parameters=preview(dict(start.parameters)),
+            pickled_parameters=dumps(dict(start.parameters)),
+            tags=start.tags,
+            parent=parent.start.run_id if parent is not None else "",
+            target=self._target,
+            backend=self.backend.describe(),
+            versions=self._versions,
+        )
+        number = self._insisting(partial(self._store.open_run, row))
+        run = OpenFlowRun(self, start, row, number)
+        self._observe(row, Batch(number, flow_run=FlowRunChange(row.state)))
+        return run
+
+    def stop(self) -> None:
+        """Let go of the backend and the store. Idempotent."""
+        self._loop.stop()
+        self.callbacks.stop()
+        self.backend.stop()
+        self._store.close()
+
+    def compile_soon(self, run: OpenFlowRun) -> None:
+        """Compile what was recorded when the segment's time is over; from any thread."""
+        if not self.backend.pumped:
+            delay = int(self.settings.segment_milliseconds * MILLISECOND_NS)
+            self.post(self._loop.at, self._clock.now() + delay, self.compile, run)
+
+    def compile(self, run: OpenFlowRun) -> None:
+        """Compile what was recorded; within a turn."""
+        # Whoever records from here on asks for another compilation.
+        run.recorded_some = False
+        groups = run.builder.take()
+        if not groups:
+            return
+        run.invisible += sum(group.size for group in groups)
+        plan = compile_segment(groups)
+        run.groups.extend(group_row(planned.group) for planned in plan)
+        self.advance(run, SegmentPlanned(plan))
+
+    def advance(self, run: OpenFlowRun, event: Event) -> None:
+        """Let the tracker account for an event; within a turn."""
+        run.commands += advance(run.tracker, event, self._clock.now())
+        self._changed[run] = None
+
+    def touch(self, run: OpenFlowRun) -> None:
+        """Commit what `run` has collected at the end of this turn; within a turn."""
+        self._changed[run] = None
+
+    def conclude(
+        self, run: OpenFlowRun, state: StateType, message: str, error: ErrorInfo | None
+    ) -> None:
+        """Commit the end of a flow run, with everything before it; within a turn."""
+        self._settle()
+        self._change(run, FlowRunChange(state, message, self._clock.now(), error, run.attempt))
+
+    def retry_flow(self, run: OpenFlowRun, error: ErrorInfo | None) -> None:
+        """Commit that the flow function begins again; within a turn."""
+        self._settle()
+        self._change(run, FlowRunChange(StateType.RUNNING, "", 0, error, run.attempt))
+
+    def _change(self, run: OpenFlowRun, change: FlowRunChange) -> None:
+        batch = Batch(run.number, run.row.epoch, change)
+        self._commit(run, batch)
+        self._loop.made_visible()
+
+    def _told(self, message: Message) -> None:
+        self.post(self._take_message, message)
+
+    def _take_message(self, message: Message) -> None:
+        sent = self._units.get(message.unit)
+        if sent is None:
+            return
+        run, unit = sent.run, sent.unit
+        if isinstance(message, Began):
+            self.advance(run, UnitStarted(unit, message.positions, message.at))
+            return
+        if isinstance(message, Lost):
+            self._forget(message.unit)
+            self.advance(run, UnitLost(unit, message.error))
+            return
+        report = decode_report(message.report)
+        self._keep_logs(sent, report)
+        self._keep_nested(sent, report)
+        if isinstance(message, Reported):
+            self._forget(message.unit)
+            self.advance(run, unit_ended(unit, report, message.handle))
+            if unit in run.tracker.units:
+                self.advance(run, UnitLost(unit, _incomplete()))
+        elif report.positions:
+            self.advance(run, unit_ended(unit, report, None))
+
+    def _keep_nested(self, sent: "_Sent", report: Report) -> None:
+        """Keep what attempts of a unit ran themselves: it has ended, so nothing follows."""
+        run = sent.run
+        dispatched = run.tracker.units[sent.unit]
+        for position, plain in report.nested:
+            key = dispatched.node.group.key(dispatched.indices[position])
+            own, called = place(run.builder, plain, run.number, key)
+            if own:
+                self._commit(run, own)
+            for row, batches in called:
+                number = self._insisting(partial(self._store.open_run, row))
+                for batch in batches:
+                    batch.run = number
+                    self._insisting(partial(self._store.commit, batch))
+
+    def _forget(self, number: int) -> None:
+        sent = self._units.pop(number)
+        del sent.run.unit_numbers[sent.unit]
+
+    def _keep_logs(self, sent: "_Sent", report: Report) -> None:
+        fresh = report.fresh_logs(sent.logs_seen)
+        if not fresh:
+            return
+        sent.logs_seen += len(fresh)
+        dispatched = sent.run.tracker.units[sent.unit]
+        group = dispatched.node.group.id
+        sent.run.logs.extend(
+            LogRow(
+                group,
+                dispatched.indices[log.position],
+                log.attempt,
+                log.at,
+                log.level,
+                log.logger,
+                log.message,
+            )
+            for log in fresh
+        )
+        self.touch(sent.run)
+
+    def _settle(self) -> None:
+        """Commit, make visible and perform, until nothing more follows."""
+        while self._changed:
+            changed, self._changed = self._changed, {}
+            for run in changed:
+                self._settle_run(run)
+
+    def _settle_run(self, run: OpenFlowRun) -> None:
+        commands, run.commands = run.commands, []
+        batch = Batch(run.number, run.row.epoch, groups=run.groups, logs=run.logs)
+        run.groups, run.logs = [], []
+        members = fill(batch, commands)
+        if batch:
+            self._commit(run, batch)
+        for group, indices in members.items():
+            before = group.open_visible
+            publish(group, indices)
+            run.invisible -= before - group.open_visible
+        if members:
+            self._loop.made_visible()
+        for command in commands:
+            perform = self._PERFORMERS.get(type(command))
+            if perform is not None:
+                perform(self, run, command)
+
+    def _commit(self, run: OpenFlowRun, batch: Batch) -> None:
+        self._insisting(partial(self._store.commit, batch))
+        self._observe(run.row, batch)
+
+    def _observe(self, row: FlowRunRow, batch: Batch) -> None:
+        for observer in self._observers:
+            try:
+                observer(row, batch)
+            except Exception:
+                logger.exception("an observer raised")
+
+    def _insisting(self, function: Callable[[], Any]) -> Any:
+        """Call a function of the store, again and again while the store is away.
+
+        Raises:
+            StoreUnavailable: It stayed away for `store_patience_seconds`.
+        """
+        deadline = time.monotonic() + self.settings.store_patience_seconds
+        warned = False
+        while True:
+            try:
+                return function()
+            except StoreUnavailable as error:
+                if time.monotonic() > deadline:
+                    raise
+                if not warned:
+                    logger.warning("%s; nothing goes on until it is back", error)
+                    warned = True
+                time.sleep(STORE_RETRY_SECONDS)
+
+    def _dispatch(self, run: OpenFlowRun, command: Dispatch) -> None:
+        number = next(self._next_unit)
+        self._units[number] = _Sent(run, command.unit)
+        run.unit_numbers[command.unit] = number
+        try:
+            self.backend.submit(unit_call(number, command, run.header))
+        except Exception as error:
+            logger.exception("a unit of %s cannot be submitted", command.group.spec.name)
+            self._told(Lost(number, _backend_error(error)))
+
+    def _abort(self, run: OpenFlowRun, command: AbortUnit) -> None:
+        number = run.unit_numbers.get(command.unit)
+        if number is not None:
+            self.backend.cancel(number, force=command.force)
+
+    def _ask_capacity(self, run: OpenFlowRun, command: AskCapacity) -> None:
+        lane = run.tracker.lanes[command.scheduling_class]
+        capacity = self.backend.capacity(command.group.spec, command.scheduling_class)
+        if not capacity.slots and lane.slots != 0:
+            text = f"{command.group.spec.name} waits: it needs {capacity.lacking}"
+            logger.warning(text)
+            row = LogRow(-1, 0, run.attempt, self._clock.now(), logging.WARNING, "raysched", text)
+            run.logs.append(row)
+        self.advance(run, CapacityKnown(command.scheduling_class, capacity.slots, capacity.lacking))
+
+    def _wake_at(self, run: OpenFlowRun, command: WakeAt) -> None:
+        self._loop.at(command.at, self.advance, run, TimePassed())
+
+    def _call_hooks(self, _: OpenFlowRun, command: CallHooks) -> None:
+        state = StateType.RUNNING if command.kind == "on_running" else None
+        view = task_run_view(command.group, command.index, state)
+        self.callbacks.submit(partial(call_hooks, command.group, command.index, command.kind, view))
+
+    def _ask_retry(self, run: OpenFlowRun, command: AskRetry) -> None:
+        view = task_run_view(command.group, command.index, command.state)
+        self.callbacks.submit(partial(self._answer_retry, run, command, view))
+
+    def _answer_retry(self, run: OpenFlowRun, command: AskRetry, view: Any) -> None:
+        answer = may_retry(command.group, view, command.error)
+        event = RetryAnswered(command.group, command.index, command.attempt, answer)
+        self.post(self.advance, run, event)
+
+    _PERFORMERS: dict[type[Command], Callable[[Any, OpenFlowRun, Any], None]] = {  # noqa: RUF012 - a table
+        Dispatch: _dispatch,
+        AbortUnit: _abort,
+        AskCapacity: _ask_capacity,
+        WakeAt: _wake_at,
+        CallHooks: _call_hooks,
+        AskRetry: _ask_retry,
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("raysched", "ray")}
+
+
+def _incomplete() -> ErrorInfo:
+    return ErrorInfo(
+        "raysched.errors.InternalError",
+        "the worker's report was incomplete",
+        failure_class=FailureClass.INFRASTRUCTURE,
+        kind=CrashKind.BACKEND,
+    )
+
+
+def _backend_error(error: Exception) -> ErrorInfo:
+    return ErrorInfo(
+        f"{type(error).__module__}.{type(error).__qualname__}",
+        str(error),
+        failure_class=FailureClass.INFRASTRUCTURE,
+        kind=CrashKind.BACKEND,
+    )

@@ -1,0 +1,259 @@
+"""One open flow run: the flow's side (`RunPort`) and what the loop keeps for it."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from raysched.define.driving import finish, until
+from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart
+from raysched.errors import FlowRunCancelled, FlowRunTimedOut
+from raysched.graph.builder import Builder, Member
+from raysched.graph.group import Group
+from raysched.graph.payload import dumps
+from raysched.model.rows import FlowRunRow, GroupRow, LogRow
+from raysched.model.states import FAILURES, StateType
+from raysched.model.values import ErrorInfo, LargeValue
+from raysched.results.envelope import decode
+from raysched.results.rebuild import failure_of
+from raysched.tracker import Run, Verdict, verdict
+from raysched.tracker.messages import (
+    CancelRequested,
+    Command,
+    FailuresHandled,
+    FlowRestarted,
+)
+from raysched.worker.failures import describe_error
+from raysched.worker.protocol import RunHeader, encode_header
+
+if TYPE_CHECKING:
+    from raysched.engine.engine import Engine
+
+logger = logging.getLogger("raysched.engine")
+
+HEADER_PARAMETERS_BYTES = 8 * 1024
+"""Larger parameters of a flow run do not travel with every unit (bytes)."""
+
+FORCE_SECONDS = 5.0
+"""How long cancelled task runs may clean up before their workers are ended (seconds)."""
+
+HOOKS_SECONDS = 60.0
+"""How long the end of a flow run waits for hooks that are still being called (seconds)."""
+
+CANCELLED_BY = (KeyboardInterrupt, asyncio.CancelledError, FlowRunCancelled)
+
+
+class OpenFlowRun:
+    """An open flow run. What begins with an underscore belongs to the engine's loop."""
+
+    def __init__(self, engine: "Engine", start: FlowRunStart, row: FlowRunRow, number: int) -> None:
+        self.start = start
+        self.builder = Builder(start.run_id, scope_of(start))
+        self.row = row
+        self.number = number
+        self.tracker = Run(start.run_id, start.spec.max_workers)
+        self.header = _header(start)
+        self.commands: list[Command] = []
+        self.groups: list[GroupRow] = []
+        self.logs: list[LogRow] = []
+        self.unit_numbers: dict[int, int] = {}
+        self.invisible = 0
+        self.recorded_some = False
+        self.attempt = 1
+        self.outcome: FlowOutcome | None = None
+        self.engine = engine
+
+    def recorded(self) -> None:
+        """See `RunPort.recorded`."""
+        if not self.recorded_some:
+            self.recorded_some = True
+            self.engine.compile_soon(self)
+
+    def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """See `RunPort.wait`."""
+        if self.recorded_some:
+            self.engine.post(self.engine.compile, self)
+        return self.engine.wait(done, timeout)
+
+    async def wait_async(
+        self,
+        done: Callable[[], bool],
+        timeout: float | None = None,  # noqa: ASYNC109 - False instead of raising
+    ) -> bool:
+        """See `RunPort.wait_async`."""
+        # Siblings in an asyncio.gather record their calls before the first of them is compiled.
+        await asyncio.sleep(0)
+        if self.recorded_some:
+            self.engine.post(self.engine.compile, self)
+        return await self.engine.wait_async(done, timeout)
+
+    def value(self, member: Member) -> Any:
+        """See `RunPort.value`."""
+        group, index = member
+        value = group.values[index]
+        if isinstance(value, LargeValue):
+            return self.engine.backend.fetch(value)
+        return None if value is None else decode(value)
+
+    def error(self, member: Member) -> BaseException:
+        """See `RunPort.error`."""
+        return failure_of(*member)
+
+    def handled(self, group: Group, indices: Sequence[int], *, delivered: bool = True) -> None:
+        """See `RunPort.handled`."""
+        failed = [index for index in indices if group.visible[index] in FAILURES]
+        if failed:
+            self.engine.post(self._handle, group, failed, delivered)
+
+    def cancel(self, by: str) -> None:
+        """See `RunPort.cancel`."""
+        self.engine.post(self.engine.advance, self, CancelRequested(by))
+
+    def log(self, level: int, logger: str, message: str, at: int) -> None:
+        """See `RunPort.log`."""
+        self.engine.post(self._log, LogRow(-1, 0, self.attempt, at, level, logger, message))
+
+    def close(self, ending: FlowEnding) -> FlowOutcome:
+        """See `RunPort.close`."""
+        return finish(self._closing(ending, blocking=True))
+
+    async def close_async(self, ending: FlowEnding) -> FlowOutcome:
+        """See `RunPort.close_async`."""
+        return await self._closing(ending, blocking=False)
+
+    def settled(self) -> bool:
+        """Whether everything recorded has ended, visibly."""
+        return not self.recorded_some and not self.invisible
+
+    async def _closing(self, ending: FlowEnding, *, blocking: bool) -> FlowOutcome:
+        error = ending.error
+        if error is None:
+            error = await self._await_all(blocking=blocking)
+        if error is not None:
+            await self._drain(error, blocking=blocking)
+        self.engine.callbacks.drain(HOOKS_SECONDS)
+        self.outcome = None
+        self.engine.post(self._close, ending, error)
+        await until(self, lambda: self.outcome is not None, blocking=blocking)
+        assert self.outcome is not None  # noqa: S101 - the wait has no timeout
+        return self.outcome
+
+    async def _await_all(self, *, blocking: bool) -> BaseException | None:
+        """Await what nobody awaited; return what interrupted it."""
+        try:
+            await until(self, self.settled, blocking=blocking)
+        except (*CANCELLED_BY, FlowRunTimedOut) as error:
+            return error
+        return None
+
+    async def _drain(self, error: BaseException, *, blocking: bool) -> None:
+        """Cancel what waits and let what runs end, for the grace time; then stop it."""
+        stop = isinstance(error, (*CANCELLED_BY, FlowRunTimedOut))
+        by = _canceller(error)
+        grace = FORCE_SECONDS if stop else self.engine.settings.drain_grace_seconds
+        steps = [CancelRequested(by, running=stop), CancelRequested(by)]
+        steps = steps[1:] if stop else steps
+        try:
+            for step in steps:
+                self.engine.post(self.engine.advance, self, step)
+                if await until(self, self.settled, grace, blocking=blocking):
+                    return
+                grace = FORCE_SECONDS
+        except KeyboardInterrupt:
+            logger.warning("stopping at once")
+        self.engine.post(self.engine.advance, self, CancelRequested(by, force=True))
+        if not await until(self, self.settled, FORCE_SECONDS, blocking=blocking):
+            logger.error("%d task runs did not stop", self.invisible)
+
+    def _handle(self, group: Group, indices: list[int], delivered: bool) -> None:  # noqa: FBT001 - posted positionally
+        members: dict[Group, list[int]] = {group: indices}
+        if delivered:
+            for index in indices:
+                for root, member in group.roots.get(index, ()):
+                    members.setdefault(root, []).append(member)
+        for owner, owned in members.items():
+            self.engine.advance(self, FailuresHandled(owner, owned))
+
+    def _log(self, row: LogRow) -> None:
+        self.logs.append(row)
+        self.engine.touch(self)
+
+    def _close(self, ending: FlowEnding, error: BaseException | None) -> None:
+        found = verdict(self.tracker)
+        state, message = _conclusion(ending, error, found)
+        info = None if error is None else describe_error(error)
+        if info is None and state is StateType.FAILED and found.unhandled:
+            group, index = found.unhandled[0]
+            info = group.errors.get(index)
+        if ending.retry and state is not StateType.COMPLETED:
+            self._restart(found, info)
+        else:
+            self.engine.conclude(self, state, message, info)
+        self.outcome = FlowOutcome(state, message, found.unhandled, found.counts, info)
+
+    def _restart(self, found: Verdict, info: ErrorInfo | None) -> None:
+        for group, index in found.unhandled:
+            self.engine.advance(self, FailuresHandled(group, (index,)))
+        kept = {
+            node.group.identity(index): (node.group, index)
+            for node in self.tracker.nodes.values()
+            for index, state in enumerate(node.group.states)
+            if state == StateType.COMPLETED
+        }
+        self.builder.restart(kept)
+        self.engine.advance(self, FlowRestarted())
+        self.attempt += 1
+        self.engine.retry_flow(self, info)
+
+
+def scope_of(start: FlowRunStart) -> bytes:
+    """Return what tells equal calls of different subflows of one run apart in identities."""
+    if start.parent is None:
+        return b""
+    return b"/".join((start.parent.builder.scope, start.spec.name.encode()))
+
+
+def preview(parameters: object, limit: int = 10_000) -> str:
+    """Return parameters as JSON text for people; what JSON does not know is shown by its repr."""
+    text = json.dumps(parameters, default=repr, skipkeys=True)
+    return text if len(text) <= limit else json.dumps({"…": text[:limit]})
+
+
+def _header(start: FlowRunStart) -> bytes:
+    parameters = dumps(dict(start.parameters))
+    if len(parameters) > HEADER_PARAMETERS_BYTES:
+        parameters = b""
+    return encode_header(
+        RunHeader(start.run_id, start.name, start.spec.name, parameters, start.tags)
+    )
+
+
+def _canceller(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "Ctrl-C"
+    if isinstance(error, FlowRunTimedOut):
+        return "the flow's timeout"
+    if isinstance(error, CANCELLED_BY):
+        return "the flow's cancellation"
+    return "the flow's failure"
+
+
+def _conclusion(
+    ending: FlowEnding, error: BaseException | None, found: Verdict
+) -> tuple[StateType, str]:
+    if isinstance(error, FlowRunTimedOut):
+        return StateType.TIMED_OUT, str(error)
+    if isinstance(error, CANCELLED_BY):
+        return StateType.CANCELLED, f"cancelled by {_canceller(error)}"
+    if error is not None:
+        return StateType.FAILED, f"{type(error).__name__}: {error}"
+    if ending.state is not None:
+        # A state that the flow returns is the user's own verdict.
+        return ending.state
+    if found.unhandled:
+        keys = ", ".join(group.key(index) for group, index in found.unhandled[:3])
+        more = f" and {len(found.unhandled) - 3} more" if len(found.unhandled) > 3 else ""  # noqa: PLR2004 - as above
+        return StateType.FAILED, f"{len(found.unhandled)} task runs failed: {keys}{more}"
+    handled = f"{found.handled} failures handled" if found.handled else ""
+    return StateType.COMPLETED, handled

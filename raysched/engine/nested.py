@@ -1,0 +1,92 @@
+"""Tasks and flows that a task calls itself: they run in its worker, under its attempt.
+
+A small engine of their own runs them one after the other in the attempt's thread. What it would
+commit is collected as plain data and travels home in the attempt's report: evidence of what
+happened, not something that a resume could begin from.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from raysched.define.context import AttemptContext
+from raysched.define.ports import FlowRunStart
+from raysched.engine.engine import Engine
+from raysched.engine.flow_run import OpenFlowRun
+from raysched.engine.placing import NestedRows, plain
+from raysched.engine.ports import Backend, Clock
+from raysched.errors import InternalError
+from raysched.model.options import FlowSpec
+from raysched.model.rows import Batch, FlowRunRow
+from raysched.settings import Settings
+
+
+class CollectingStore:
+    """A store that keeps everything in memory, for an attempt's report."""
+
+    def __init__(self) -> None:
+        self.rows = NestedRows([], [])
+        self._opened = False
+
+    def open_run(self, row: FlowRunRow) -> int:
+        """See `Store.open_run`; the first one is the flow run around the attempt, number 0."""
+        if not self._opened:
+            self._opened = True
+            return 0
+        self.rows.flow_runs.append(row)
+        return len(self.rows.flow_runs)
+
+    def commit(self, batch: Batch) -> None:
+        """See `Store.commit`."""
+        self.rows.batches.append(batch)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+
+
+class NestedEngine:
+    """The engine of one attempt, made when it calls its first task or flow.
+
+    Args:
+        attempt: The attempt.
+        backend: A pumped backend of its own.
+        settings: Settings.
+        clock: Where the time comes from.
+    """
+
+    def __init__(
+        self,
+        attempt: AttemptContext,
+        backend: Callable[[], Backend],
+        settings: Settings,
+        clock: Clock,
+    ) -> None:
+        self._attempt = attempt
+        self._backend = backend
+        self._settings = settings
+        self._clock = clock
+
+    def open_nested(self, attempt: AttemptContext) -> OpenFlowRun:
+        """See `define.ports.Engine.open_nested`."""
+        store = CollectingStore()
+        engine = Engine(self._backend(), store, self._settings, self._clock)
+        start = FlowRunStart(
+            run_id=attempt.flow_run_id,
+            name=attempt.flow_run_name,
+            spec=FlowSpec(attempt.flow_name, fn=_no_function),
+            parameters={},
+            tags=attempt.flow_run_tags,
+        )
+        attempt.evidence = partial(plain, store.rows)
+        return engine.open_run(start)
+
+    def open_run(self, start: FlowRunStart) -> OpenFlowRun:
+        """See `define.ports.Engine.open_run`."""
+        nested = self._attempt.nested_port()
+        if not isinstance(nested, OpenFlowRun):
+            message = f"the attempt of {self._attempt.task_run_key} has a foreign port"
+            raise InternalError(message)
+        return nested.engine.open_run(start)
+
+
+def _no_function() -> None:
+    """Stand for the flow function, which runs elsewhere."""

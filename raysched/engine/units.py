@@ -1,0 +1,128 @@
+"""From a unit of the tracker to a call of a backend, and from its report to an event."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raysched.engine.ports import UnitCall
+from raysched.graph.group import Edge, EdgeKind, Group
+from raysched.model.states import SUCCESSES
+from raysched.model.values import LargeValue, Value
+from raysched.results.envelope import encode
+from raysched.results.rebuild import failure_of
+from raysched.tracker.messages import Dispatch, UnitEnded
+from raysched.worker.protocol import (
+    FAILURE,
+    INLINE,
+    LARGE,
+    LIST,
+    Item,
+    Report,
+    SlotValue,
+    Unit,
+    encode_unit,
+)
+
+
+@dataclass(slots=True)
+class _Arguments:
+    """The large values that a unit needs, each handle once."""
+
+    handles: list[Any] = field(default_factory=list)
+    positions: dict[int, int] = field(default_factory=dict)
+
+    def add(self, value: LargeValue) -> SlotValue:
+        number = self.positions.get(id(value.handle))
+        if number is None:
+            number = self.positions[id(value.handle)] = len(self.handles)
+            self.handles.append(value.handle)
+        return LARGE, (number, value.position)
+
+
+def unit_call(number: int, command: Dispatch, header: bytes) -> UnitCall:
+    """Return the call of a unit, with the values of its slots.
+
+    Args:
+        number: The unit's number in this process.
+        command: The tracker's command.
+        header: The encoded header of its flow run.
+    """
+    group = command.group
+    arguments = _Arguments()
+    shared = tuple(
+        _slot_value(edge, 0, arguments) if edge.kind is not EdgeKind.ONE_TO_ONE else None
+        for edge in group.edges
+        if edge.kind is not EdgeKind.AFTER
+    )
+    items = tuple(
+        Item(
+            group.key(index),
+            group.first + index,
+            attempt,
+            _payload(group, index),
+            _slots(group, index, shared, arguments),
+        )
+        for index, attempt in zip(command.indices, command.attempts, strict=True)
+    )
+    unit = Unit(number, header, group.mapped, group.shared, group.tags, items)
+    return UnitCall(number, group.spec, encode_unit(unit), tuple(arguments.handles))
+
+
+def unit_ended(unit: int, report: Report, handle: Any) -> UnitEnded:
+    """Return the event of a report; `handle` holds the unit's large values."""
+    values: list[Value | None] = [
+        LargeValue(handle, *value) if isinstance(value, tuple) else value for value in report.values
+    ]
+    return UnitEnded(
+        unit,
+        report.positions,
+        bytes(report.states),
+        report.started,
+        report.ended,
+        values,
+        report.errors,
+        report.names,
+    )
+
+
+def _payload(group: Group, index: int) -> bytes:
+    payload = group.payloads[index]
+    assert payload is not None, group.key(index)  # noqa: S101 - only terminal ones have none
+    return payload
+
+
+def _slots(
+    group: Group, index: int, shared: Sequence[SlotValue | None], arguments: _Arguments
+) -> tuple[SlotValue, ...]:
+    if not shared and not group.member_edges:
+        return ()
+    values = list(shared)
+    for number, edge in enumerate(group.slots_of(index)):
+        if number >= len(shared):
+            values.append(_slot_value(edge, index, arguments))
+        elif values[number] is None:
+            values[number] = _slot_value(edge, index, arguments)
+    return tuple(value for value in values if value is not None)
+
+
+def _slot_value(edge: Edge, index: int, arguments: _Arguments) -> SlotValue:
+    match edge.kind:
+        case EdgeKind.ONE_TO_ONE:
+            return _member_value(edge.parent, index + edge.index, arguments)
+        case EdgeKind.GATHER:
+            return LIST, [
+                _member_value(edge.parent, member, arguments)
+                for member in range(edge.index, edge.stop)
+            ]
+        case _:
+            return _member_value(edge.parent, edge.index, arguments)
+
+
+def _member_value(parent: Group, index: int, arguments: _Arguments) -> SlotValue:
+    if parent.states[index] not in SUCCESSES:
+        # Only an edge with allow_failure gets here: it hands over the exception.
+        return FAILURE, encode(failure_of(parent, index)).join()
+    value = parent.values[index]
+    if isinstance(value, LargeValue):
+        return arguments.add(value)
+    return INLINE, value

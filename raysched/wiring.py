@@ -1,0 +1,132 @@
+"""The composition root: the only place that chooses adapters.
+
+One process has one engine, made when the first flow is called and stopped when the process ends.
+"""
+
+import atexit
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raysched.define.context import AttemptContext, attempt_context
+from raysched.define.ports import Engine as EnginePort
+from raysched.engine.engine import Engine
+from raysched.engine.ports import Backend, Observer
+from raysched.settings import Settings, settings
+
+
+class SystemClock:
+    """The time of this machine."""
+
+    def now(self) -> int:
+        """Return nanoseconds since the epoch."""
+        return time.time_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a program decides before its first flow is called.
+
+    Attributes:
+        backend: `ray`, `inline`, or "" for the settings'.
+        address: Ray address, or "" for the settings'.
+        init_kwargs: More arguments for `ray.init`.
+        code_path: Directory that is put on the workers' import path, or None for the directory
+            of the running script.
+        observers: Look at every committed batch.
+        target: What is being run, for the rows of flow runs: `dir/flow.py:flow`.
+    """
+
+    backend: str = ""
+    address: str = ""
+    init_kwargs: dict[str, Any] = field(default_factory=dict)
+    code_path: Path | None = None
+    observers: Sequence[Observer] = ()
+    target: str = ""
+
+
+_lock = threading.Lock()
+_configuration = Configuration()
+_engine: Engine | None = None
+
+
+def configure(configuration: Configuration) -> None:
+    """Decide what the next engine of this process is made of; stops the one that is there."""
+    global _configuration  # noqa: PLW0603 - one engine a process, so one configuration
+    disconnect()
+    _configuration = configuration
+
+
+def connect() -> EnginePort:
+    """Return the engine for what is called here: that of this process, made if there is none.
+
+    Inside an attempt of a task it is one that runs everything in the attempt's own thread.
+
+    Raises:
+        BackendUnreachable: Ray cannot be reached.
+        StoreError: The database cannot be opened.
+        SettingsError: A `RAYSCHED_*` variable has an impossible value.
+    """
+    global _engine  # noqa: PLW0603 - one engine a process
+    attempt = attempt_context.get()
+    if attempt is not None:
+        return _nested(attempt)
+    with _lock:
+        if _engine is None:
+            _engine = _make(_configuration, settings())
+        return _engine
+
+
+def disconnect() -> None:
+    """Stop the engine of this process, if there is one. Idempotent."""
+    global _engine
+    with _lock:
+        engine, _engine = _engine, None
+    if engine is not None:
+        engine.stop()
+
+
+def _make(configuration: Configuration, chosen: Settings) -> Engine:
+    # Imported here: SQLModel and Ray cost most of a second, and `import raysched` nothing.
+    from raysched.store import open_store
+
+    store = open_store(chosen.resolved_database_url())
+    try:
+        return Engine(
+            _backend(configuration, chosen),
+            store,
+            chosen,
+            SystemClock(),
+            observers=configuration.observers,
+            target=configuration.target,
+        )
+    except BaseException:
+        store.close()
+        raise
+
+
+def _nested(attempt: AttemptContext) -> EnginePort:
+    from raysched.backends.inline import InlineBackend
+    from raysched.engine.nested import NestedEngine
+
+    return NestedEngine(attempt, InlineBackend, settings(), SystemClock())
+
+
+def _backend(configuration: Configuration, chosen: Settings) -> Backend:
+    if (configuration.backend or chosen.backend) == "inline":
+        from raysched.backends.inline import InlineBackend
+
+        return InlineBackend()
+    from raysched.backends.ray import RayBackend
+
+    return RayBackend(
+        address=configuration.address or chosen.address,
+        init_kwargs=configuration.init_kwargs,
+        code_path=configuration.code_path,
+    )
+
+
+atexit.register(disconnect)

@@ -13,6 +13,7 @@ from typing import Any
 
 from raysched.define.context import AttemptContext, attempt_context
 from raysched.define.ports import Engine as EnginePort
+from raysched.define.ports import RunPort
 from raysched.engine.engine import Engine
 from raysched.engine.ports import Backend, Observer
 from raysched.settings import Settings, settings
@@ -73,11 +74,21 @@ def connect() -> EnginePort:
     global _engine  # noqa: PLW0603 - one engine a process
     attempt = attempt_context.get()
     if attempt is not None:
-        return _nested(attempt)
+        from raysched.engine.nested import NestedEngine
+
+        return NestedEngine(attempt)
     with _lock:
         if _engine is None:
             _engine = _make(_configuration, settings())
         return _engine
+
+
+def open_nested(attempt: AttemptContext) -> RunPort:
+    """See `define.ports.open_nested`."""
+    from raysched.backends.inline import InlineBackend
+    from raysched.engine.nested import open_nested
+
+    return open_nested(attempt, InlineBackend(), settings(), SystemClock())
 
 
 def disconnect() -> None:
@@ -106,13 +117,6 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
     except BaseException:
         store.close()
         raise
-
-
-def _nested(attempt: AttemptContext) -> EnginePort:
-    from raysched.backends.inline import InlineBackend
-    from raysched.engine.nested import NestedEngine
-
-    return NestedEngine(attempt, InlineBackend, settings(), SystemClock())
 
 
 def _backend(configuration: Configuration, chosen: Settings) -> Backend:

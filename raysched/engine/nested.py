@@ -5,7 +5,6 @@ commit is collected as plain data and travels home in the attempt's report: evid
 happened, not something that a resume could begin from.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 from raysched.define.context import AttemptContext
@@ -43,8 +42,10 @@ class CollectingStore:
         """See `Store.close`."""
 
 
-class NestedEngine:
-    """The engine of one attempt, made when it calls its first task or flow.
+def open_nested(
+    attempt: AttemptContext, backend: Backend, settings: Settings, clock: Clock
+) -> OpenFlowRun:
+    """See `define.ports.open_nested`.
 
     Args:
         attempt: The attempt.
@@ -52,32 +53,23 @@ class NestedEngine:
         settings: Settings.
         clock: Where the time comes from.
     """
+    store = CollectingStore()
+    attempt.evidence = partial(plain, store.rows)
+    start = FlowRunStart(
+        run_id=attempt.flow_run_id,
+        name=attempt.flow_run_name,
+        spec=FlowSpec(attempt.flow_name, fn=_no_function),
+        parameters={},
+        tags=attempt.flow_run_tags,
+    )
+    return Engine(backend, store, settings, clock).open_run(start)
 
-    def __init__(
-        self,
-        attempt: AttemptContext,
-        backend: Callable[[], Backend],
-        settings: Settings,
-        clock: Clock,
-    ) -> None:
+
+class NestedEngine:
+    """The engine of flows that an attempt calls."""
+
+    def __init__(self, attempt: AttemptContext) -> None:
         self._attempt = attempt
-        self._backend = backend
-        self._settings = settings
-        self._clock = clock
-
-    def open_nested(self, attempt: AttemptContext) -> OpenFlowRun:
-        """See `define.ports.Engine.open_nested`."""
-        store = CollectingStore()
-        engine = Engine(self._backend(), store, self._settings, self._clock)
-        start = FlowRunStart(
-            run_id=attempt.flow_run_id,
-            name=attempt.flow_run_name,
-            spec=FlowSpec(attempt.flow_name, fn=_no_function),
-            parameters={},
-            tags=attempt.flow_run_tags,
-        )
-        attempt.evidence = partial(plain, store.rows)
-        return engine.open_run(start)
 
     def open_run(self, start: FlowRunStart) -> OpenFlowRun:
         """See `define.ports.Engine.open_run`."""

@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from raysched.model.options import TaskSpec
 from raysched.settings import Settings
-from raysched.worker.functions import FunctionReference, refer
+from raysched.worker.functions import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,12 @@ class WorkerContext:
     """
 
     task_name: str
-    function: FunctionReference
+    function: Reference
     is_async: bool
     timeout_seconds: float | None
     max_concurrency: int
     log_prints: bool
-    task_run_name: str | FunctionReference | None
+    task_run_name: str | Reference | None
     log_level: int
     inline_max_bytes: int
     result_max_bytes: int
@@ -56,13 +57,23 @@ class WorkerContext:
 
 
 def context_of(
-    spec: TaskSpec, settings: Settings, endpoint: Endpoint | None = None
+    spec: TaskSpec,
+    settings: Settings,
+    refer: Callable[[Callable[..., Any]], Reference],
+    endpoint: Endpoint | None = None,
 ) -> WorkerContext:
     """Return the worker's context of a task.
+
+    Args:
+        spec: The task.
+        settings: The driver's settings.
+        refer: How functions reach the worker.
+        endpoint: Where the driver listens, or None.
 
     Raises:
         SerializationError: The function cannot be pickled and has to be.
     """
+    name = spec.task_run_name
     return WorkerContext(
         task_name=spec.name,
         function=refer(spec.fn),
@@ -70,13 +81,14 @@ def context_of(
         timeout_seconds=spec.timeout_seconds,
         max_concurrency=spec.max_concurrency,
         log_prints=spec.log_prints,
-        task_run_name=_name_reference(spec.task_run_name),
-        log_level=logging.getLevelNamesMapping()[settings.log_level],
+        task_run_name=refer(name) if callable(name) else name,
+        log_level=level_number(settings),
         inline_max_bytes=settings.inline_result_max_bytes,
         result_max_bytes=settings.result_max_bytes,
         endpoint=endpoint,
     )
 
 
-def _name_reference(name: str | Callable[[], str] | None) -> str | FunctionReference | None:
-    return refer(name) if callable(name) else name
+def level_number(settings: Settings) -> int:
+    """Return the number of the lowest level of kept log records."""
+    return logging.getLevelNamesMapping()[settings.log_level]

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from raysched.errors import SerializationError
 from raysched.graph.payload import dumps, is_by_value
@@ -15,6 +15,28 @@ BY_VALUE_WARNING_BYTES = 1024**2
 """A function that travels by value and is larger than this (bytes) is worth a warning."""
 
 _log = logging.getLogger(__name__)
+
+
+class Reference(Protocol):
+    """Something that stands for a function until it is called."""
+
+    def resolve(self) -> Callable[..., Any]:
+        """Return the function in this process.
+
+        Raises:
+            SerializationError: It cannot be imported or unpickled here.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFunction:
+    """A function that stays in its process, for the backend that runs units there."""
+
+    function: Callable[..., Any]
+
+    def resolve(self) -> Callable[..., Any]:
+        """Return the function."""
+        return self.function
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +52,9 @@ class FunctionReference:
     pickled: bytes = b""
 
     def resolve(self) -> Callable[..., Any]:
-        """Return the function in this process.
-
-        Raises:
-            SerializationError: It cannot be imported or unpickled here.
-        """
+        """See `Reference.resolve`."""
         try:
-            if self.pickled:
-                function: Callable[..., Any] = pickle.loads(self.pickled)
-                return function
-            module, qualname = self.name.split(":")
-            return _plain(_lookup(module, qualname))
+            return self._load()
         except Exception as error:
             message = (
                 f"function {self.name!r} cannot be loaded on the worker: "
@@ -48,6 +62,15 @@ class FunctionReference:
                 "in the directory of the flow, which is shipped"
             )
             raise SerializationError(message) from error
+
+    def _load(self) -> Callable[..., Any]:
+        function: Callable[..., Any]
+        if self.pickled:
+            function = pickle.loads(self.pickled)
+        else:
+            module, qualname = self.name.split(":")
+            function = _plain(_lookup(module, qualname))
+        return function
 
 
 def refer(function: Callable[..., Any]) -> FunctionReference:

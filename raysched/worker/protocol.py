@@ -117,6 +117,8 @@ class Report:
         logs: Log records not yet sent by the channel, see `LogRecord`.
         worker: Node id, worker id, process id, host name.
         nested: What ran inside the items.
+        first_log: Number of the first of `logs` among all log records of the unit, from 0: whoever
+            has seen more of them leaves the repeats out (`fresh_logs`).
     """
 
     unit: int
@@ -130,6 +132,11 @@ class Report:
     logs: list["LogRecord"] = field(default_factory=list)
     worker: tuple[str, str, int, str] = ("", "", 0, "")
     nested: list[NestedRun] = field(default_factory=list)
+    first_log: int = 0
+
+    def fresh_logs(self, seen: int) -> list["LogRecord"]:
+        """Return the log records that are new to whoever has seen the first `seen` of the unit."""
+        return self.logs[max(0, seen - self.first_log) :]
 
 
 class LogRecord(NamedTuple):
@@ -211,6 +218,7 @@ def encode_report(report: Report) -> bytes:
             logs,
             report.worker,
             nested,
+            report.first_log,
         ),
         unicode_errors="surrogatepass",
     )
@@ -227,7 +235,20 @@ def decode_report(data: bytes) -> Report:
         data, use_list=False, strict_map_key=False, unicode_errors="surrogatepass"
     )
     _check_version(version)
-    unit, positions, states, started, ended, values, errors, names, logs, worker, nested = fields
+    (
+        unit,
+        positions,
+        states,
+        started,
+        ended,
+        values,
+        errors,
+        names,
+        logs,
+        worker,
+        nested,
+        first_log,
+    ) = fields
     return Report(
         unit,
         list(positions),
@@ -240,6 +261,7 @@ def decode_report(data: bytes) -> Report:
         [LogRecord(*log) for log in logs],
         worker,
         [NestedRun(*run) for run in nested],
+        first_log,
     )
 
 

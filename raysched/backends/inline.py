@@ -1,0 +1,141 @@
+"""The backend without Ray: units run in this process, one after the other, in order."""
+
+import os
+import platform
+import threading
+from collections import deque
+from functools import lru_cache
+from typing import Any
+
+from raysched.compiler.plan import SchedulingClass
+from raysched.engine.ports import Capacity, Lost, Reported, Sink, UnitCall
+from raysched.errors import InternalError
+from raysched.model.options import TaskSpec
+from raysched.model.values import ErrorInfo, FailureClass, LargeValue
+from raysched.results.envelope import Parts, decode
+from raysched.settings import settings
+from raysched.worker.context import WorkerContext, context_of, level_number
+from raysched.worker.functions import LocalFunction
+from raysched.worker.logs import capture
+from raysched.worker.runner import Process, UnitRun
+
+
+class InlineBackend:
+    """Runs each unit in the thread that calls `pump`; arguments and results are still pickled.
+
+    `async def` tasks, and several items with `max_concurrency`, run in a thread beside the caller,
+    which may have an event loop of its own. Code in C cannot be interrupted, by timeouts or else.
+    """
+
+    name = "inline"
+    pumped = True
+
+    def __init__(self) -> None:
+        self._settings = settings()
+        self._process = Process(("", "", os.getpid(), platform.node()), dedicated=False)
+        self._queue: deque[UnitCall] = deque()
+        self._running: dict[int, UnitRun] = {}
+        self._sink: Sink | None = None
+        # Bounded: a flow may make new options for each call.
+        self._context_of = lru_cache(maxsize=256)(self._new_context)
+
+    def start(self, sink: Sink) -> None:
+        """See `Backend.start`."""
+        self._sink = sink
+        capture.acquire_for(level_number(self._settings))
+
+    def capacity(self, spec: TaskSpec, scheduling_class: SchedulingClass) -> Capacity:
+        """See `Backend.capacity`: one unit at once, whatever it asks for."""
+        del spec, scheduling_class
+        return Capacity(1)
+
+    def submit(self, call: UnitCall) -> None:
+        """See `Backend.submit`."""
+        self._queue.append(call)
+
+    def cancel(self, unit: int, *, force: bool) -> None:
+        """See `Backend.cancel`; `force` cannot do more here."""
+        del force
+        run = self._running.get(unit)
+        if run is not None:
+            run.cancel()
+            return
+        for call in tuple(self._queue):
+            if call.id == unit:
+                self._queue.remove(call)
+                self._tell(Lost(unit, _CANCELLED))
+
+    def pump(self) -> bool:
+        """See `Backend.pump`.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed; the unit was cancelled and reported before.
+        """
+        try:
+            call = self._queue.popleft()
+        except IndexError:
+            return False
+        run = UnitRun(self._context_of(call.spec), call.frame, call.handles, self._process)
+        self._running[call.id] = run
+        try:
+            report, large = self._run_beside(run) if run.overlaps else run.run()
+        except BaseException:
+            self._tell(Lost(call.id, _CANCELLED))
+            raise
+        finally:
+            del self._running[call.id]
+        self._tell(Reported(call.id, report, _settled(large)))
+        if run.passed_interrupt is not None:
+            raise run.passed_interrupt
+        return True
+
+    def fetch(self, value: LargeValue) -> Any:
+        """See `Backend.fetch`."""
+        return decode(value.handle[value.position])
+
+    def describe(self) -> str:
+        """See `Backend.describe`."""
+        return "inline, in this process"
+
+    def stop(self) -> None:
+        """See `Backend.stop`."""
+        if self._sink is not None:
+            self._sink = None
+            self._queue.clear()
+            capture.release_one()
+
+    def _new_context(self, spec: TaskSpec) -> WorkerContext:
+        return context_of(spec, self._settings, LocalFunction)
+
+    def _tell(self, message: Reported | Lost) -> None:
+        if self._sink is None:
+            raise InternalError("the inline backend is not started")
+        self._sink(message)
+
+    def _run_beside(self, run: UnitRun) -> tuple[bytes, list[Parts] | None]:
+        done: list[tuple[bytes, list[Parts] | None]] = []
+        thread = threading.Thread(
+            target=lambda: done.append(run.run()), name=f"raysched {run.context.task_name}"
+        )
+        thread.start()
+        try:
+            thread.join()
+        except KeyboardInterrupt as error:
+            run.cancel()
+            thread.join()
+            run.passed_interrupt = error
+        return done[0]
+
+
+_CANCELLED = ErrorInfo(
+    "raysched.errors.TaskRunCancelled",
+    "the task run was cancelled before it began",
+    failure_class=FailureClass.CANCELLED,
+)
+
+
+def _settled(large: list[Parts] | None) -> list[Parts] | None:
+    """Return large values that user code cannot change any more."""
+    if large is None:
+        return None
+    return [(bytes(pickled), [bytes(buffer) for buffer in buffers]) for pickled, buffers in large]

@@ -1,0 +1,182 @@
+"""The user's function of one task, ready to be called with what a unit carries."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, TypeAlias
+
+from raysched.errors import ResultError, SerializationError
+from raysched.graph.payload import load_call
+from raysched.results.envelope import Encoded, decode, encode
+from raysched.worker.context import WorkerContext
+from raysched.worker.failures import bounded
+from raysched.worker.protocol import FAILURE, INLINE, LARGE, Item, SlotValue, Unit
+
+NAME_MAX_CHARACTERS = 1000
+"""Rendered task run names are cut beyond this length."""
+
+CallArguments: TypeAlias = tuple[Sequence[Any], Mapping[str, Any]]
+
+_BY_KEYWORD = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
+
+
+class TaskCode:
+    """The user's function and what surrounds it, loaded once in each worker.
+
+    Args:
+        context: The task.
+
+    Raises:
+        SerializationError: The function cannot be loaded here.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
+        self.context = context
+        self.function = context.function.resolve()
+        name = context.task_run_name
+        self._name = name if name is None or isinstance(name, str) else name.resolve()
+
+    @cached_property
+    def signature(self) -> inspect.Signature | None:
+        """Signature of the function; None for those in C that do not tell."""
+        try:
+            return inspect.signature(self.function)
+        except (TypeError, ValueError):
+            return None
+
+    def arguments(self, unit: Unit, item: Item, large: Sequence[Any]) -> CallArguments:
+        """Decode the arguments of one item: fresh copies, whatever other items got.
+
+        Args:
+            unit: The unit.
+            item: One of its items.
+            large: The lists of large values that came with the unit.
+
+        Raises:
+            SerializationError: An argument cannot be unpickled here.
+        """
+
+        def value(slot: int) -> Any:
+            return _slot_value(item.slots[slot], large)
+
+        try:
+            if not unit.mapped:
+                args, kwargs = load_call(item.payload, value)
+                return args, kwargs
+            names, static = load_call(unit.shared, value)
+            row = load_call(item.payload, value)
+        except SerializationError:
+            raise
+        except Exception as error:
+            message = (
+                f"an argument of {item.key} cannot be unpickled on the worker: "
+                f"{type(error).__name__}: {error}. Its class has to be importable there and to "
+                "pickle both ways"
+            )
+            raise SerializationError(message) from error
+        return self._by_parameter({**static, **dict(zip(names, row, strict=True))})
+
+    def render_name(self, arguments: Mapping[str, Any]) -> str:
+        """Return the task run's name, or "" if there is no template.
+
+        Raises:
+            Exception: What the user's template or function raises.
+        """
+        if self._name is None:
+            return ""
+        name = self._name.format(**arguments) if isinstance(self._name, str) else self._name()
+        return bounded(str(name), NAME_MAX_CHARACTERS)
+
+    def encode_result(self, value: object) -> Encoded:
+        """Encode what the function returned.
+
+        Raises:
+            SerializationError: It cannot be pickled.
+            ResultError: It is too large.
+        """
+        name = self.context.task_name
+        if inspect.isgenerator(value) or inspect.isasyncgen(value):
+            raise SerializationError(
+                f"task {name!r} returned a generator, which cannot leave the worker: return a list"
+            )
+        if inspect.iscoroutine(value):
+            value.close()
+            raise SerializationError(
+                f"task {name!r} returned a coroutine: declare the function with `async def`"
+            )
+        try:
+            encoded = encode(value)
+        except SerializationError as error:
+            raise SerializationError(
+                f"the result of task {name!r} cannot be pickled: {error}. Return plain data, or "
+                "save it in the task and return its path"
+            ) from error
+        limit = self.context.result_max_bytes
+        if encoded.size > limit:
+            raise ResultError(
+                f"the result of task {name!r} has {encoded.size:,} bytes, more than "
+                f"RAYSCHED_RESULT_MAX_BYTES={limit:,}: save it in the task and return its path"
+            )
+        return encoded
+
+    def _by_parameter(self, values: dict[str, Any]) -> CallArguments:
+        if self._takes_keywords:
+            return (), values
+        assert self.signature is not None  # noqa: S101 - otherwise keywords are all there is
+        known = {name: values.pop(name) for name in self.signature.parameters if name in values}
+        bound = inspect.BoundArguments(self.signature, known)
+        return bound.args, {**bound.kwargs, **values}
+
+    @cached_property
+    def _takes_keywords(self) -> bool:
+        if self.signature is None:
+            return True
+        return all(
+            parameter.kind in _BY_KEYWORD for parameter in self.signature.parameters.values()
+        )
+
+
+class NamedArguments(Mapping[str, Any]):
+    """The arguments of one call by parameter name, bound when somebody asks."""
+
+    def __init__(self, signature: inspect.Signature | None, call: CallArguments) -> None:
+        self._signature = signature
+        self._call = call
+
+    @cached_property
+    def _bound(self) -> Mapping[str, Any]:
+        args, kwargs = self._call
+        if self._signature is None:
+            return kwargs
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+    def __getitem__(self, name: str) -> Any:
+        return self._bound[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bound)
+
+    def __len__(self) -> int:
+        return len(self._bound)
+
+
+@lru_cache(maxsize=256)
+def code_of(context: WorkerContext) -> TaskCode:
+    """Return the code of a task, loading it where this is the first unit.
+
+    Raises:
+        SerializationError: The function cannot be loaded here.
+    """
+    return TaskCode(context)
+
+
+def _slot_value(slot: SlotValue, large: Sequence[Any]) -> Any:
+    kind, content = slot
+    if kind in (INLINE, FAILURE):
+        return decode(content)
+    if kind == LARGE:
+        argument, position = content
+        return decode(large[argument][position])
+    return [_slot_value(element, large) for element in content]

@@ -1,0 +1,259 @@
+"""Ending user code that runs too long or is not wanted any more, from the outside.
+
+On the main thread by signals, which also interrupt system calls; elsewhere by an asynchronous
+exception, which takes effect when the thread next runs Python code. Either way one exception is
+raised inside the user's function, once, and never inside the code around it.
+"""
+
+import contextlib
+import ctypes
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_SLACK_SECONDS = 0.001
+"""The timer and the clock that it is compared with may differ by a rounding."""
+
+
+class Interrupted(BaseException):
+    """Raised inside user code to end it; no Exception, so that `except Exception` lets it pass."""
+
+
+class DeadlinePassed(Interrupted):
+    """The attempt's `timeout_seconds` passed."""
+
+
+class CancelRequested(Interrupted):
+    """Somebody cancelled the task run."""
+
+
+class Interruption:
+    """The means to interrupt one run of user code. `interrupt` is for other threads."""
+
+    def __init__(self) -> None:
+        self.reason: type[Interrupted] | None = None
+        self._armed = False
+        self._shields = 0
+
+    def run(self, call: Callable[[], T], timeout: float | None) -> T:
+        """Return `call()`.
+
+        Args:
+            call: The user's code.
+            timeout: Seconds, or None.
+
+        Raises:
+            Interrupted: It was interrupted, also if the user's code swallowed that.
+        """
+        raise NotImplementedError
+
+    def interrupt(self, reason: type[Interrupted]) -> None:
+        """Raise `reason` inside the user's code, at once or when it begins."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def shield(self) -> Iterator[None]:
+        """Let nothing be raised inside the block, but at its end: for our code under the user's."""
+        self._enter_shield()
+        try:
+            yield
+        finally:
+            self._shields -= 1
+            if self.reason is not None and self._armed and not self._shields:
+                raise self.reason
+
+    def _enter_shield(self) -> None:
+        self._shields += 1
+
+    def _raise_late(self) -> None:
+        if self.reason is not None:
+            raise self.reason
+
+
+class ThreadInterruption(Interruption):
+    """For user code on any thread: an asynchronous exception, so never during a system call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+        self._lock = threading.Lock()
+
+    def run(self, call: Callable[[], T], timeout: float | None) -> T:
+        """See `Interruption.run`."""
+        timer = threading.Timer(timeout, self.interrupt, (DeadlinePassed,)) if timeout else None
+        self._thread = threading.get_ident()
+        try:
+            with self._lock:
+                self._armed = True
+                self._raise_late()
+            if timer:
+                timer.daemon = True
+                timer.start()
+            value = call()
+        finally:
+            self._disarm()
+            if timer:
+                timer.cancel()
+        self._raise_late()
+        return value
+
+    def interrupt(self, reason: type[Interrupted]) -> None:
+        """See `Interruption.interrupt`."""
+        with self._lock:
+            if self.reason is not None:
+                return
+            self.reason = reason
+            if self._armed and not self._shields:
+                _raise_in(self._thread, reason)
+
+    def _enter_shield(self) -> None:
+        # The lock: `interrupt` may just have seen no shield, and is about to raise.
+        with self._lock:
+            self._shields += 1
+
+    def _disarm(self) -> None:
+        while self._armed:
+            with contextlib.suppress(Interrupted), self._lock:
+                self._armed = False
+                _raise_in(self._thread, None)
+
+
+class Signals:
+    """The signal handlers around one unit on the main thread: SIGALRM, and SIGINT.
+
+    Args:
+        interrupt_is_cancel: SIGINT is how Ray cancels a call. Otherwise it is a person's Ctrl-C,
+            which goes to the handler that was there before.
+        on_cancel: Called for each SIGINT that is a cancel.
+    """
+
+    def __init__(
+        self, *, interrupt_is_cancel: bool, on_cancel: Callable[[], None] = lambda: None
+    ) -> None:
+        self.current: SignalInterruption | None = None
+        self.passed_on = False
+        """Whether a SIGINT went to the handler that was there before, during user code."""
+        self._interrupt_is_cancel = interrupt_is_cancel
+        self._on_cancel = on_cancel
+        self._previous_alarm: Any = None
+        self._previous_interrupt: Any = None
+        self._deferred = False
+        self._installed = False
+        self._lock = threading.Lock()
+        self._thread = threading.get_ident()
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle signals inside the block, and restore what was there before."""
+        self._previous_alarm = signal.signal(signal.SIGALRM, self.on_alarm)
+        self._previous_interrupt = signal.signal(signal.SIGINT, self._on_interrupt)
+        self._installed = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._installed = False
+            signal.signal(signal.SIGINT, self._previous_interrupt)
+            signal.signal(signal.SIGALRM, self._previous_alarm)
+            if self._deferred and callable(self._previous_interrupt):
+                self._previous_interrupt(signal.SIGINT, None)
+
+    def wake(self) -> None:
+        """Have the main thread run `on_alarm`, even if it is in a system call."""
+        # Without the lock the signal could arrive after the handler is gone, which is fatal.
+        with self._lock:
+            if self._installed:
+                signal.pthread_kill(self._thread, signal.SIGALRM)
+
+    def on_alarm(self, number: int, frame: FrameType | None) -> None:
+        """Raise in the current run of user code what is due."""
+        if self.current is not None:
+            self.current.deliver()
+        # It may be meant for the run of user code around this one: a task called in a task.
+        if callable(self._previous_alarm):
+            self._previous_alarm(number, frame)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._interrupt_is_cancel:
+            self._on_cancel()
+            if self.current is not None:
+                self.current.deliver()
+        elif self.current is not None and self.current.is_open:
+            self.passed_on = True
+            if callable(self._previous_interrupt):
+                self._previous_interrupt(number, frame)
+        else:
+            self._deferred = True
+
+
+class SignalInterruption(Interruption):
+    """For user code on the main thread, inside `Signals.installed`."""
+
+    def __init__(self, signals: Signals) -> None:
+        super().__init__()
+        self._signals = signals
+        self._requested: type[Interrupted] | None = None
+        self._deadline: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something may be raised now."""
+        return self._armed and not self._shields
+
+    def run(self, call: Callable[[], T], timeout: float | None) -> T:
+        """See `Interruption.run`."""
+        # The user's code of an earlier run may have changed the handler.
+        if signal.getsignal(signal.SIGALRM) != self._signals.on_alarm:
+            signal.signal(signal.SIGALRM, self._signals.on_alarm)
+        self._signals.current = self
+        outer, began = signal.getitimer(signal.ITIMER_REAL)[0], time.monotonic()
+        try:
+            try:
+                self._armed = True
+                self.deliver()
+                if timeout:
+                    self._deadline = began + timeout
+                    signal.setitimer(signal.ITIMER_REAL, min(timeout, outer or timeout))
+                value = call()
+            finally:
+                self._armed = False
+        finally:
+            self._signals.current = None
+            # Goes on with the timer of the run around this one; without one, this also ends an
+            # alarm that the user's code has set and forgotten.
+            left = max(outer - (time.monotonic() - began), _SLACK_SECONDS) if outer else 0
+            signal.setitimer(signal.ITIMER_REAL, left)
+        self._raise_late()
+        return value
+
+    def interrupt(self, reason: type[Interrupted]) -> None:
+        """See `Interruption.interrupt`."""
+        self._requested = reason
+        if self._signals.current is self:
+            if threading.current_thread() is threading.main_thread():
+                self.deliver()
+            else:
+                self._signals.wake()
+
+    def deliver(self) -> None:
+        """Raise what is due, at most once."""
+        if self.reason is not None:
+            return
+        if self._requested is not None:
+            self.reason = self._requested
+        elif self._deadline is not None and time.monotonic() >= self._deadline - _SLACK_SECONDS:
+            self.reason = DeadlinePassed
+        if self.reason is not None and self.is_open:
+            raise self.reason
+
+
+def _raise_in(thread: int, reason: type[Interrupted] | None) -> None:
+    # None takes back one that is pending.
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), ctypes.py_object(reason) if reason else None
+    )

@@ -1,0 +1,101 @@
+"""Log records and prints of user code, kept with the task run that they came from."""
+
+import builtins
+import functools
+import io
+import logging
+import sys
+import threading
+from typing import Any
+
+from raysched.worker.scope import ItemScope, running_item
+
+PRINT_LOGGER = "raysched.print"
+"""Logger of what `print` said, where `log_prints` is set."""
+
+_formatter = logging.Formatter()
+
+
+class LogCapture(logging.Handler):
+    """Handler on the root logger, and a `print`, that know the running item.
+
+    Shared by all that capture in this process, in a worker or nested in it: it is there from the
+    first `acquire` to the last `release`. Records of threads that user code started go to the item
+    that runs alone in a worker, if one does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._users = 0
+        self._root_level = logging.WARNING
+        self._print = builtins.print
+        self._alone: ItemScope | None = None
+        self._users_lock = threading.Lock()
+
+    def createLock(self) -> None:  # noqa: N802 - its name in logging.Handler
+        """Do without: `UnitProgress` is thread-safe, and an interrupted holder would block all."""
+        self.lock = None
+
+    def acquire_for(self, level: int) -> None:
+        """Begin to capture; lets records of `level` and above pass the root logger."""
+        with self._users_lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            root = logging.getLogger()
+            self._root_level = root.level
+            self.setLevel(level)
+            root.addHandler(self)
+            if root.level > level:
+                root.setLevel(level)
+            self._print = builtins.print
+            builtins.print = functools.partial(_print, self._print)
+
+    def release_one(self) -> None:
+        """Undo one `acquire_for`; the last one restores what was there before."""
+        with self._users_lock:
+            self._users -= 1
+            if self._users:
+                return
+            root = logging.getLogger()
+            root.removeHandler(self)
+            root.setLevel(self._root_level)
+            builtins.print = self._print
+
+    def attribute_threads_to(self, scope: ItemScope | None) -> None:
+        """Say which item runs alone in this process, if one does."""
+        self._alone = scope
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Give the record to its item."""
+        scope = running_item.get()
+        try:
+            if scope is not None:
+                scope.log(*_convert(record))
+            elif self._alone is not None:
+                self._alone.log_from_thread(*_convert(record))
+        except Exception:  # noqa: BLE001 - as in logging.StreamHandler.emit
+            self.handleError(record)
+
+
+capture = LogCapture()
+"""The one of this process."""
+
+
+def _convert(record: logging.LogRecord) -> tuple[int, str, str, int]:
+    message = record.getMessage()
+    if record.exc_info:
+        message = f"{message}\n{_formatter.formatException(record.exc_info)}"
+    if record.stack_info:
+        message = f"{message}\n{record.stack_info}"
+    return record.levelno, record.name, message, int(record.created * 1e9)
+
+
+def _print(original: Any, /, *values: object, **options: Any) -> None:
+    scope = running_item.get()
+    if scope is None or not scope.log_prints or options.get("file") not in (None, sys.stdout):
+        original(*values, **options)
+        return
+    text = io.StringIO()
+    original(*values, **{**options, "file": text, "flush": False})
+    logging.getLogger(PRINT_LOGGER).info("%s", text.getvalue().rstrip("\n"))

@@ -1,0 +1,173 @@
+"""What is known of a unit while it runs: written by its items, read by the reporter."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from raysched.model.states import StateType
+from raysched.model.values import ErrorInfo
+from raysched.results.envelope import Encoded, Parts
+from raysched.worker.protocol import LogRecord, NestedRun, Report, Unit, encode_report
+
+UNACKNOWLEDGED_LOGS_MAX = 50_000
+"""Log records of one unit beyond this number are dropped until the driver has taken some."""
+
+WorkerIdentity = tuple[str, str, int, str]
+"""Node id, worker id, process id, host name."""
+
+
+class Outcome(NamedTuple):
+    """How one item ended, with its value (`protocol.Report.values`) or its error."""
+
+    position: int
+    state: StateType
+    started: int
+    ended: int
+    value: bytes | tuple[int, int] | None = None
+    error: ErrorInfo | None = None
+    name: str = ""
+
+
+class UnitProgress:
+    """Collects what became of a unit's items. Thread-safe.
+
+    Outcomes and log records are numbered in the order in which they came. The channel sends them
+    once, in that order; what the driver acknowledged is forgotten, and the final report has the
+    rest. So each is delivered at least once, and its number tells repeats apart.
+
+    Args:
+        unit: The unit.
+        worker: Where it runs.
+    """
+
+    def __init__(self, unit: Unit, worker: WorkerIdentity) -> None:
+        self.unit = unit
+        self.running: dict[int, int] = {}
+        """Start (ns) by position."""
+        self.large: list[Parts] = []
+        """Large values by their position in the unit's second return."""
+        self.on_log: Callable[[], None] | None = None
+        """Called after each log record, in the thread that logged."""
+        self._worker = worker
+        self._lock = threading.Lock()
+        self._outcomes: list[Outcome] = []
+        self._with_large: list[Outcome] = []
+        self._logs: list[LogRecord] = []
+        self._nested: list[NestedRun] = []
+        self._ended: set[int] = set()
+        self._sent_outcomes = 0
+        self._sent_logs = 0
+        self._first_log = 0
+        self._dropped_logs = 0
+
+    def begin(self, position: int, at: int) -> None:
+        """Take note that an item runs since `at` (ns)."""
+        self.running[position] = at
+
+    def end(self, outcome: Outcome, large: Encoded | None = None) -> None:
+        """Take note of an outcome; only the first one of an item counts.
+
+        Args:
+            outcome: How the item ended; without value if `large` is given.
+            large: The value, where it is too large for the report.
+        """
+        with self._lock:
+            self.running.pop(outcome.position, None)
+            if outcome.position in self._ended:
+                return
+            self._ended.add(outcome.position)
+            if large is None:
+                self._outcomes.append(outcome)
+                return
+            value = (len(self.large), large.size)
+            self._with_large.append(outcome._replace(value=value))
+            self.large.append(self._settled(large))
+
+    def log(self, record: LogRecord) -> None:
+        """Take note of a log record."""
+        with self._lock:
+            if len(self._logs) >= UNACKNOWLEDGED_LOGS_MAX:
+                self._dropped_logs += 1
+                return
+            self._logs.append(record)
+        if self.on_log is not None:
+            self.on_log()
+
+    def add_nested(self, position: int, rows: Mapping[str, Any]) -> None:
+        """Take note of what ran inside an item."""
+        with self._lock:
+            self._nested.append(NestedRun(position, rows))
+
+    def open_positions(self) -> list[int]:
+        """Return the items that have not ended."""
+        with self._lock:
+            return [i for i in range(len(self.unit.items)) if i not in self._ended]
+
+    def has_unsent(self) -> bool:
+        """Whether `take_unsent` has something."""
+        return self._sent_outcomes < len(self._outcomes) or self._sent_logs < len(self._logs)
+
+    def take_unsent(self) -> bytes | None:
+        """Return a partial report of what no partial report had before, or None."""
+        with self._lock:
+            outcomes = self._outcomes[self._sent_outcomes :]
+            logs = self._logs[self._sent_logs :]
+            if not outcomes and not logs:
+                return None
+            first_log = self._first_log + self._sent_logs
+            self._sent_outcomes += len(outcomes)
+            self._sent_logs += len(logs)
+        return encode_report(self._report(outcomes, logs, first_log))
+
+    def acknowledge(self, outcomes: int, logs: int) -> None:
+        """Forget what the driver has.
+
+        Args:
+            outcomes: How many more outcomes it has.
+            logs: How many more log records it has.
+        """
+        with self._lock:
+            del self._outcomes[:outcomes]
+            self._sent_outcomes -= outcomes
+            del self._logs[:logs]
+            self._sent_logs -= logs
+            self._first_log += logs
+
+    def final(self) -> bytes:
+        """Return the report of everything that the driver has not acknowledged."""
+        with self._lock:
+            if self._dropped_logs:
+                self._logs.append(self._dropped_notice())
+            report = self._report(self._outcomes + self._with_large, self._logs, self._first_log)
+            report.nested = self._nested
+        return encode_report(report)
+
+    def _settled(self, large: Encoded) -> Parts:
+        if len(self.unit.items) == 1:
+            return large.parts()
+        # A later item of the unit may change what the buffers still belong to.
+        return large.pickled, [bytes(buffer.raw()) for buffer in large.buffers]
+
+    def _dropped_notice(self) -> LogRecord:
+        last = self._logs[-1]
+        message = f"{self._dropped_logs} log records were dropped: more than the driver could take"
+        return last._replace(level=30, logger="raysched.worker", message=message)
+
+    def _report(
+        self, outcomes: Sequence[Outcome], logs: Sequence[LogRecord], first_log: int
+    ) -> Report:
+        return Report(
+            unit=self.unit.id,
+            positions=[outcome.position for outcome in outcomes],
+            states=bytearray(outcome.state for outcome in outcomes),
+            started=[outcome.started for outcome in outcomes],
+            ended=[outcome.ended for outcome in outcomes],
+            values=[outcome.value for outcome in outcomes],
+            errors={
+                outcome.position: outcome.error for outcome in outcomes if outcome.error is not None
+            },
+            names={outcome.position: outcome.name for outcome in outcomes if outcome.name},
+            logs=list(logs),
+            worker=self._worker,
+            first_log=first_log,
+        )

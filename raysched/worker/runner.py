@@ -1,0 +1,211 @@
+"""Runs the items of a unit: one after the other, overlapping on an event loop, or in threads."""
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from raysched.errors import SerializationError, TaskRunCancelled
+from raysched.model.states import StateType
+from raysched.model.values import CrashKind, ErrorInfo, FailureClass
+from raysched.results.envelope import Parts
+from raysched.worker.code import TaskCode, code_of
+from raysched.worker.context import WorkerContext
+from raysched.worker.failures import describe_error
+from raysched.worker.interrupt import (
+    CancelRequested,
+    SignalInterruption,
+    Signals,
+    ThreadInterruption,
+)
+from raysched.worker.items import ItemRun
+from raysched.worker.logs import capture
+from raysched.worker.progress import Outcome, UnitProgress, WorkerIdentity
+from raysched.worker.protocol import decode_unit
+
+
+class Watcher(Protocol):
+    """What is told of each unit that runs, to report it live and to cancel its items."""
+
+    def watching(self, run: "UnitRun") -> AbstractContextManager[None]:
+        """Watch the unit inside the block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The process that units run in.
+
+    Attributes:
+        identity: Where it is.
+        dedicated: Whether it is there for units only: then SIGINT is how Ray cancels one, and
+            log records of any thread belong to the item that runs alone. Otherwise SIGINT is a
+            person's Ctrl-C.
+        watcher: Told of each unit, or None.
+    """
+
+    identity: WorkerIdentity
+    dedicated: bool
+    watcher: Watcher | None = None
+
+
+class UnitRun:
+    """One unit while it runs.
+
+    Args:
+        context: Its task.
+        frame: The encoded unit.
+        large: The lists of large values that came with it.
+        process: Where it runs.
+
+    Attributes:
+        context: Its task.
+        progress: What is known of it.
+        passed_interrupt: The Ctrl-C that ended it, to be raised where a person expects it; None
+            in a dedicated process.
+    """
+
+    def __init__(
+        self, context: WorkerContext, frame: bytes, large: Sequence[Any], process: Process
+    ) -> None:
+        self.context = context
+        self.progress = UnitProgress(decode_unit(frame), process.identity)
+        self.passed_interrupt: KeyboardInterrupt | None = None
+        self._size = len(self.progress.unit.items)
+        self._large = large
+        self._process = process
+        self._cancels: dict[int, Callable[[], object]] = {}
+        self._cancelled: set[int] = set()
+        # Reentrant: a signal handler may cancel while the same thread holds it.
+        self._lock = threading.RLock()
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether items overlap, on an event loop or in threads."""
+        return self.context.is_async or (self.context.max_concurrency > 1 and self._size > 1)
+
+    def run(self) -> tuple[bytes, list[Parts] | None]:
+        """Run all items in this thread; return the report, and the large values if there are any.
+
+        Whatever happens to an item is an outcome in the report, never an exception here.
+        """
+        watcher = self._process.watcher
+        with watcher.watching(self) if watcher else nullcontext():
+            try:
+                self._run_items()
+            except KeyboardInterrupt as error:
+                self._take_interrupt(error)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the driver has to know
+                info = describe_error(error, FailureClass.INFRASTRUCTURE, CrashKind.BACKEND)
+                self._end(self.progress.open_positions(), StateType.CRASHED, info)
+            self._end_cancelled()
+        return self.progress.final(), self.progress.large or None
+
+    def cancel(self, positions: Iterable[int] | None = None) -> None:
+        """End items, running or not, as CANCELLED; None means all. Thread-safe."""
+        with self._lock:
+            self._cancelled.update(range(self._size) if positions is None else positions)
+            cancels = [self._cancels[i] for i in self._cancelled & self._cancels.keys()]
+        for cancel in cancels:
+            cancel()
+
+    def _run_items(self) -> None:
+        try:
+            code = code_of(self.context)
+        except SerializationError as error:
+            self._end(range(self._size), StateType.FAILED, describe_error(error))
+            return
+        if threading.current_thread() is not threading.main_thread():
+            self._run_by_mode(code, None)
+            return
+        dedicated = self._process.dedicated
+        signals = Signals(interrupt_is_cancel=dedicated, on_cancel=self.cancel)
+        with signals.installed():
+            self._run_by_mode(code, signals)
+
+    def _run_by_mode(self, code: TaskCode, signals: Signals | None) -> None:
+        if self.context.is_async:
+            with asyncio.Runner() as loop:
+                loop.run(self._run_on_loop(code))
+        elif self.overlaps:
+            workers = min(self.context.max_concurrency, self._size)
+            with ThreadPoolExecutor(workers, thread_name_prefix=code.context.task_name) as pool:
+                wait([pool.submit(self._run_one, code, i, None) for i in range(self._size)])
+        else:
+            for position in range(self._size):
+                self._run_one(code, position, signals)
+
+    def _run_one(self, code: TaskCode, position: int, signals: Signals | None) -> None:
+        interruption = SignalInterruption(signals) if signals else ThreadInterruption()
+        if not self._claim(position, partial(interruption.interrupt, CancelRequested)):
+            return
+        item = ItemRun(code, self.progress, position, self._large, interruption)
+        passed_on = (lambda: signals.passed_on) if signals else bool
+        alone = self._process.dedicated and not self.overlaps
+        if alone:
+            capture.attribute_threads_to(item.scope)
+        # An empty context, as in a process of its own: nothing leaks in or from item to item.
+        contextvars.Context().run(item.run, interruption, passed_on)
+        if alone:
+            capture.attribute_threads_to(None)
+        self._cancels.pop(position)
+        if item.passed_interrupt is not None:
+            self._take_interrupt(item.passed_interrupt)
+
+    async def _run_on_loop(self, code: TaskCode) -> None:
+        loop = asyncio.get_running_loop()
+        limit = self.context.max_concurrency
+        room = asyncio.Semaphore(limit if limit > 1 else self._size)
+
+        async def run_one(position: int) -> None:
+            async with room:
+                item = ItemRun(code, self.progress, position, self._large)
+                await item.run_async(lambda: position in self._cancelled)
+
+        tasks = []
+        for position in range(self._size):
+            task = loop.create_task(run_one(position), context=contextvars.Context())
+            tasks.append(task)
+            self._claim(position, partial(loop.call_soon_threadsafe, task.cancel))
+            if position in self._cancelled:
+                task.cancel()
+        await asyncio.wait(tasks)
+        self._cancels.clear()
+
+    def _claim(self, position: int, cancel: Callable[[], object]) -> bool:
+        """Take an item, to be ended by `cancel`; return False if it is cancelled already."""
+        with self._lock:
+            if position in self._cancelled:
+                return False
+            self._cancels[position] = cancel
+            return True
+
+    def _take_interrupt(self, error: KeyboardInterrupt) -> None:
+        self.passed_interrupt = None if self._process.dedicated else error
+        self.cancel()
+
+    def _end_cancelled(self) -> None:
+        for position in self.progress.open_positions():
+            key = self.progress.unit.items[position].key
+            error = TaskRunCancelled(f"{key} was cancelled before it began", key=key)
+            info = describe_error(error, FailureClass.CANCELLED)
+            self._end([position], StateType.CANCELLED, info)
+
+    def _end(self, positions: Iterable[int], state: StateType, error: ErrorInfo) -> None:
+        now = time.time_ns()
+        for position in positions:
+            self.progress.end(Outcome(position, state, now, now, error=error))
+
+
+def refuse(frame: bytes, identity: WorkerIdentity, error: Exception) -> bytes:
+    """Return the report of a unit that cannot be sent to a worker: all its items FAILED."""
+    progress = UnitProgress(decode_unit(frame), identity)
+    info, now = describe_error(error), time.time_ns()
+    for position in progress.open_positions():
+        progress.end(Outcome(position, StateType.FAILED, now, now, error=info))
+    return progress.final()

@@ -1,0 +1,52 @@
+"""Which item of which unit the running code belongs to."""
+
+from contextlib import nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from raysched.worker.failures import bounded
+from raysched.worker.interrupt import Interruption
+from raysched.worker.progress import UnitProgress
+from raysched.worker.protocol import LogRecord
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemScope:
+    """One item while its code runs.
+
+    Attributes:
+        progress: Where to report.
+        position: Its position in the unit.
+        attempt: Number of the attempt.
+        log_prints: Whether its `print` becomes log records.
+        interruption: How it is interrupted, or None for items on an event loop.
+    """
+
+    progress: UnitProgress
+    position: int
+    attempt: int
+    log_prints: bool
+    interruption: Interruption | None = None
+
+    def log(self, level: int, logger: str, message: str, at: int) -> None:
+        """Keep a log record; to be called where `running_item` is this item.
+
+        Args:
+            level: `logging` level number.
+            logger: Name of the logger.
+            message: The formatted message.
+            at: When (ns since the epoch).
+        """
+        # An interrupt in the middle would leave half a frame on the channel.
+        with self.interruption.shield() if self.interruption else nullcontext():
+            self.log_from_thread(level, logger, message, at)
+
+    def log_from_thread(self, level: int, logger: str, message: str, at: int) -> None:
+        """Do as `log`, in another thread than the item's."""
+        self.progress.log(
+            LogRecord(self.position, self.attempt, at, level, logger, bounded(message))
+        )
+
+
+running_item: ContextVar[ItemScope | None] = ContextVar("running_item", default=None)
+"""The item that this code runs in; not inherited by threads that the user's code starts."""

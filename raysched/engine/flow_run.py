@@ -41,6 +41,9 @@ FORCE_SECONDS = 5.0
 HOOKS_SECONDS = 60.0
 """How long the end of a flow run waits for hooks that are still being called (seconds)."""
 
+NAMED_FAILURES = 3
+"""How many failed task runs the message of a flow run names."""
+
 CANCELLED_BY = (KeyboardInterrupt, asyncio.CancelledError, FlowRunCancelled)
 
 
@@ -252,8 +255,13 @@ def _conclusion(
         # A state that the flow returns is the user's own verdict.
         return ending.state
     if found.unhandled:
-        keys = ", ".join(group.key(index) for group, index in found.unhandled[:3])
-        more = f" and {len(found.unhandled) - 3} more" if len(found.unhandled) > 3 else ""  # noqa: PLR2004 - as above
-        return StateType.FAILED, f"{len(found.unhandled)} task runs failed: {keys}{more}"
-    handled = f"{found.handled} failures handled" if found.handled else ""
+        number = len(found.unhandled)
+        keys = ", ".join(group.key(index) for group, index in found.unhandled[:NAMED_FAILURES])
+        more = f" and {number - NAMED_FAILURES} more" if number > NAMED_FAILURES else ""
+        return StateType.FAILED, f"{_plural(number, 'task run')} failed: {keys}{more}"
+    handled = f"{_plural(found.handled, 'failure')} handled" if found.handled else ""
     return StateType.COMPLETED, handled
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

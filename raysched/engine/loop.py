@@ -18,6 +18,9 @@ from raysched.engine.ports import Clock
 
 NANOSECONDS = 1e9
 
+PUMP_SECONDS = 0.005
+"""How long a pumped backend works before its outcomes are committed (seconds)."""
+
 
 class Loop:
     """Calls what was posted, turn by turn.
@@ -150,7 +153,14 @@ class Loop:
     def _pump_once(self) -> bool:
         assert self._pump is not None  # noqa: S101 - the callers have looked
         with self._turn:
-            return bool(self._inbox) or self._pump()
+            worked = bool(self._inbox)
+            until = time.monotonic() + PUMP_SECONDS
+            # Small units share a turn, and so a commit.
+            while self._pump():
+                worked = True
+                if time.monotonic() > until:
+                    break
+        return worked
 
     def _wait_visible(self, done: Callable[[], bool], deadline: float | None) -> bool:
         with self._visible:

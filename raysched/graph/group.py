@@ -51,7 +51,7 @@ Watcher: TypeAlias = Callable[["Group", Iterable[int]], None]
 """Called after members of a group became visible in a terminal state."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Group:
     """The task runs of one task with one set of options that were recorded together.
 
@@ -100,6 +100,9 @@ class Group:
 
     open_visible: int = 0
     watchers: list[Watcher] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Group {self.id}: {self.size} of {self.spec.name!r}>"
 
     @property
     def size(self) -> int:

@@ -1,0 +1,155 @@
+"""PostgreSQL by psycopg 3."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from raysched.errors import StoreError, StoreUnavailable
+from raysched.store.database import PATIENCE_SECONDS, Database, DriverKey
+
+LOCK_CLASS = 0x72617973
+"""First key of our advisory locks; the second is a driver's number, 0 for the schema."""
+
+_SESSION = {
+    "application_name": "raysched",
+    "lock_timeout": f"{PATIENCE_SECONDS}s",
+    # The server misses a driver whose machine is gone after 20 s, and then lets go of its locks.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "2",
+}
+
+
+class PostgreSQL(Database):
+    """A PostgreSQL database; `?options=-csearch_path=…` in the URL chooses a schema in it."""
+
+    def __init__(self, url: URL) -> None:
+        if find_spec("psycopg") is None:
+            raise StoreError(
+                f"database URL {url.render_as_string(hide_password=True)}: the driver for "
+                'PostgreSQL is missing; pip install "raysched[postgres]"'
+            )
+        self._url = url.set(drivername="postgresql+psycopg")
+        self.name = url.set(query={}).render_as_string(hide_password=True)
+        self._held: set[int] = set()
+
+    def exists(self) -> bool:
+        """Return True: only the server can tell."""
+        return True
+
+    def prepare(self) -> None:
+        """Do nothing: the server is there or the first statement says that it is not."""
+
+    def lock_schema(self, connection: Connection) -> None:
+        """Take an advisory lock, as there is no table yet that could be locked."""
+        connection.execute(text("SELECT pg_advisory_xact_lock(:a, 0)"), {"a": LOCK_CLASS})
+
+    def insert(
+        self,
+        connection: Connection,
+        table: Table,
+        columns: tuple[str, ...],
+        rows: Sequence[tuple[object, ...]],
+        conflict: str,
+    ) -> None:
+        """Insert by one statement, an array for each column."""
+        values = tuple(map(list, zip(*rows, strict=True)))
+        connection.exec_driver_sql(_insert(table, columns, conflict), values)
+
+    @contextmanager
+    def hold(self, driver: DriverKey) -> Iterator[None]:
+        """Hold an advisory lock in the session of every connection.
+
+        So a connection that is made after the server was away brings the lock back.
+        """
+        self._held.add(driver.number)
+        with self.explained():
+            self.engine.dispose()
+            self.engine.connect().close()
+        try:
+            yield
+        finally:
+            self._held.discard(driver.number)
+            self.engine.dispose()
+
+    def living(self, drivers: Collection[DriverKey]) -> set[DriverKey]:
+        """Ask the server for the advisory locks of living sessions."""
+        with self.reading() as connection:
+            held = set(connection.execute(_HELD_LOCKS, {"a": LOCK_CLASS}).scalars())
+        return {driver for driver in drivers if driver.number in held}
+
+    def explain(self, error: DBAPIError) -> StoreError:
+        """Tell apart what the server, the network or its settings refuse."""
+        reason = str(error.orig).strip()
+        if isinstance(error, OperationalError | InterfaceError):
+            return StoreUnavailable(
+                f"{self.name}: the server cannot be reached or refuses to work ({reason}); look at "
+                "the server, and at host, port, user, password and database of the URL"
+            )
+        if getattr(error.orig, "sqlstate", None) in _REFUSALS:
+            return StoreUnavailable(
+                f"{self.name}: it may not be written ({reason}); give the user of the URL the "
+                "right to create tables and to write them"
+            )
+        return StoreError(f"{self.name}: {reason}")
+
+    def _open_engine(self) -> Engine:
+        engine = create_engine(
+            self._url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            connect_args=self._connect_arguments(),
+        )
+        event.listen(engine, "connect", self._lock_drivers)
+        return engine
+
+    def _open_reading_engine(self) -> Engine:
+        return create_engine(
+            self._url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            connect_args=self._connect_arguments(),
+            execution_options={"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"},
+        )
+
+    def _connect_arguments(self) -> dict[str, object]:
+        own = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
+        users = self._url.query.get("options", "")
+        options = users if isinstance(users, str) else " ".join(users)
+        return {"connect_timeout": PATIENCE_SECONDS, "options": f"{own} {options}"}
+
+    def _lock_drivers(self, connection: Any, _record: object) -> None:
+        for number in self._held:
+            # Shared, because several connections of this process hold it.
+            connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (LOCK_CLASS, number))
+        connection.commit()
+
+
+_HELD_LOCKS = text(
+    "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND granted "
+    "AND classid = :a AND objsubid = 2 "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+_DIALECT = PGDialect()
+
+_REFUSALS = frozenset({"25006", "42501"})
+"""Read-only transaction; insufficient privilege (PostgreSQL's appendix A, error codes)."""
+
+
+@lru_cache(maxsize=256)
+def _insert(table: Table, columns: tuple[str, ...], conflict: str) -> str:
+    types = (table.c[column].type.compile(_DIALECT) for column in columns)
+    arrays = ", ".join(f"%s::{kind}[]" for kind in types)
+    names = ", ".join(columns)
+    return (
+        f"INSERT INTO {table.name} ({names}) "  # noqa: S608  # our own names
+        f"SELECT * FROM unnest({arrays}) ON CONFLICT {conflict}"
+    )

@@ -1,0 +1,336 @@
+"""Looking at runs: what the client, the command line and the web read. Nothing is unpickled."""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    RowMapping,
+    Select,
+    StaticPool,
+    create_engine,
+    select,
+)
+
+from raysched.errors import RunNotFound
+from raysched.model.ids import task_run_key
+from raysched.model.rows import AttemptRow, FlowRunRow, GroupRow
+from raysched.model.states import FIRST_TERMINAL, StateType
+from raysched.model.values import CrashKind
+from raysched.store import schema, task_runs
+from raysched.store.counts import count_states
+from raysched.store.database import Database, DriverKey
+from raysched.store.rows import error_info
+from raysched.store.tables import ATTEMPT, DRIVER, FLOW_RUN, LOG, METADATA, TASK_RUN
+from raysched.store.views import LogView, RunView, TaskRunView, shown_state
+
+_PAGE = 200
+"""Runs fetched at once."""
+
+_CANDIDATES = 5
+"""Runs that an error names."""
+
+
+class Reader:
+    """Reads runs while others write them; shows each at the moment of the call.
+
+    A run is given as the `RunView` that `find_run`, `runs` or `children` returned.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._checked = False
+        self._nothing: Engine | None = None
+
+    def find_run(self, text: str) -> RunView:
+        """Return a run by its id, a unique prefix of it, or `last` for the newest one.
+
+        Raises:
+            RunNotFound: No run, or more than one, matches; names candidates.
+        """
+        newest = _select_runs().order_by(FLOW_RUN.c.number.desc())
+        if text == "last":
+            rows = self._rows(newest.where(FLOW_RUN.c.parent == "").limit(1))
+        else:
+            by_prefix = FLOW_RUN.c.id.startswith(text.lower(), autoescape=True)
+            rows = self._rows(newest.where(by_prefix).limit(_CANDIDATES + 1))
+        rows = [row for row in rows if row["id"] == text.lower()] or rows
+        if len(rows) != 1 or not text:
+            raise RunNotFound(self._not_found(text, rows))
+        (view,) = self._views(rows)
+        return view
+
+    def runs(
+        self,
+        *,
+        states: Collection[StateType] | None = None,
+        flow: str | None = None,
+        since_ns: int | None = None,
+        limit: int | None = None,
+        include_children: bool = False,
+    ) -> list[RunView]:
+        """Return runs, newest first.
+
+        Args:
+            states: Only runs in these states, derived ones.
+            flow: Only runs of the flow of that name.
+            since_ns: Only runs that started at that time (ns since the epoch) or later.
+            limit: At most so many.
+            include_children: Also subflows' runs.
+        """
+        conditions: list[ColumnElement[bool]] = []
+        if flow is not None:
+            conditions.append(FLOW_RUN.c.flow == flow)
+        if since_ns is not None:
+            conditions.append(FLOW_RUN.c.started >= since_ns)
+        if not include_children:
+            conditions.append(FLOW_RUN.c.parent == "")
+        return self._list(conditions, states, limit)
+
+    def children(self, run: RunView) -> list[RunView]:
+        """Return the runs of the subflows that a run called, newest first."""
+        return self._list([FLOW_RUN.c.parent == run.id], None, None)
+
+    def groups(self, run: RunView) -> list[GroupRow]:
+        """Return the groups of a run, in the order of their calls."""
+        with self._reading() as connection:
+            return task_runs.read_groups(connection, run.number)
+
+    def task_runs(
+        self,
+        run: RunView,
+        *,
+        task: str | None = None,
+        states: Collection[StateType] | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> Iterator[TaskRunView]:
+        """Yield the task runs of a run by group, in order of calls, also those without a row yet.
+
+        Rows are fetched as they are needed, in many short transactions: each task run comes once,
+        as it is when it is fetched.
+
+        Args:
+            run: The run.
+            task: Only those of that task.
+            states: Only those in these states, derived ones.
+            limit: At most so many.
+            offset: Leave out so many at the start.
+        """
+        window = slice(offset, None if limit is None else offset + limit)
+        return task_runs.stream(self._reading, run, task=task, states=states, window=window)
+
+    def task_run(self, run: RunView, task: str, index: int) -> TaskRunView | None:
+        """Return the task run `task[index]`, or None if there is none."""
+        return task_runs.find(self._reading, run, task, index)
+
+    def value(self, run: RunView, task: str, index: int) -> bytes | None:
+        """Return the envelope of the value of `task[index]`, or None where none is kept."""
+        view = self.task_run(run, task, index)
+        if view is None:
+            return None
+        query = select(TASK_RUN.c.value).where(
+            TASK_RUN.c.run == run.number,
+            TASK_RUN.c.grp == view.group,
+            TASK_RUN.c.idx == view.member,
+        )
+        with self._reading() as connection:
+            value: bytes | None = connection.execute(query).scalar()
+            return value
+
+    def attempts(
+        self, run: RunView, group: int | None = None, index: int | None = None
+    ) -> list[AttemptRow]:
+        """Return the attempts worth a row: those that failed and those that followed a failure.
+
+        Args:
+            run: The run.
+            group: Only of this group.
+            index: Only of the member at this position in its group.
+        """
+        query = select(ATTEMPT).where(ATTEMPT.c.run == run.number)
+        if group is not None:
+            query = query.where(ATTEMPT.c.grp == group)
+        if index is not None:
+            query = query.where(ATTEMPT.c.idx == index)
+        query = query.order_by(ATTEMPT.c.grp, ATTEMPT.c.idx, ATTEMPT.c.attempt)
+        with self._reading() as connection:
+            return [
+                AttemptRow(
+                    row["grp"],
+                    row["idx"],
+                    row["attempt"],
+                    StateType(row["state"]),
+                    row["started"],
+                    row["ended"],
+                    error_info(row),
+                    row["stop_reason"],
+                )
+                for row in connection.execute(query).mappings()
+            ]
+
+    def logs(
+        self, run: RunView, *, after: int = 0, task: str | None = None, limit: int | None = None
+    ) -> list[LogView]:
+        """Return log records in the order of their commits.
+
+        Args:
+            run: The run.
+            after: Only records with a larger id: the last one seen, to follow a run.
+            task: Only those of that task.
+            limit: At most so many.
+        """
+        query = select(LOG).where(LOG.c.run == run.number, LOG.c.id > after).order_by(LOG.c.id)
+        with self._reading() as connection:
+            groups = {row.id: row for row in task_runs.read_groups(connection, run.number)}
+            if task is not None:
+                wanted = [row.id for row in groups.values() if row.task == task]
+                query = query.where(LOG.c.grp.in_(wanted))
+            return [
+                _log_view(row, groups.get(row.grp))
+                for row in connection.execute(query.limit(limit))
+            ]
+
+    def close(self) -> None:
+        """Close all connections. Idempotent."""
+        self._database.close()
+        if self._nothing is not None:
+            self._nothing.dispose()
+            self._nothing = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        if self._database.exists():
+            with self._database.reading() as connection:
+                self._checked = self._checked or schema.check(self._database, connection)
+                if self._checked:
+                    yield connection
+                    return
+        with self._empty().connect() as connection:
+            yield connection
+
+    def _not_found(self, text: str, matching: Sequence[RowMapping]) -> str:
+        if matching and text:
+            ids = ", ".join(row["id"] for row in matching[:_CANDIDATES])
+            more = " and more" if len(matching) > _CANDIDATES else ""
+            return f"run {text!r}: several ids begin so ({ids}{more}); give more digits"
+        newest = self.runs(limit=_CANDIDATES)
+        if not newest:
+            return f"run {text!r}: there are no runs yet in {self._database.name}"
+        known = ", ".join(f"{run.id} ({run.flow})" for run in newest)
+        return f"run {text!r}: no id begins so; the newest runs are {known}"
+
+    def _empty(self) -> Engine:
+        """Return a database without runs, which answers until somebody creates the real one."""
+        if self._nothing is None:
+            self._nothing = create_engine(
+                "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
+            )
+            METADATA.create_all(self._nothing)
+        return self._nothing
+
+    def _list(
+        self,
+        conditions: Sequence[ColumnElement[bool]],
+        states: Collection[StateType] | None,
+        limit: int | None,
+    ) -> list[RunView]:
+        query = _select_runs().where(*conditions).order_by(FLOW_RUN.c.number.desc())
+        if states is not None:
+            query = query.where(FLOW_RUN.c.state.in_(_recorded_codes(states)))
+        page = query.limit(_PAGE if limit is None else min(limit, _PAGE))
+        found: list[RunView] = []
+        while rows := self._rows(page):
+            views = self._views(rows)
+            found.extend(view for view in views if states is None or view.state in states)
+            if limit is not None and len(found) >= limit:
+                break
+            page = page.where(FLOW_RUN.c.number < rows[-1]["number"])
+        return found[:limit]
+
+    def _rows(self, query: Select[Any]) -> Sequence[RowMapping]:
+        with self._reading() as connection:
+            return connection.execute(query).mappings().all()
+
+    def _views(self, rows: Sequence[RowMapping]) -> list[RunView]:
+        rows, lost = self._find_lost(rows)
+        uncounted = [row["number"] for row in rows if row["counts"] is None]
+        counted: dict[int, dict[int, int]] = {}
+        if uncounted:
+            with self._reading() as connection:
+                counted = count_states(connection, uncounted)
+        return [
+            _run_view(row, counted.get(row["number"]), lost=row["number"] in lost) for row in rows
+        ]
+
+    def _find_lost(self, rows: Sequence[RowMapping]) -> tuple[Sequence[RowMapping], set[int]]:
+        """Return the rows, perhaps newer ones, and the numbers of runs whose driver died."""
+        suspects = self._without_driver(rows)
+        if not suspects:
+            return rows, suspects
+        # A driver that has just closed its run gives up its lock after that: look once more.
+        number = FLOW_RUN.c.number
+        again = _select_runs().where(number.in_([row["number"] for row in rows]))
+        rows = self._rows(again.order_by(number.desc()))
+        return rows, suspects & self._without_driver(rows)
+
+    def _without_driver(self, rows: Sequence[RowMapping]) -> set[int]:
+        """Return the numbers of open runs whose driver's lock is free."""
+        drivers = {
+            row["number"]: DriverKey(row["driver_id"], row["driver"])
+            for row in rows
+            if row["state"] < FIRST_TERMINAL
+        }
+        living = self._database.living(set(drivers.values())) if drivers else set()
+        return {run for run, driver in drivers.items() if driver not in living}
+
+
+def _select_runs() -> Select[Any]:
+    columns = [column for column in FLOW_RUN.c if column is not FLOW_RUN.c.pickled_parameters]
+    return select(*columns, DRIVER.c.id.label("driver_id")).join(DRIVER)
+
+
+def _recorded_codes(states: Collection[StateType]) -> list[int]:
+    """Return the codes that runs shown in these states may be recorded with."""
+    with_lost = StateType.CRASHED in states
+    return [
+        int(state)
+        for state in StateType
+        if state in states or (with_lost and not state.is_terminal)
+    ]
+
+
+def _run_view(row: RowMapping, counted: dict[int, int] | None, *, lost: bool) -> RunView:
+    plain: dict[str, Any] = {name: row[name] for name in _PLAIN}
+    if counted is None:
+        counted = {int(code): count for code, count in json.loads(row["counts"]).items()}
+    counts: dict[StateType, int] = {}
+    for code, count in sorted(counted.items()):
+        state = shown_state(StateType(code), lost=lost)
+        counts[state] = counts.get(state, 0) + count
+    plain["state"] = StateType.CRASHED if lost else StateType(row["state"])
+    plain["tags"] = tuple(json.loads(row["tags"]))
+    if lost:
+        plain["message"] = CrashKind.DRIVER_LOST.value
+    return RunView(
+        **plain,
+        error=error_info(row),
+        number=row["number"],
+        lost=lost,
+        counts=counts,
+    )
+
+
+_PLAIN = frozenset(field.name for field in fields(FlowRunRow)) - {"error", "pickled_parameters"}
+
+
+def _log_view(row: Row[Any], group: GroupRow | None) -> LogView:
+    task = group.task if group is not None else ""
+    key = task_run_key(task, group.first + row.idx) if group is not None else ""
+    return LogView(row.id, key, task, row.attempt, row.at, row.level, row.logger, row.message)

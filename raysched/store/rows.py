@@ -1,0 +1,195 @@
+"""The model's rows as tuples of the tables' columns, and back."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from itertools import chain
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, TaskRunColumns
+from raysched.model.values import ErrorInfo, FailureClass
+
+Tuple = tuple[object, ...]
+
+_KEY = ("run", "grp", "idx")
+_ALWAYS = (*_KEY, "state", "attempts", "started", "duration")
+_ERROR = (
+    "error_type",
+    "error_message",
+    "error_traceback",
+    "error_class",
+    "error_kind",
+    "error_exception",
+)
+
+
+def flow_run(row: FlowRunRow) -> dict[str, object]:
+    """Return the columns of a flow run, without its number and driver."""
+    plain = {field.name: getattr(row, field.name) for field in fields(FlowRunRow)}
+    error = plain.pop("error")
+    plain["tags"] = json.dumps(row.tags)
+    plain["state"] = int(row.state)
+    return {name: _clean(value) for name, value in plain.items()} | _error_dict(error)
+
+
+def flow_run_change(change: FlowRunChange) -> dict[str, object]:
+    """Return the columns that a change of a flow run sets."""
+    return {
+        "state": int(change.state),
+        "message": _clean(change.message),
+        "ended": change.ended,
+        "attempts": change.attempts,
+        **_error_dict(change.error),
+    }
+
+
+def task_groups(batch: Batch) -> list[Tuple]:
+    """Return the rows of new groups, in the order of the table's columns."""
+    return [
+        (
+            batch.run,
+            group.id,
+            _clean(group.task),
+            group.first,
+            group.size,
+            group.mapped,
+            _clean(group.edges),
+            json.dumps(group.tags),
+            _clean(group.options),
+            _clean(group.parent_key),
+        )
+        for group in {group.id: group for group in batch.groups}.values()
+    ]
+
+
+def attempts(batch: Batch) -> list[Tuple]:
+    """Return the rows of attempts, in the order of the table's columns."""
+    distinct = {(row.group, row.index, row.attempt): row for row in batch.attempts}
+    return [
+        (
+            batch.run,
+            row.group,
+            row.index,
+            row.attempt,
+            int(row.state),
+            row.started,
+            row.ended,
+            _clean(row.stop_reason),
+            *_error_columns(row.error),
+        )
+        for row in distinct.values()
+    ]
+
+
+def logs(batch: Batch, first: int) -> list[Tuple]:
+    """Return the rows of log records with ids from `first`, in the order of the table's columns."""
+    return [
+        (
+            batch.run,
+            number,
+            row.group,
+            row.index,
+            row.attempt,
+            row.at,
+            row.level,
+            _clean(row.logger),
+            _clean(row.message),
+        )
+        for number, row in enumerate(batch.logs, first)
+    ]
+
+
+def task_runs(batch: Batch) -> Iterator[tuple[tuple[str, ...], list[Tuple]]]:
+    """Yield names of columns with rows of task runs, in which no task run comes twice.
+
+    A column that no task run of the batch has a value for is left out: it costs nothing and leaves
+    what is there. The second appearance of a task run comes in a later pair.
+    """
+    optional = tuple(name for name, has in OPTIONAL.items() if any(map(has, batch.task_runs)))
+    waiting = list(chain.from_iterable(_tuples(batch.run, c, optional) for c in batch.task_runs))
+    while waiting:
+        distinct: dict[Tuple, Tuple] = {}
+        repeated = [row for row in waiting if distinct.setdefault(row[: len(_KEY)], row) is not row]
+        yield _ALWAYS + optional, list(distinct.values())
+        waiting = repeated
+
+
+OPTIONAL = {
+    "identity": lambda columns: columns.identities.count(None) < len(columns.identities),
+    "size": lambda columns: any(columns.sizes),
+    "handled": lambda columns: bool(columns.handled),
+    "name": lambda columns: bool(columns.names),
+    "roots": lambda columns: bool(columns.roots),
+    "value": lambda columns: columns.values.count(None) < len(columns.values),
+}
+"""Columns that may be NULL, with a test whether any of these task runs has a value."""
+
+
+def _tuples(run: int, columns: TaskRunColumns, optional: tuple[str, ...]) -> Iterator[Tuple]:
+    durations = [
+        end - start if end else None
+        for start, end in zip(columns.started, columns.ended, strict=True)
+    ]
+    parts: list[Any] = [columns.states, columns.attempts, columns.started, durations]
+    parts.extend(_optional_column(columns, name) for name in optional)
+    # Strict, so that columns of unequal length are found; the constants have no end.
+    lines = zip(columns.indices, *parts, strict=True)
+    return ((run, columns.group, *line) for line in lines)
+
+
+def _optional_column(columns: TaskRunColumns, name: str) -> Sequence[object]:
+    positions = range(len(columns.indices))
+    match name:
+        case "identity":
+            return columns.identities
+        case "size":
+            return [size or None for size in columns.sizes]
+        case "handled":
+            return [True if position in columns.handled else None for position in positions]
+        case "name":
+            return [_clean(columns.names.get(position)) for position in positions]
+        case "roots":
+            roots = columns.roots
+            return [json.dumps(roots[n]) if n in roots else None for n in positions]
+        case _:
+            return columns.values
+
+
+def error_info(row: RowMapping) -> ErrorInfo | None:
+    """Return the error in the columns of a row, or None."""
+    if row["error_type"] is None:
+        return None
+    return ErrorInfo(
+        row["error_type"],
+        row["error_message"],
+        row["error_traceback"],
+        FailureClass(row["error_class"]),
+        row["error_kind"],
+        row["error_exception"],
+    )
+
+
+def _error_columns(error: ErrorInfo | None) -> Tuple:
+    if error is None:
+        return (None, "", "", "", "", None)
+    return (
+        _clean(error.type),
+        _clean(error.message),
+        _clean(error.traceback),
+        error.failure_class.value,
+        _clean(error.kind),
+        error.exception,
+    )
+
+
+def _error_dict(error: ErrorInfo | None) -> dict[str, object]:
+    return dict(zip(_ERROR, _error_columns(error), strict=True))
+
+
+def _clean(value: object) -> object:
+    """Replace in text what a database refuses: lone surrogates and, in PostgreSQL, NUL."""
+    if not isinstance(value, str) or (value.isascii() and "\0" not in value):
+        return value
+    return value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

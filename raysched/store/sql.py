@@ -1,0 +1,185 @@
+"""The one store: batches into tables, for SQLite and PostgreSQL alike."""
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Table, func, insert, select, update
+
+from raysched.errors import StoreError
+from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, LogRow
+from raysched.store import rows, schema
+from raysched.store.counts import count_states
+from raysched.store.database import Database, DriverKey
+from raysched.store.tables import ATTEMPT, DRIVER, FLOW_RUN, LOG, TASK_GROUP, TASK_RUN
+
+
+@dataclass(slots=True)
+class _LogCounter:
+    """Numbers the log records of one run.
+
+    A batch that is committed again brings the same `LogRow` objects, and so gets the same ids.
+
+    Attributes:
+        next: Id of the next new record.
+        last: First record of the last batch that had any.
+        last_id: Its id.
+    """
+
+    next: int
+    last: LogRow | None = None
+    last_id: int = 0
+
+
+class SqlStore:
+    """A `Store` in a SQL database. Threads may share it; they write one after the other."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = Lock()
+        self._held = ExitStack()
+        self._driver: int | None = None
+        self._counters: dict[int, _LogCounter] = {}
+        try:
+            database.prepare()
+            schema.upgrade(database)
+        except BaseException:
+            database.close()
+            raise
+
+    def open_run(self, row: FlowRunRow) -> int:
+        """Insert a flow run, owned by this store; return its number (the key of all its rows).
+
+        Idempotent: opening the same run again returns the same number.
+
+        Raises:
+            StoreUnavailable: The database cannot be written.
+        """
+        with self._lock:
+            driver = self._own_driver()
+            with self._database.writing() as connection:
+                known = select(FLOW_RUN.c.number).where(
+                    FLOW_RUN.c.id == row.id, FLOW_RUN.c.driver == driver
+                )
+                number: int | None = connection.execute(known).scalar()
+                if number is None:
+                    values = rows.flow_run(row) | {"driver": driver}
+                    result = connection.execute(insert(FLOW_RUN).values(values))
+                    number = _inserted_number(result)
+                return number
+
+    def commit(self, batch: Batch) -> None:
+        """Write a batch in one transaction: all of it is durable when this returns.
+
+        Idempotent: the same batch may be committed again. Columns of task runs that are None in
+        the batch (identity, value, name, roots), a size of 0 and a failure not marked as handled
+        leave what an earlier batch has written.
+
+        Raises:
+            StoreUnavailable: Nothing was written, or it is not known; the same batch may be
+                tried again.
+            StoreError: Another process has taken the run over: stop.
+        """
+        with self._lock:
+            counter = self._counters.get(batch.run)
+            first = 0
+            with self._database.writing() as connection:
+                self._check_epoch(connection, batch)
+                if batch.logs:
+                    counter = counter or _LogCounter(_next_log(connection, batch.run))
+                    first = counter.last_id if batch.logs[0] is counter.last else counter.next
+                self._write(connection, batch, first)
+            if batch.logs and counter is not None:
+                counter.last, counter.last_id = batch.logs[0], first
+                counter.next = max(counter.next, first + len(batch.logs))
+                self._counters[batch.run] = counter
+
+    def close(self) -> None:
+        """Give up ownership of this process's runs and close. Idempotent."""
+        with self._lock:
+            self._held.close()
+            self._driver = None
+            self._database.close()
+
+    def _own_driver(self) -> int:
+        if self._driver is None:
+            driver = secrets.token_hex(8)
+            values = {
+                "id": driver,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "started": time.time_ns(),
+            }
+            with self._database.writing() as connection:
+                result = connection.execute(insert(DRIVER).values(values))
+                number = _inserted_number(result)
+            # Nobody asks for this driver before the first run names it.
+            self._held.enter_context(self._database.hold(DriverKey(driver, number)))
+            self._driver = number
+        return self._driver
+
+    def _check_epoch(self, connection: Connection, batch: Batch) -> None:
+        statement = select(FLOW_RUN.c.epoch).where(FLOW_RUN.c.number == batch.run)
+        epoch = connection.execute(statement.with_for_update()).scalar()
+        if epoch is None:
+            raise StoreError(f"{self._database.name}: there is no run with the number {batch.run}")
+        if epoch != batch.epoch:
+            raise StoreError(
+                f"{self._database.name}: another process has taken this run over "
+                f"(epoch {epoch}, ours is {batch.epoch}); this process must stop working on it"
+            )
+
+    def _write(self, connection: Connection, batch: Batch, first_log: int) -> None:
+        self._upsert(connection, TASK_GROUP, rows.task_groups(batch))
+        for columns, task_runs in rows.task_runs(batch):
+            conflict = _conflict(TASK_RUN, columns)
+            self._database.insert(connection, TASK_RUN, columns, task_runs, conflict)
+        self._upsert(connection, ATTEMPT, rows.attempts(batch))
+        self._upsert(connection, LOG, rows.logs(batch, first_log))
+        if batch.flow_run is not None:
+            self._change(connection, batch.run, batch.flow_run)
+
+    def _upsert(
+        self, connection: Connection, table: Table, values: Sequence[tuple[object, ...]]
+    ) -> None:
+        if values:
+            columns = tuple(table.columns.keys())
+            self._database.insert(connection, table, columns, values, _conflict(table, columns))
+
+    def _change(self, connection: Connection, run: int, change: FlowRunChange) -> None:
+        values = rows.flow_run_change(change)
+        if change.state.is_terminal:
+            values["counts"] = json.dumps(count_states(connection, [run]).get(run, {}))
+        connection.execute(update(FLOW_RUN).where(FLOW_RUN.c.number == run).values(values))
+
+
+def _inserted_number(result: CursorResult[Any]) -> int:
+    # Typed as optional, for statements that insert several rows.
+    return int(result.inserted_primary_key[0])  # type: ignore[index]
+
+
+def _next_log(connection: Connection, run: int) -> int:
+    last = select(func.max(LOG.c.id)).where(LOG.c.run == run)
+    return (connection.execute(last).scalar() or 0) + 1
+
+
+@lru_cache(maxsize=256)
+def _conflict(table: Table, columns: tuple[str, ...]) -> str:
+    """Return what follows ON CONFLICT: new values win, but NULL leaves what is there."""
+    key = table.primary_key.columns.keys()
+    changes = ", ".join(
+        f"{name} = COALESCE(excluded.{name}, {table.name}.{name})"
+        if name in rows.OPTIONAL
+        else f"{name} = excluded.{name}"
+        for name in columns
+        if name not in key
+    )
+    return f"({', '.join(key)}) DO UPDATE SET {changes}"

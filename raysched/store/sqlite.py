@@ -1,0 +1,269 @@
+"""SQLite: one file, one machine, many processes."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, QueuePool, Table, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from raysched.errors import StoreError, StoreUnavailable
+from raysched.store.database import PATIENCE_SECONDS, Database, DriverKey
+from raysched.store.lockfiles import LockFiles
+
+CHUNKS = (512, 64, 8, 1)
+"""Rows of one statement. Few sizes, so that the statements stay prepared; with at most 18 columns
+the largest stays below SQLite's limit of 32,766 variables."""
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "davfs",
+        "fuse.blobfuse2",
+        "fuse.ceph",
+        "fuse.davfs2",
+        "fuse.gcsfuse",
+        "fuse.glusterfs",
+        "fuse.juicefs",
+        "fuse.mount-s3",
+        "fuse.rclone",
+        "fuse.s3fs",
+        "fuse.sshfs",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "orangefs",
+        "smb3",
+        "smbfs",
+        "wekafs",
+    }
+)
+
+
+class SQLite(Database):
+    """A SQLite file in WAL mode."""
+
+    def __init__(self, url: URL, synchronous: str) -> None:
+        if not url.database or url.database == ":memory:":
+            raise StoreError(
+                f"database URL {url}: names no file, and a database in memory would keep nothing; "
+                "use sqlite:///path/of/file.db"
+            )
+        self.path = Path(url.database).expanduser().absolute()
+        self.name = str(self.path)
+        self._synchronous = synchronous
+        self._locks = LockFiles(self.path.with_name(self.path.name + ".drivers"))
+
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
+
+    def prepare(self) -> None:
+        """Make the directory, refuse one on a network, remove dead drivers' locks, use WAL."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._refuse_network_file_system()
+            self._locks.clean()
+        except OSError as error:
+            raise self._unusable(error) from error
+        with self.explained(), self.engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            if driver is not None:
+                self._use_wal(driver)
+
+    def _refuse_network_file_system(self) -> None:
+        mount, kind = _mount(self.path.parent.resolve())
+        if kind in NETWORK_FILE_SYSTEMS:
+            raise StoreUnavailable(
+                f"{self.name}: {mount} is a network file system ({kind}), where SQLite's locks do "
+                "not hold; set RAYSCHED_HOME to a directory on a local disk, or "
+                "RAYSCHED_DATABASE_URL to a PostgreSQL database"
+            )
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        # SQLite does not wait for others that change the mode at the same moment.
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            except sqlite3.OperationalError as error:
+                if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise self.explain_code(error) from error
+                time.sleep(0.01)
+                continue
+            if mode == "wal":
+                return
+            raise StoreUnavailable(
+                f"{self.name}: its file system cannot hold a database that several processes use "
+                f"(journal_mode stays {mode}); {_ELSEWHERE}"
+            )
+
+    def lock_schema(self, connection: Connection) -> None:
+        """Do nothing: BEGIN IMMEDIATE has locked everything."""
+
+    def insert(
+        self,
+        connection: Connection,
+        table: Table,
+        columns: tuple[str, ...],
+        rows: Sequence[tuple[object, ...]],
+        conflict: str,
+    ) -> None:
+        """Insert by multi-row statements of a few sizes."""
+        width = len(columns)
+        values = tuple(chain.from_iterable(rows))
+        start, left = 0, len(rows)
+        for size in CHUNKS:
+            while left >= size:
+                stop = start + size * width
+                connection.exec_driver_sql(
+                    _insert(table.name, columns, size, conflict), values[start:stop]
+                )
+                start, left = stop, left - size
+
+    @contextmanager
+    def hold(self, driver: DriverKey) -> Iterator[None]:
+        """Hold the driver's lock file."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._locks.hold(driver.id))
+            except OSError as error:
+                raise self._unusable(error) from error
+            yield
+
+    def living(self, drivers: Collection[DriverKey]) -> set[DriverKey]:
+        """Look at the drivers' lock files."""
+        return {driver for driver in drivers if self._locks.is_held(driver.id)}
+
+    def explain(self, error: DBAPIError) -> StoreError:
+        """Tell apart by SQLite's error codes."""
+        return self.explain_code(error.orig)
+
+    def explain_code(self, error: BaseException | None) -> StoreError:
+        """Return our error for one of SQLite's."""
+        advice = _ADVICE.get(_primary_code(error))
+        if advice is None:
+            return StoreError(f"{self.name}: {error}")
+        return StoreUnavailable(f"{self.name}: {advice} ({error})")
+
+    def _unusable(self, error: OSError) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.name}: its directory cannot be used ({error.strerror}: {error.filename}); "
+            f"{_ELSEWHERE}"
+        )
+
+    def _open_engine(self) -> Engine:
+        engine = create_engine(
+            "sqlite://", creator=self._connect, poolclass=QueuePool, hide_parameters=True
+        )
+        event.listen(engine, "begin", _begin_immediate)
+        return engine
+
+    def _open_reading_engine(self) -> Engine:
+        engine = create_engine(
+            "sqlite://", creator=self._connect_to_read, poolclass=QueuePool, hide_parameters=True
+        )
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = _connect(str(self.path), uri=False)
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        # A long reader lets the WAL grow; afterwards its file shrinks to this size (bytes).
+        connection.execute(f"PRAGMA journal_size_limit = {64 * 1024**2}")
+        return connection
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        uri = self.path.as_uri()
+        try:
+            connection = _connect(f"{uri}?mode=ro", uri=True)
+            connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        except sqlite3.OperationalError as error:
+            # Without a WAL there is no writer; then a directory that is read-only does no harm.
+            cannot_open = _primary_code(error) == sqlite3.SQLITE_CANTOPEN
+            if not cannot_open or self.path.with_name(self.path.name + "-wal").exists():
+                raise
+            connection = _connect(f"{uri}?mode=ro&immutable=1", uri=True)
+        return connection
+
+
+_ELSEWHERE = (
+    "set RAYSCHED_HOME to a directory on a local disk that you may write to, "
+    "or RAYSCHED_DATABASE_URL to another database"
+)
+
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: f"another process has locked it for more than {PATIENCE_SECONDS} s; "
+    "find and end that process, perhaps a backup or an open transaction of a database tool",
+    sqlite3.SQLITE_READONLY: "it is read-only; give this user the right to write the file and "
+    f"its directory, or {_ELSEWHERE}",
+    sqlite3.SQLITE_FULL: "its disk is full; free some space, or " + _ELSEWHERE,
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; give this user the right to write the file "
+    f"and its directory, or {_ELSEWHERE}",
+    sqlite3.SQLITE_IOERR: "its disk cannot be read or written; look for a full or failing disk",
+    sqlite3.SQLITE_NOTADB: "it is not a SQLite database; move the file away, or " + _ELSEWHERE,
+    sqlite3.SQLITE_CORRUPT: "it is damaged; restore a copy, or move the file away",
+}
+
+
+def _primary_code(error: BaseException | None) -> int:
+    # The low byte; the rest tells variants apart.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _connect(database: str, *, uri: bool) -> sqlite3.Connection:
+    return sqlite3.connect(
+        database,
+        timeout=PATIENCE_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+        uri=uri,
+    )
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+@lru_cache(maxsize=256)
+def _insert(table: str, columns: tuple[str, ...], rows: int, conflict: str) -> str:
+    row = f"({', '.join('?' * len(columns))})"
+    values = ", ".join([row] * rows)
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values} "  # noqa: S608  # our own names
+        f"ON CONFLICT {conflict}"
+    )
+
+
+def _mount(directory: Path) -> tuple[str, str]:
+    """Return mount point and type of the file system that holds a directory."""
+    from psutil import disk_partitions
+
+    mounts = {partition.mountpoint: partition.fstype for partition in disk_partitions(all=True)}
+    for ancestor in _with_parents(directory):
+        if str(ancestor) in mounts:
+            return str(ancestor), mounts[str(ancestor)]
+    return os.sep, ""
+
+
+def _with_parents(directory: Path) -> Iterator[Path]:
+    yield directory
+    yield from directory.parents

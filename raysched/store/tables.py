@@ -1,0 +1,170 @@
+"""The tables. A change here needs a new revision in `migrations/versions/`; a test compares them.
+
+Times are nanoseconds since the epoch, 0 where there is none. `grp` and `idx` are the model's
+`group` and `index`, which are reserved words of SQL.
+The `error_` columns are an `ErrorInfo`; `error_type` is NULL where there is none.
+"""
+
+from sqlalchemy import BigInteger, MetaData, Table
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""Names of constraints, so that a later revision can alter them."""
+
+
+class _Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=_NAMES))):
+    """Metadata of our own, so that tables of the user's SQLModel classes do not get in here."""
+
+
+class Driver(_Base, table=True):
+    """A process that owns flow runs. It lives as long as it holds the lock of its `id`."""
+
+    __tablename__ = "driver"
+
+    number: int | None = Field(default=None, primary_key=True)
+    id: str = Field(unique=True)
+    host: str
+    pid: int
+    started: int = Field(sa_type=BigInteger)
+
+
+class FlowRun(_Base, table=True):
+    """A flow run."""
+
+    __tablename__ = "flow_run"
+
+    number: int | None = Field(default=None, primary_key=True)
+    id: str = Field(unique=True)
+    flow: str
+    name: str
+    state: int
+    message: str
+    started: int = Field(sa_type=BigInteger)
+    ended: int = Field(sa_type=BigInteger)
+    parameters: str
+    pickled_parameters: bytes | None
+    tags: str
+    """JSON list."""
+    parent: str = Field(index=True)
+    parent_key: str
+    target: str
+    backend: str
+    versions: str
+    epoch: int
+    """Raised by each takeover; a commit with another one is refused."""
+    attempts: int
+    driver: int = Field(foreign_key="driver.number")
+    counts: str | None = None
+    """JSON `{state code: task runs}`, written with the terminal state: history lists quickly."""
+    error_type: str | None = None
+    error_message: str = ""
+    error_traceback: str = ""
+    error_class: str = ""
+    error_kind: str = ""
+    error_exception: bytes | None = None
+
+
+class TaskGroup(_Base, table=True):
+    """A group of task runs."""
+
+    __tablename__ = "task_group"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    run: int = Field(primary_key=True, foreign_key="flow_run.number")
+    id: int = Field(primary_key=True)
+    task: str
+    first: int
+    size: int
+    mapped: bool
+    edges: str
+    tags: str
+    options: str
+    parent_key: str
+
+
+class TaskRun(_Base, table=True):
+    """A task run. Columns that may be NULL are left as they were by rows without a value for them.
+
+    No rowid, no secondary index and no foreign key: an uneventful row costs about 55 bytes.
+    """
+
+    __tablename__ = "task_run"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    run: int = Field(primary_key=True)
+    grp: int = Field(primary_key=True)
+    idx: int = Field(primary_key=True)
+    state: int
+    attempts: int
+    started: int = Field(sa_type=BigInteger)
+    duration: int | None = Field(sa_type=BigInteger)
+    """`ended - started`, four bytes shorter than `ended`; NULL while open."""
+    identity: bytes | None
+    size: int | None = Field(sa_type=BigInteger)
+    handled: bool | None
+    name: str | None
+    roots: str | None
+    """JSON list of keys."""
+    value: bytes | None
+
+
+class Attempt(_Base, table=True):
+    """An attempt that failed, or that followed one that did."""
+
+    __tablename__ = "attempt"
+
+    run: int = Field(primary_key=True)
+    grp: int = Field(primary_key=True)
+    idx: int = Field(primary_key=True)
+    attempt: int = Field(primary_key=True)
+    state: int
+    started: int = Field(sa_type=BigInteger)
+    ended: int = Field(sa_type=BigInteger)
+    stop_reason: str
+    error_type: str | None = None
+    error_message: str = ""
+    error_traceback: str = ""
+    error_class: str = ""
+    error_kind: str = ""
+    error_exception: bytes | None = None
+
+
+class Log(_Base, table=True):
+    """A log record. The writer counts `id` from 1 within the run, in the order of commits.
+
+    So a follower misses none, and a batch that is committed again brings the same keys.
+    """
+
+    __tablename__ = "log"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    run: int = Field(primary_key=True)
+    id: int = Field(primary_key=True)
+    grp: int
+    idx: int
+    attempt: int
+    at: int = Field(sa_type=BigInteger)
+    level: int
+    logger: str
+    message: str
+
+
+METADATA: MetaData = _Base.metadata
+
+
+def _table(model: type[SQLModel]) -> Table:
+    return METADATA.tables[str(model.__tablename__)]
+
+
+DRIVER = _table(Driver)
+FLOW_RUN = _table(FlowRun)
+TASK_GROUP = _table(TaskGroup)
+TASK_RUN = _table(TaskRun)
+ATTEMPT = _table(Attempt)
+LOG = _table(Log)

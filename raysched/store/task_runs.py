@@ -1,0 +1,195 @@
+"""Task runs as a lazy stream: rows where there are some, SCHEDULED members where there is none."""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import chain, islice, starmap
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Row, Select, select
+
+from raysched.model.ids import task_run_key
+from raysched.model.rows import GroupRow
+from raysched.model.states import StateType
+from raysched.model.values import ErrorInfo
+from raysched.store.rows import error_info
+from raysched.store.tables import ATTEMPT, TASK_GROUP, TASK_RUN
+from raysched.store.views import DRIVER_LOST, RunView, TaskRunView, shown_state
+
+_PAGE = 2000
+"""Rows fetched at once."""
+
+Reading: TypeAlias = Callable[[], AbstractContextManager[Connection]]
+"""Opens a transaction that reads."""
+
+
+def read_groups(connection: Connection, run: int) -> list[GroupRow]:
+    """Return the groups of a run by id."""
+    query = select(TASK_GROUP).where(TASK_GROUP.c.run == run).order_by(TASK_GROUP.c.id)
+    return [
+        GroupRow(
+            row.id,
+            row.task,
+            row.first,
+            row.size,
+            row.mapped,
+            row.edges,
+            tuple(json.loads(row.tags)),
+            row.options,
+            row.parent_key,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def stream(
+    reading: Reading,
+    run: RunView,
+    *,
+    task: str | None,
+    states: Collection[StateType] | None,
+    window: slice,
+) -> Iterator[TaskRunView]:
+    """Yield the task runs of a window of positions: see `Reader.task_runs`."""
+    offset, stop = window.start, window.stop
+    with reading() as connection:
+        groups = read_groups(connection, run.number)
+    wanted = [group for group in groups if task is None or group.task == task]
+    members = _Members(reading, run, states, _PAGE if stop is None else min(stop - offset, _PAGE))
+    if states is None:
+        # Every member counts, so the first one is found without looking at those before it.
+        starts = list(_starts(wanted, offset))
+        offset, stop = 0, None if stop is None else stop - offset
+    else:
+        starts = [(group, 0) for group in wanted]
+    found = chain.from_iterable(starmap(members.of, starts))
+    return islice(found, offset, stop)
+
+
+def find(reading: Reading, run: RunView, task: str, index: int) -> TaskRunView | None:
+    """Return one task run: see `Reader.task_run`."""
+    with reading() as connection:
+        groups = read_groups(connection, run.number)
+    for group in groups:
+        if group.task == task and group.first <= index < group.first + group.size:
+            return next(_Members(reading, run, None, 1).of(group, index - group.first))
+    return None
+
+
+def _starts(groups: Sequence[GroupRow], offset: int) -> Iterator[tuple[GroupRow, int]]:
+    for group in groups:
+        if offset < group.size:
+            yield group, offset
+        offset = max(0, offset - group.size)
+
+
+class _Members:
+    """The members of a run's groups that are in some states."""
+
+    def __init__(
+        self, reading: Reading, run: RunView, states: Collection[StateType] | None, page: int
+    ) -> None:
+        self._reading = reading
+        self._run = run.number
+        self._states = states
+        self._page = page
+        self._shown = {state: shown_state(state, lost=run.lost) for state in StateType}
+
+    def of(self, group: GroupRow, start: int) -> Iterator[TaskRunView]:
+        """Yield members from position `start` on."""
+        with_holes = self._states is None or StateType.SCHEDULED in self._states
+        position = start
+        for rows, errors in self._pages(group.id, start, with_holes=with_holes):
+            for row in rows:
+                if with_holes:
+                    yield from _without_rows(group, range(position, row.idx))
+                position = row.idx + 1
+                view = self._view(group, row, errors.get((row.idx, row.attempts)))
+                if self._states is None or view.state in self._states:
+                    yield view
+        if with_holes:
+            yield from _without_rows(group, range(position, group.size))
+
+    def _pages(
+        self, group: int, start: int, *, with_holes: bool
+    ) -> Iterator[tuple[Sequence[Row[Any]], dict[tuple[int, int], ErrorInfo | None]]]:
+        query = _SELECT.where(TASK_RUN.c.run == self._run, TASK_RUN.c.grp == group)
+        if not with_holes:
+            query = query.where(TASK_RUN.c.state.in_(self._recorded_codes()))
+        query = query.order_by(TASK_RUN.c.idx).limit(self._page)
+        while True:
+            with self._reading() as connection:
+                rows = connection.execute(query.where(TASK_RUN.c.idx >= start)).all()
+                errors = self._errors(connection, group, rows) if rows else {}
+            yield rows, errors
+            if len(rows) < self._page:
+                return
+            start = rows[-1].idx + 1
+
+    def _recorded_codes(self) -> list[int]:
+        states = self._states or ()
+        return [int(state) for state, shown in self._shown.items() if shown in states]
+
+    def _errors(
+        self, connection: Connection, group: int, rows: Sequence[Row[Any]]
+    ) -> dict[tuple[int, int], ErrorInfo | None]:
+        query = select(ATTEMPT).where(
+            ATTEMPT.c.run == self._run,
+            ATTEMPT.c.grp == group,
+            ATTEMPT.c.idx.between(rows[0].idx, rows[-1].idx),
+        )
+        found = connection.execute(query).mappings()
+        return {(row["idx"], row["attempt"]): error_info(row) for row in found}
+
+    def _view(self, group: GroupRow, row: Row[Any], error: ErrorInfo | None) -> TaskRunView:
+        recorded = StateType(row.state)
+        state = self._shown[recorded]
+        index = group.first + row.idx
+        key = task_run_key(group.task, index)
+        return TaskRunView(
+            group.task,
+            key,
+            index,
+            state,
+            row.attempts,
+            row.started,
+            0 if row.duration is None else row.started + row.duration,
+            row.name or key,
+            tuple(json.loads(row.roots)) if row.roots else (),
+            row.size or 0,
+            bool(row.handled),
+            group.tags,
+            error if state is recorded else DRIVER_LOST,
+            group.id,
+            row.idx,
+        )
+
+
+_SELECT: Select[Any] = select(
+    TASK_RUN.c.idx,
+    TASK_RUN.c.state,
+    TASK_RUN.c.attempts,
+    TASK_RUN.c.started,
+    TASK_RUN.c.duration,
+    TASK_RUN.c.size,
+    TASK_RUN.c.handled,
+    TASK_RUN.c.name,
+    TASK_RUN.c.roots,
+)
+"""Without the value, which may be large."""
+
+
+def _without_rows(group: GroupRow, positions: range) -> Iterator[TaskRunView]:
+    for position in positions:
+        index = group.first + position
+        key = task_run_key(group.task, index)
+        yield TaskRunView(
+            group.task,
+            key,
+            index,
+            StateType.SCHEDULED,
+            name=key,
+            tags=group.tags,
+            group=group.id,
+            member=position,
+        )

@@ -1,0 +1,112 @@
+"""What a reader shows: rows with what is derived from them. Times are ns since the epoch."""
+
+from dataclasses import dataclass, field
+
+from raysched.model.rows import FlowRunRow
+from raysched.model.states import StateType
+from raysched.model.values import CrashKind, ErrorInfo, FailureClass
+
+DRIVER_LOST = ErrorInfo(
+    "raysched.errors.TaskRunCrashed",
+    CrashKind.DRIVER_LOST.value,
+    failure_class=FailureClass.INFRASTRUCTURE,
+    kind=CrashKind.DRIVER_LOST.value,
+)
+"""Error of a task run that was under way when its driver died."""
+
+LOST_WITH_DRIVER = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLING})
+"""Recorded states that are shown as CRASHED once the driver is dead.
+
+These task runs were in the backend's hands, and those hands died with the driver. A PENDING one may
+have begun: the start of a short task run is not reported. Others had not begun, or wait between two
+attempts, and are shown as recorded: nothing happened to them.
+"""
+
+
+def shown_state(recorded: StateType, *, lost: bool) -> StateType:
+    """Return the state that a task run is shown in."""
+    return StateType.CRASHED if lost and recorded in LOST_WITH_DRIVER else recorded
+
+
+@dataclass(frozen=True, slots=True)
+class RunView(FlowRunRow):
+    """A flow run as it is now.
+
+    An open run whose driver is dead has the state CRASHED with the message `driver lost`; nothing
+    is written for it. `pickled_parameters` is not read and None.
+
+    Attributes:
+        number: Key of its rows.
+        lost: Whether its driver died.
+        counts: Task runs by state, without empty states. Members that have no row yet count as
+            SCHEDULED. Open task runs of a closed run count as recorded; of a lost driver, those of
+            `LOST_WITH_DRIVER` count as CRASHED.
+    """
+
+    number: int = 0
+    lost: bool = False
+    counts: dict[StateType, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRunView:
+    """A task run as it is now.
+
+    Attributes:
+        task: Name of the task.
+        key: For example `parse[17]`.
+        index: Position among the flow run's task runs of that name.
+        state: State, derived as in `RunView`.
+        attempts: Attempts begun.
+        started: Start of the last attempt, 0 before the first.
+        ended: Its end, 0 while open.
+        name: Rendered task run name, or the key.
+        roots: Keys of the root failures of an UPSTREAM_FAILED one.
+        size: Encoded size of its value (bytes), 0 without one.
+        handled: Whether its failure was handled.
+        tags: Tags.
+        error: Of the last attempt, or None.
+        group: Id of its group.
+        member: Position in its group.
+    """
+
+    task: str
+    key: str
+    index: int
+    state: StateType
+    attempts: int = 0
+    started: int = 0
+    ended: int = 0
+    name: str = ""
+    roots: tuple[str, ...] = ()
+    size: int = 0
+    handled: bool = False
+    tags: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
+    group: int = 0
+    member: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """A log record.
+
+    Attributes:
+        id: Counts from 1 within the run; later records have larger ids.
+        key: Key of the task run, or "" for a record of the flow function.
+        task: Name of the task, or "".
+        attempt: Number of the attempt.
+        at: When.
+        level: `logging` level number.
+        logger: Name of the logger.
+        message: The formatted message.
+    """
+
+    id: int
+    key: str
+    task: str
+    attempt: int
+    at: int
+    level: int
+    logger: str
+    message: str

@@ -7,15 +7,17 @@ import atexit
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from raysched.define.context import AttemptContext, attempt_context
 from raysched.define.ports import Engine as EnginePort
-from raysched.define.ports import RunPort
+from raysched.define.ports import FlowRunStart, RunPort
 from raysched.engine.engine import Engine
 from raysched.engine.ports import Backend, Observer
+from raysched.errors import UsageError
+from raysched.model.options import FlowSpec
 from raysched.settings import Settings, settings
 
 
@@ -61,26 +63,47 @@ def configure(configuration: Configuration) -> None:
     _configuration = configuration
 
 
+class ProcessEngine:
+    """The engine of this process, made when the first flow run is opened."""
+
+    def open_run(self, start: FlowRunStart) -> RunPort:
+        """See `define.ports.Engine.open_run`.
+
+        Raises:
+            BackendUnreachable: Ray cannot be reached.
+            StoreError: The database cannot be opened.
+            SettingsError: A `RAYSCHED_*` variable has an impossible value.
+            UsageError: The flow's task runner names another cluster than the one in use.
+        """
+        return self._engine(start.spec).open_run(start)
+
+    def _engine(self, spec: FlowSpec) -> Engine:
+        global _configuration, _engine  # noqa: PLW0603 - one engine a process
+        with _lock:
+            if _engine is None:
+                _configuration = _with_runner(_configuration, spec)
+                _engine = _make(_configuration, settings())
+            elif spec.address not in {None, _configuration.address}:
+                used = _configuration.address or "a cluster of its own choice"
+                message = (
+                    f"task_runner: flow {spec.name!r} wants Ray at {spec.address}, but this "
+                    f"process is connected to {used}; one process uses one cluster"
+                )
+                raise UsageError(message)
+            return _engine
+
+
 def connect() -> EnginePort:
-    """Return the engine for what is called here: that of this process, made if there is none.
+    """Return the engine for what is called here.
 
     Inside an attempt of a task it is one that runs everything in the attempt's own thread.
-
-    Raises:
-        BackendUnreachable: Ray cannot be reached.
-        StoreError: The database cannot be opened.
-        SettingsError: A `RAYSCHED_*` variable has an impossible value.
     """
-    global _engine  # noqa: PLW0603 - one engine a process
     attempt = attempt_context.get()
-    if attempt is not None:
-        from raysched.engine.nested import NestedEngine
+    if attempt is None:
+        return ProcessEngine()
+    from raysched.engine.nested import NestedEngine
 
-        return NestedEngine(attempt)
-    with _lock:
-        if _engine is None:
-            _engine = _make(_configuration, settings())
-        return _engine
+    return NestedEngine(attempt)
 
 
 def open_nested(attempt: AttemptContext) -> RunPort:
@@ -98,6 +121,15 @@ def disconnect() -> None:
         engine, _engine = _engine, None
     if engine is not None:
         engine.stop()
+
+
+def _with_runner(configuration: Configuration, spec: FlowSpec) -> Configuration:
+    """Add what the flow's task runner says to what the program has left open."""
+    return replace(
+        configuration,
+        address=configuration.address or spec.address or "",
+        init_kwargs={**spec.init_kwargs, **configuration.init_kwargs},
+    )
 
 
 def _make(configuration: Configuration, chosen: Settings) -> Engine:

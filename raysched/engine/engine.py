@@ -13,14 +13,13 @@ from typing import Any
 from raysched.compiler import compile_segment
 from raysched.define.ports import FlowRunStart
 from raysched.engine.callbacks import Callbacks, call_hooks, may_retry, task_run_view
-from raysched.engine.flow_run import OpenFlowRun, preview
+from raysched.engine.flow_run import OpenFlowRun, kept_parameters, preview
 from raysched.engine.loop import Loop
 from raysched.engine.placing import place
 from raysched.engine.ports import Backend, Began, Clock, Lost, Message, Observer, Reported, Store
 from raysched.engine.recording import fill, group_row, publish
 from raysched.engine.units import unit_call, unit_ended
 from raysched.errors import StoreUnavailable
-from raysched.graph.payload import dumps
 from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, LogRow
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
@@ -116,7 +115,7 @@ class Engine:
             state=StateType.RUNNING,
             started=self._clock.now(),
             parameters=preview(dict(start.parameters)),
-            pickled_parameters=dumps(dict(start.parameters)),
+            pickled_parameters=kept_parameters(start),
             tags=start.tags,
             parent=parent.start.run_id if parent is not None else "",
             target=self._target,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from raysched.define.driving import finish, until
 from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart
-from raysched.errors import FlowRunCancelled, FlowRunTimedOut
+from raysched.errors import FlowRunCancelled, FlowRunTimedOut, RayschedError
 from raysched.graph.builder import Builder, Member
 from raysched.graph.group import Group
 from raysched.graph.payload import dumps
 from raysched.model.rows import FlowRunRow, GroupRow, LogRow
 from raysched.model.states import FAILURES, StateType
 from raysched.model.values import ErrorInfo, LargeValue
-from raysched.results.envelope import decode
+from raysched.results.envelope import decode, encode
 from raysched.results.rebuild import failure_of
 from raysched.tracker import Run, Verdict, verdict
 from raysched.tracker.messages import (
@@ -34,6 +34,9 @@ logger = logging.getLogger("raysched.engine")
 
 HEADER_PARAMETERS_BYTES = 8 * 1024
 """Larger parameters of a flow run do not travel with every unit (bytes)."""
+
+KEPT_PARAMETERS_BYTES = 1024**2
+"""Larger parameters of a flow run are kept as text only (bytes)."""
 
 FORCE_SECONDS = 5.0
 """How long cancelled task runs may clean up before their workers are ended (seconds)."""
@@ -217,6 +220,15 @@ def scope_of(start: FlowRunStart) -> bytes:
     return b"/".join((start.parent.builder.scope, start.spec.name.encode()))
 
 
+def kept_parameters(start: FlowRunStart) -> bytes | None:
+    """Return the envelope of the parameters, or None where they cannot be kept."""
+    try:
+        encoded = encode(dict(start.parameters))
+    except RayschedError:
+        return None
+    return encoded.join() if encoded.size <= KEPT_PARAMETERS_BYTES else None
+
+
 def preview(parameters: object, limit: int = 10_000) -> str:
     """Return parameters as JSON text for people; what JSON does not know is shown by its repr."""
     text = json.dumps(parameters, default=repr, skipkeys=True)
@@ -224,7 +236,11 @@ def preview(parameters: object, limit: int = 10_000) -> str:
 
 
 def _header(start: FlowRunStart) -> bytes:
-    parameters = dumps(dict(start.parameters))
+    try:
+        parameters = dumps(dict(start.parameters))
+    except RayschedError:
+        # A flow, unlike a task, may be called with what cannot be pickled.
+        parameters = b""
     if len(parameters) > HEADER_PARAMETERS_BYTES:
         parameters = b""
     return encode_header(

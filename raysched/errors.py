@@ -32,6 +32,7 @@ RayschedError
 ├── StoreError                     the database refuses to work
 │   ├── StoreUnavailable           it cannot be reached or written now
 │   ├── StoreVersionError          its schema is newer than this raysched
+│   ├── RunTakenOver               another process has taken the run over
 │   └── RunNotFound                no run, or more than one, matches (also a LookupError)
 └── InternalError                  an invariant of raysched itself broke: please report it
     └── IllegalTransition          a state change that the table forbids, with the task run's story
@@ -195,6 +196,10 @@ class StoreUnavailable(StoreError):
 
 class StoreVersionError(StoreError):
     """The database was written by a newer raysched than this one."""
+
+
+class RunTakenOver(StoreError):
+    """Another process has taken the run over; this one must stop working on it."""
 
 
 class RunNotFound(StoreError, LookupError):

@@ -32,3 +32,16 @@ def count_states(connection: Connection, runs: Sequence[int]) -> dict[int, dict[
             scheduled = int(StateType.SCHEDULED)
             counts[run][scheduled] = counts[run].get(scheduled, 0) + without_row
     return counts
+
+
+def count_states_by_group(connection: Connection, run: int) -> dict[int, dict[int, int]]:
+    """Return by group `{state code: task runs}` of those members that have a row."""
+    states = (
+        select(TASK_RUN.c.grp, TASK_RUN.c.state, func.count())
+        .where(TASK_RUN.c.run == run)
+        .group_by(TASK_RUN.c.grp, TASK_RUN.c.state)
+    )
+    counts: dict[int, dict[int, int]] = {}
+    for group, state, count in connection.execute(states):
+        counts.setdefault(group, {})[state] = count
+    return counts

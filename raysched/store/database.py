@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.engine import URL, make_url
@@ -14,13 +13,6 @@ from raysched.errors import StoreError
 
 PATIENCE_SECONDS = 30
 """How long a statement waits for another process's lock before it is an error."""
-
-
-class DriverKey(NamedTuple):
-    """A driver: its id and its number, either of which may name its lock."""
-
-    id: str
-    number: int
 
 
 class Database(ABC):
@@ -117,16 +109,19 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def hold(self, driver: DriverKey) -> AbstractContextManager[None]:
+    def hold(self, driver: str) -> AbstractContextManager[None]:
         """Hold a driver's lock: the operating system lets go of it when this process dies.
+
+        Args:
+            driver: The driver's id, 16 hexadecimal digits.
 
         Raises:
             StoreUnavailable: The lock cannot be had now.
         """
 
     @abstractmethod
-    def living(self, drivers: Collection[DriverKey]) -> set[DriverKey]:
-        """Return those drivers whose lock is held by a living process."""
+    def living(self, drivers: Collection[str]) -> set[str]:
+        """Return the ids of those drivers whose lock is held by a living process."""
 
     @abstractmethod
     def explain(self, error: DBAPIError) -> StoreError:

@@ -1,21 +1,24 @@
 """PostgreSQL by psycopg 3."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.util import find_spec
+from threading import Event, Thread
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
-from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from raysched.errors import StoreError, StoreUnavailable
-from raysched.store.database import PATIENCE_SECONDS, Database, DriverKey
+from raysched.store.database import PATIENCE_SECONDS, Database
 
-LOCK_CLASS = 0x72617973
-"""First key of our advisory locks; the second is a driver's number, 0 for the schema."""
+SCHEMA_LOCK = int.from_bytes(b"raysched")
+"""Key of the advisory lock on the schema; those of drivers are their ids."""
+
+KEEPER_SECONDS = 5.0
+"""How soon a driver that has nothing to commit takes its lock again after the server was away."""
 
 _SESSION = {
     "application_name": "raysched",
@@ -49,7 +52,7 @@ class PostgreSQL(Database):
 
     def lock_schema(self, connection: Connection) -> None:
         """Take an advisory lock, as there is no table yet that could be locked."""
-        connection.execute(text("SELECT pg_advisory_xact_lock(:a, 0)"), {"a": LOCK_CLASS})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
 
     def insert(
         self,
@@ -61,29 +64,40 @@ class PostgreSQL(Database):
     ) -> None:
         """Insert by one statement, an array for each column."""
         values = tuple(map(list, zip(*rows, strict=True)))
-        connection.exec_driver_sql(_insert(table, columns, conflict), values)
+        connection.exec_driver_sql(_insert(connection.dialect, table, columns, conflict), values)
 
     @contextmanager
-    def hold(self, driver: DriverKey) -> Iterator[None]:
+    def hold(self, driver: str) -> Iterator[None]:
         """Hold an advisory lock in the session of every connection.
 
         So a connection that is made after the server was away brings the lock back.
         """
-        self._held.add(driver.number)
+        self._held.add(_lock_key(driver))
+        self.engine.dispose()
         with self.explained():
-            self.engine.dispose()
             self.engine.connect().close()
+        stop = Event()
+        keeper = Thread(target=self._keep, args=(stop,), name="raysched-driver-lock", daemon=True)
+        keeper.start()
         try:
             yield
         finally:
-            self._held.discard(driver.number)
+            stop.set()
+            keeper.join()
+            self._held.discard(_lock_key(driver))
             self.engine.dispose()
 
-    def living(self, drivers: Collection[DriverKey]) -> set[DriverKey]:
+    def _keep(self, stop: Event) -> None:
+        while not stop.wait(KEEPER_SECONDS):
+            # The pool replaces a connection that is found dead.
+            with suppress(DBAPIError):
+                self.engine.connect().close()
+
+    def living(self, drivers: Collection[str]) -> set[str]:
         """Ask the server for the advisory locks of living sessions."""
         with self.reading() as connection:
-            held = set(connection.execute(_HELD_LOCKS, {"a": LOCK_CLASS}).scalars())
-        return {driver for driver in drivers if driver.number in held}
+            held = set(connection.execute(_HELD_LOCKS).scalars())
+        return {driver for driver in drivers if _lock_key(driver) in held}
 
     def explain(self, error: DBAPIError) -> StoreError:
         """Tell apart what the server, the network or its settings refuse."""
@@ -126,27 +140,30 @@ class PostgreSQL(Database):
         return {"connect_timeout": PATIENCE_SECONDS, "options": f"{own} {options}"}
 
     def _lock_drivers(self, connection: Any, _record: object) -> None:
-        for number in self._held:
+        for key in self._held:
             # Shared, because several connections of this process hold it.
-            connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (LOCK_CLASS, number))
+            connection.execute("SELECT pg_advisory_lock_shared(%s)", (key,))
         connection.commit()
 
 
 _HELD_LOCKS = text(
-    "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND granted "
-    "AND classid = :a AND objsubid = 2 "
+    "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks "
+    "WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
-
-_DIALECT = PGDialect()
 
 _REFUSALS = frozenset({"25006", "42501"})
 """Read-only transaction; insufficient privilege (PostgreSQL's appendix A, error codes)."""
 
 
+def _lock_key(driver: str) -> int:
+    # Advisory locks are named by a signed number of 64 bits.
+    return int.from_bytes(bytes.fromhex(driver), signed=True)
+
+
 @lru_cache(maxsize=256)
-def _insert(table: Table, columns: tuple[str, ...], conflict: str) -> str:
-    types = (table.c[column].type.compile(_DIALECT) for column in columns)
+def _insert(dialect: Dialect, table: Table, columns: tuple[str, ...], conflict: str) -> str:
+    types = (table.c[column].type.compile(dialect) for column in columns)
     arrays = ", ".join(f"%s::{kind}[]" for kind in types)
     names = ", ".join(columns)
     return (

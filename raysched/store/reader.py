@@ -1,6 +1,7 @@
 """Looking at runs: what the client, the command line and the web read. Nothing is unpickled."""
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -24,8 +25,8 @@ from raysched.model.rows import AttemptRow, FlowRunRow, GroupRow
 from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.values import CrashKind
 from raysched.store import schema, task_runs
-from raysched.store.counts import count_states
-from raysched.store.database import Database, DriverKey
+from raysched.store.counts import count_states, count_states_by_group
+from raysched.store.database import Database
 from raysched.store.rows import error_info
 from raysched.store.tables import ATTEMPT, DRIVER, FLOW_RUN, LOG, METADATA, TASK_RUN
 from raysched.store.views import LogView, RunView, TaskRunView, shown_state
@@ -101,6 +102,23 @@ class Reader:
         """Return the groups of a run, in the order of their calls."""
         with self._reading() as connection:
             return task_runs.read_groups(connection, run.number)
+
+    def task_counts(self, run: RunView) -> dict[str, dict[StateType, int]]:
+        """Return `{task: {state: task runs}}`, tasks in order of calls, without empty states."""
+        with self._reading() as connection:
+            groups = task_runs.read_groups(connection, run.number)
+            recorded = count_states_by_group(connection, run.number)
+        counts: dict[str, Counter[StateType]] = {}
+        for group in groups:
+            of_task = counts.setdefault(group.task, Counter())
+            with_row = recorded.get(group.id, {})
+            for code, count in with_row.items():
+                of_task[shown_state(StateType(code), lost=run.lost)] += count
+            of_task[StateType.SCHEDULED] += group.size - sum(with_row.values())
+        return {
+            task: {state: of_task[state] for state in StateType if of_task[state]}
+            for task, of_task in counts.items()
+        }
 
     def task_runs(
         self,
@@ -282,11 +300,7 @@ class Reader:
 
     def _without_driver(self, rows: Sequence[RowMapping]) -> set[int]:
         """Return the numbers of open runs whose driver's lock is free."""
-        drivers = {
-            row["number"]: DriverKey(row["driver_id"], row["driver"])
-            for row in rows
-            if row["state"] < FIRST_TERMINAL
-        }
+        drivers = {row["number"]: row["driver_id"] for row in rows if row["state"] < FIRST_TERMINAL}
         living = self._database.living(set(drivers.values())) if drivers else set()
         return {run for run, driver in drivers.items() if driver not in living}
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Table, func, insert, select, update
 
-from raysched.errors import StoreError
+from raysched.errors import RunTakenOver, StoreError
 from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, LogRow
 from raysched.store import rows, schema
 from raysched.store.counts import count_states
-from raysched.store.database import Database, DriverKey
+from raysched.store.database import Database
 from raysched.store.tables import ATTEMPT, DRIVER, FLOW_RUN, LOG, TASK_GROUP, TASK_RUN
 
 
@@ -86,7 +86,7 @@ class SqlStore:
         Raises:
             StoreUnavailable: Nothing was written, or it is not known; the same batch may be
                 tried again.
-            StoreError: Another process has taken the run over: stop.
+            RunTakenOver: Another process has taken the run over: stop.
         """
         with self._lock:
             counter = self._counters.get(batch.run)
@@ -122,7 +122,7 @@ class SqlStore:
                 result = connection.execute(insert(DRIVER).values(values))
                 number = _inserted_number(result)
             # Nobody asks for this driver before the first run names it.
-            self._held.enter_context(self._database.hold(DriverKey(driver, number)))
+            self._held.enter_context(self._database.hold(driver))
             self._driver = number
         return self._driver
 
@@ -132,7 +132,7 @@ class SqlStore:
         if epoch is None:
             raise StoreError(f"{self._database.name}: there is no run with the number {batch.run}")
         if epoch != batch.epoch:
-            raise StoreError(
+            raise RunTakenOver(
                 f"{self._database.name}: another process has taken this run over "
                 f"(epoch {epoch}, ours is {batch.epoch}); this process must stop working on it"
             )

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from raysched.errors import StoreError, StoreUnavailable
-from raysched.store.database import PATIENCE_SECONDS, Database, DriverKey
+from raysched.store.database import PATIENCE_SECONDS, Database
 from raysched.store.lockfiles import LockFiles
 
 CHUNKS = (512, 64, 8, 1)
@@ -134,18 +134,18 @@ class SQLite(Database):
                 start, left = stop, left - size
 
     @contextmanager
-    def hold(self, driver: DriverKey) -> Iterator[None]:
+    def hold(self, driver: str) -> Iterator[None]:
         """Hold the driver's lock file."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(self._locks.hold(driver.id))
+                stack.enter_context(self._locks.hold(driver))
             except OSError as error:
                 raise self._unusable(error) from error
             yield
 
-    def living(self, drivers: Collection[DriverKey]) -> set[DriverKey]:
+    def living(self, drivers: Collection[str]) -> set[str]:
         """Look at the drivers' lock files."""
-        return {driver for driver in drivers if self._locks.is_held(driver.id)}
+        return {driver for driver in drivers if self._locks.is_held(driver)}
 
     def explain(self, error: DBAPIError) -> StoreError:
         """Tell apart by SQLite's error codes."""

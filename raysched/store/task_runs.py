@@ -22,6 +22,9 @@ _PAGE = 2000
 Reading: TypeAlias = Callable[[], AbstractContextManager[Connection]]
 """Opens a transaction that reads."""
 
+_Errors: TypeAlias = dict[tuple[int, int], ErrorInfo | None]
+"""Errors by member and number of the attempt."""
+
 
 def read_groups(connection: Connection, run: int) -> list[GroupRow]:
     """Return the groups of a run by id."""
@@ -101,10 +104,11 @@ class _Members:
         position = start
         for rows, errors in self._pages(group.id, start, with_holes=with_holes):
             for row in rows:
-                if with_holes:
-                    yield from _without_rows(group, range(position, row.idx))
-                position = row.idx + 1
-                view = self._view(group, row, errors.get((row.idx, row.attempts)))
+                member = row[0]
+                if with_holes and position < member:
+                    yield from _without_rows(group, range(position, member))
+                position = member + 1
+                view = self._view(group, row, errors)
                 if self._states is None or view.state in self._states:
                     yield view
         if with_holes:
@@ -112,7 +116,7 @@ class _Members:
 
     def _pages(
         self, group: int, start: int, *, with_holes: bool
-    ) -> Iterator[tuple[Sequence[Row[Any]], dict[tuple[int, int], ErrorInfo | None]]]:
+    ) -> Iterator[tuple[Sequence[Row[Any]], _Errors]]:
         query = _SELECT.where(TASK_RUN.c.run == self._run, TASK_RUN.c.grp == group)
         if not with_holes:
             query = query.where(TASK_RUN.c.state.in_(self._recorded_codes()))
@@ -124,15 +128,13 @@ class _Members:
             yield rows, errors
             if len(rows) < self._page:
                 return
-            start = rows[-1].idx + 1
+            start = rows[-1][0] + 1
 
     def _recorded_codes(self) -> list[int]:
         states = self._states or ()
         return [int(state) for state, shown in self._shown.items() if shown in states]
 
-    def _errors(
-        self, connection: Connection, group: int, rows: Sequence[Row[Any]]
-    ) -> dict[tuple[int, int], ErrorInfo | None]:
+    def _errors(self, connection: Connection, group: int, rows: Sequence[Row[Any]]) -> _Errors:
         query = select(ATTEMPT).where(
             ATTEMPT.c.run == self._run,
             ATTEMPT.c.grp == group,
@@ -141,27 +143,27 @@ class _Members:
         found = connection.execute(query).mappings()
         return {(row["idx"], row["attempt"]): error_info(row) for row in found}
 
-    def _view(self, group: GroupRow, row: Row[Any], error: ErrorInfo | None) -> TaskRunView:
-        recorded = StateType(row.state)
-        state = self._shown[recorded]
-        index = group.first + row.idx
+    def _view(self, group: GroupRow, row: Sequence[Any], errors: _Errors) -> TaskRunView:
+        member, code, attempts, started, duration, size, handled, name, roots = row
+        state = self._shown[code]
+        index = group.first + member
         key = task_run_key(group.task, index)
         return TaskRunView(
             group.task,
             key,
             index,
             state,
-            row.attempts,
-            row.started,
-            0 if row.duration is None else row.started + row.duration,
-            row.name or key,
-            tuple(json.loads(row.roots)) if row.roots else (),
-            row.size or 0,
-            bool(row.handled),
+            attempts,
+            started,
+            0 if duration is None else started + duration,
+            name or key,
+            tuple(json.loads(roots)) if roots else (),
+            size or 0,
+            bool(handled),
             group.tags,
-            error if state is recorded else DRIVER_LOST,
+            errors.get((member, attempts)) if state == code else DRIVER_LOST,
             group.id,
-            row.idx,
+            member,
         )
 
 

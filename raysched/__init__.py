@@ -1,1 +1,148 @@
 """Workflows of plain Python functions on Ray."""
+
+from typing import TYPE_CHECKING, Any
+
+from raysched.define import runtime
+from raysched.define.annotations import allow_failure, quote, unmapped
+from raysched.define.context import tags
+from raysched.define.flows import Flow, flow
+from raysched.define.futures import TaskFuture, TaskFutureList
+from raysched.define.logs import get_run_logger
+from raysched.define.planning import FlowPlan
+from raysched.define.retries import exponential_backoff
+from raysched.define.states import (
+    Cancelled,
+    Completed,
+    Crashed,
+    Failed,
+    Pending,
+    Running,
+    Scheduled,
+    State,
+)
+from raysched.define.task_runners import RayTaskRunner, ThreadPoolTaskRunner
+from raysched.define.tasks import Task, task
+from raysched.define.waiting import DoneAndNotDoneFutures, as_completed, wait
+from raysched.errors import (
+    BackendError,
+    BackendUnreachable,
+    CycleError,
+    FlowRunCancelled,
+    FlowRunError,
+    FlowRunFailed,
+    FlowRunTimedOut,
+    FutureError,
+    IllegalTransition,
+    InfeasibleResources,
+    InternalError,
+    InvalidOption,
+    MapError,
+    ParameterError,
+    RayschedError,
+    ResultError,
+    ResultLost,
+    ResultNotKept,
+    ResultTimeout,
+    RunNotFound,
+    SerializationError,
+    SettingsError,
+    StoreError,
+    StoreUnavailable,
+    StoreVersionError,
+    TargetError,
+    TaskRunCancelled,
+    TaskRunCrashed,
+    TaskRunError,
+    TaskRunFailed,
+    TaskRunSkipped,
+    TaskRunTimedOut,
+    UpstreamFailed,
+    UsageError,
+)
+from raysched.model.states import StateType
+
+if TYPE_CHECKING:
+    from raysched.client import get_run, get_runs
+
+    __version__: str
+
+__all__ = [
+    "BackendError",
+    "BackendUnreachable",
+    "Cancelled",
+    "Completed",
+    "Crashed",
+    "CycleError",
+    "DoneAndNotDoneFutures",
+    "Failed",
+    "Flow",
+    "FlowPlan",
+    "FlowRunCancelled",
+    "FlowRunError",
+    "FlowRunFailed",
+    "FlowRunTimedOut",
+    "FutureError",
+    "IllegalTransition",
+    "InfeasibleResources",
+    "InternalError",
+    "InvalidOption",
+    "MapError",
+    "ParameterError",
+    "Pending",
+    "RayTaskRunner",
+    "RayschedError",
+    "ResultError",
+    "ResultLost",
+    "ResultNotKept",
+    "ResultTimeout",
+    "RunNotFound",
+    "Running",
+    "Scheduled",
+    "SerializationError",
+    "SettingsError",
+    "State",
+    "StateType",
+    "StoreError",
+    "StoreUnavailable",
+    "StoreVersionError",
+    "TargetError",
+    "Task",
+    "TaskFuture",
+    "TaskFutureList",
+    "TaskRunCancelled",
+    "TaskRunCrashed",
+    "TaskRunError",
+    "TaskRunFailed",
+    "TaskRunSkipped",
+    "TaskRunTimedOut",
+    "ThreadPoolTaskRunner",
+    "UpstreamFailed",
+    "UsageError",
+    "__version__",
+    "allow_failure",
+    "as_completed",
+    "exponential_backoff",
+    "flow",
+    "get_run",
+    "get_run_logger",
+    "get_runs",
+    "quote",
+    "runtime",
+    "tags",
+    "task",
+    "unmapped",
+    "wait",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The client reads the database, which costs half a second to import.
+    if name in {"get_run", "get_runs"}:
+        from raysched import client
+
+        return getattr(client, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,20 @@
-"""The run context: which attempt of which task run of which flow run user code runs in."""
+"""The run context: which flow function, or which attempt of which task run, code runs in."""
 
 import pickle
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from raysched.define import ports
+from raysched.define.ports import FlowRunStart, RunPort
+from raysched.errors import InvalidOption
+from raysched.model.ids import task_run_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class AttemptContext:
     """The attempt that user code runs in; set by the worker around each call.
 
@@ -24,6 +31,11 @@ class AttemptContext:
         index: Its position among the task runs of its name in the flow run.
         attempt: Number of the attempt, from 1.
         tags: Tags of the task run.
+        arguments: The task's arguments by parameter name.
+        log: Takes log records as `(level, logger, message, at in ns)`, or None.
+        nested: Where tasks and flows that this attempt calls are recorded, opened by the first of
+            them. The worker closes it when the function has ended.
+        evidence: Returns what `nested` has run, as plain data for the attempt's report.
     """
 
     flow_run_id: str
@@ -37,6 +49,11 @@ class AttemptContext:
     index: int
     attempt: int
     tags: tuple[str, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    log: Callable[[int, str, str, int], None] | None = None
+    nested: RunPort | None = None
+    evidence: Callable[[], Mapping[str, Any]] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -46,6 +63,114 @@ class AttemptContext:
         parameters: dict[str, Any] = pickle.loads(self.pickled_parameters)
         return parameters
 
+    @property
+    def task_run_id(self) -> str:
+        """Id of the task run."""
+        return task_run_id(self.flow_run_id, self.task_run_key)
+
+    def nested_port(self) -> RunPort:
+        """Return `nested`, opening it where this is the first use."""
+        with self._lock:
+            if self.nested is None:
+                self.nested = ports.open_nested(self)
+            return self.nested
+
+
+class Opener(Protocol):
+    """What opens the flow runs of subflows: an engine, or the planner of a flow."""
+
+    def open_run(self, start: FlowRunStart) -> RunPort:
+        """Begin a flow run (see `ports.Engine.open_run`)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowContext:
+    """The flow function that user code runs in.
+
+    Attributes:
+        port: Its flow run.
+        run_count: Number of this run of the function within the flow run, from 1.
+        opener: What opens its subflows, None for the engine.
+        around: The attempt in which the flow was called, or None.
+    """
+
+    port: RunPort
+    run_count: int = 1
+    opener: Opener | None = None
+    around: AttemptContext | None = None
+
+
+Scope: TypeAlias = FlowContext | AttemptContext | None
 
 attempt_context: ContextVar[AttemptContext | None] = ContextVar("attempt_context", default=None)
 """The attempt that this code runs in, or None outside a task run."""
+
+_flow_context: ContextVar[FlowContext | None] = ContextVar("flow_context", default=None)
+_Tags: TypeAlias = tuple[AttemptContext | None, tuple[str, ...]]
+_tags: ContextVar[_Tags] = ContextVar("tags", default=(None, ()))
+
+
+def current_scope() -> Scope:
+    """Return the innermost flow function or attempt that this code runs in."""
+    flow, attempt = _flow_context.get(), attempt_context.get()
+    # A backend may run an attempt in the flow's own thread: then the flow is around it.
+    return flow if flow is not None and flow.around is attempt else attempt
+
+
+def current_port() -> RunPort | None:
+    """Return where calls of tasks are recorded, or None outside flows and tasks."""
+    scope = current_scope()
+    if scope is None:
+        return None
+    return scope.port if isinstance(scope, FlowContext) else scope.nested_port()
+
+
+def current_opener() -> Opener:
+    """Return what opens a flow run that is called here."""
+    scope = current_scope()
+    if isinstance(scope, FlowContext) and scope.opener is not None:
+        return scope.opener
+    return ports.engine()
+
+
+@contextmanager
+def in_flow(port: RunPort, run_count: int = 1, opener: Opener | None = None) -> Iterator[None]:
+    """Run the block as a flow function (see `FlowContext`)."""
+    context = FlowContext(port, run_count, opener, attempt_context.get())
+    token = _flow_context.set(context)
+    try:
+        yield
+    finally:
+        _flow_context.reset(token)
+
+
+def current_tags() -> tuple[str, ...]:
+    """Return the tags of the surrounding `tags` blocks, sorted."""
+    attempt, tags_there = _tags.get()
+    return tags_there if attempt is attempt_context.get() else ()
+
+
+@contextmanager
+def tags(*new_tags: str) -> Iterator[set[str]]:
+    """Add tags to the flow runs and task runs that are begun in the block.
+
+    Yields:
+        All tags that are in force in the block.
+
+    Raises:
+        InvalidOption: A tag is not a string.
+    """
+    for tag in new_tags:
+        if not isinstance(tag, str):
+            raise InvalidOption(f"tags(): {tag!r} is not a string; tags are strings")
+    in_force = union(current_tags(), new_tags)
+    token = _tags.set((attempt_context.get(), in_force))
+    try:
+        yield set(in_force)
+    finally:
+        _tags.reset(token)
+
+
+def union(some: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tags of both, sorted."""
+    return tuple(sorted({*some, *others})) if others else some

@@ -7,13 +7,16 @@ the first flow is called, so that importing raysched costs nothing.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from raysched.graph.builder import Builder, Member
 from raysched.graph.group import Group
 from raysched.model.options import FlowSpec
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
+
+if TYPE_CHECKING:
+    from raysched.define.context import AttemptContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,8 @@ class FlowEnding:
         error: What it raised, or None. `FlowRunTimedOut` and `KeyboardInterrupt` (and
             `asyncio.CancelledError`) become TIMED_OUT and CANCELLED.
         state: The state that it returned (`Failed(…)`), as type and message, or None.
-        retry: Whether the flow function will be run again in the same run: then task runs that
-            completed are kept, and the rest is cancelled.
+        retry: Whether the flow function will be run again in the same run if this attempt was no
+            success: then task runs that completed are kept, and the rest is cancelled.
     """
 
     error: BaseException | None = None
@@ -133,6 +136,9 @@ class RunPort(Protocol):
                 that only followed; reading a state does not.
         """
 
+    def settled(self) -> bool:
+        """Whether everything that was recorded has ended, visibly."""
+
     def cancel(self, by: str) -> None:
         """Cancel everything in this run; `by` says who wants it, for people."""
 
@@ -142,8 +148,12 @@ class RunPort(Protocol):
     def close(self, ending: FlowEnding) -> FlowOutcome:
         """End the flow function: wait for what is open, commit the outcome and return it.
 
-        With `ending.retry` the run stays open and the outcome is that of the attempt.
+        With `ending.retry` and any outcome but success, the run stays open, the outcome is that of
+        the attempt, and `builder.restart` was called. Hooks of the flow are the caller's.
         """
+
+    async def close_async(self, ending: FlowEnding) -> FlowOutcome:
+        """Do as `close`, without blocking the running event loop."""
 
 
 class Engine(Protocol):
@@ -167,3 +177,13 @@ def engine() -> Engine:
     if _connect is None:
         _connect = import_module("raysched.wiring").connect
     return _connect()
+
+
+def open_nested(attempt: "AttemptContext") -> RunPort:
+    """Begin the part of a flow run that a running attempt of a task records itself.
+
+    Its task runs run in this worker, under the attempt. Called at the first task or flow that the
+    attempt calls; whoever runs the attempt closes it (`AttemptContext.nested`).
+    """
+    port: RunPort = import_module("raysched.wiring").open_nested(attempt)
+    return port

@@ -15,6 +15,9 @@ from raysched.model.options import TaskSpec
 Member: TypeAlias = tuple[Group, int]
 """One task run: its group and its position there."""
 
+Part: TypeAlias = tuple[Group, range]
+"""Task runs of one group: the group and positions there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -74,7 +77,7 @@ class Builder:
         self.run_id = run_id
         self.kept: dict[bytes, Member] = {}
         """Completed task runs of an earlier attempt of the flow function, by identity."""
-        self._scope = scope
+        self.scope = scope
         self._lock = threading.Lock()
         self._segment: list[Group] = []
         self._next_group = 0
@@ -90,7 +93,7 @@ class Builder:
         """
         payload, found = dump_call((call.args, dict(call.kwargs)))
         edges = self._edges(found, call.wait_for)
-        inputs = digest(tuple(call.bound.items()), self._scope, call.spec.name.encode())
+        inputs = digest(tuple(call.bound.items()), self.scope, call.spec.name.encode())
         with self._lock:
             identity = self._identify(inputs)
             if identity in self.kept:
@@ -104,7 +107,7 @@ class Builder:
             self._next_index[call.spec.name] = group.first + index + 1
         return group, index
 
-    def add_map(self, call: MapCall) -> list[Member]:
+    def add_map(self, call: MapCall) -> list[Part]:
         """Record one map; return its task runs in order.
 
         Raises:
@@ -118,7 +121,7 @@ class Builder:
             self._check(parent)
             columns[call.names.index(name)] = (len(edges), (parent, first))
             edges.append(Edge(parent, EdgeKind.ONE_TO_ONE, first))
-        context = (self._scope, call.spec.name.encode(), digest((call.names, call.static)))
+        context = (self.scope, call.spec.name.encode(), digest((call.names, call.static)))
         members = [
             self._member(row, position, columns, len(edges), context)
             for position, row in enumerate(call.rows)
@@ -140,6 +143,17 @@ class Builder:
         with self._lock:
             self.kept = dict(kept)
             self._occurrences.clear()
+
+    def reserve(self, task_name: str, size: int) -> tuple[int, int]:
+        """Keep a group id and `size` indices of a task free; return the id and the first index.
+
+        For task runs that were recorded elsewhere: inside an attempt, in its worker.
+        """
+        with self._lock:
+            group, first = self._next_group, self._next_index.get(task_name, 0)
+            self._next_group += 1
+            self._next_index[task_name] = first + size
+        return group, first
 
     def _member(
         self,
@@ -163,21 +177,21 @@ class Builder:
         members: list[tuple[bytes, bytes, tuple[Edge, ...]]],
         shared: bytes,
         edges: tuple[Edge, ...],
-    ) -> list[Member]:
+    ) -> list[Part]:
         name = call.spec.name
         group = self._new_group(call.spec, call.tags)
         group.mapped, group.shared, group.edges = True, shared, edges
-        placed: list[Member] = []
+        placed: list[Part] = []
         moved: list[int] = []
         for position, (payload, inputs, own_edges) in enumerate(members):
             identity = self._identify(inputs)
             if identity in self.kept:
-                placed.append(self.kept[identity])
+                _append(placed, self.kept[identity])
                 continue
             if own_edges:
                 group.member_edges[group.size] = own_edges
             moved.append(position)
-            placed.append((group, group.size))
+            _append(placed, (group, group.size))
             group.payloads.append(payload)
             group.identities += identity
         if len(moved) != len(members):
@@ -230,6 +244,14 @@ class Builder:
                 f"not to this one ({self.run_id[:8]}): pass its value, future.result()"
             )
             raise FutureError(message)
+
+
+def _append(parts: list[Part], member: Member) -> None:
+    group, index = member
+    if parts and parts[-1][0] is group and parts[-1][1].stop == index:
+        parts[-1] = group, range(parts[-1][1].start, index + 1)
+    else:
+        parts.append((group, range(index, index + 1)))
 
 
 def _identity_at(parent: Member, position: int) -> bytes:

@@ -80,6 +80,26 @@ def reduce_dependency(dependency: Dependency) -> tuple[Any, ...]:
     return _slot, (_local.first_slot + len(_local.found) - 1,)
 
 
+def is_recording() -> bool:
+    """Whether the arguments of a call are being pickled or digested in this thread."""
+    return _local.digesting or _local.found is not None
+
+
+def is_digesting() -> bool:
+    """Whether a digest is being made in this thread: values are never rebuilt from it."""
+    return _local.digesting
+
+
+@contextmanager
+def without_slots() -> Iterator[None]:
+    """Pickle as if no call were recorded: futures in the block raise `FutureError`."""
+    before, _local.found = _local.found, None
+    try:
+        yield
+    finally:
+        _local.found = before
+
+
 class Slot:
     """A dependency whose number is known before its call is pickled: a column of a map."""
 

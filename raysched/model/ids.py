@@ -22,3 +22,8 @@ def task_run_key(task_name: str, index: int) -> str:
         index: Position among the task runs of that name in the flow run, in order of calls.
     """
     return f"{task_name}[{index}]"
+
+
+def task_run_id(flow_run_id: str, key: str) -> str:
+    """Return the id of a task run: `<flow run id>/<key>`, the same in every attempt."""
+    return f"{flow_run_id}/{key}"

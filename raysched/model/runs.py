@@ -1,6 +1,8 @@
 """Runs as the user's hooks and conditions see them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from raysched.model.states import StateType
 
@@ -34,3 +36,28 @@ class TaskRun:
     end_time: int
     state_type: StateType
     tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRun:
+    """One flow run at one moment.
+
+    Attributes:
+        id: Its id.
+        name: Its name.
+        flow_name: Name of the flow.
+        run_count: Number of runs of the flow function begun.
+        parameters: Its parameters.
+        state_type: State.
+        tags: Tags.
+        parent_id: Id of the flow run that called it, or None.
+    """
+
+    id: str
+    name: str
+    flow_name: str
+    run_count: int
+    parameters: Mapping[str, Any]
+    state_type: StateType
+    tags: tuple[str, ...]
+    parent_id: str | None

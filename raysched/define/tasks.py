@@ -1,0 +1,458 @@
+"""`@task`: plain functions that flows run as tracked tasks."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    overload,
+)
+
+from raysched.define.annotations import Annotation, unmapped
+from raysched.define.calling import Caller
+from raysched.define.context import current_port, current_scope
+from raysched.define.driving import finish
+from raysched.define.futures import TaskFuture, TaskFutureList
+from raysched.define.options import Checker, TaskOptions
+from raysched.define.ports import RunPort
+from raysched.define.references import reduce_decorated
+from raysched.define.signature import Signature
+from raysched.define.states import State
+from raysched.errors import FutureError, InvalidOption
+from raysched.model.options import Hook, Hooks, RetryOptions, TaskSpec
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+T = TypeVar("T")
+H = TypeVar("H", bound=Hook)
+
+_log = logging.getLogger(__name__)
+
+_RESERVED = ("return_state", "wait_for")
+
+_NOT_HERE = {
+    "delay": ".submit(…) in a flow",
+    "apply_async": ".submit(…) in a flow",
+    "serve": "`raysched run` with the flow's file",
+}
+"""Methods of Prefect's tasks that there are not, with what to use instead."""
+
+
+class Task(Generic[P, R]):
+    """A function with options. In a flow its calls are task runs; elsewhere it is the function.
+
+    Args:
+        fn: The function; `async def` is fine.
+        options: See `TaskOptions`.
+
+    Attributes:
+        fn: The function.
+        name: The task's name.
+
+    Raises:
+        InvalidOption: An option is unknown or impossible.
+    """
+
+    def __init__(
+        self,
+        fn: "Callable[P, R] | staticmethod[P, R] | classmethod[Any, P, R]",
+        **options: Unpack[TaskOptions],
+    ) -> None:
+        self._kind = type(fn) if isinstance(fn, staticmethod | classmethod) else None
+        function: Any = fn if self._kind is None else fn.__func__  # type: ignore[union-attr]
+        if not callable(function) or isinstance(function, Task | type):
+            raise InvalidOption(f"@task needs a function, not {fn!r}")
+        functools.update_wrapper(self, function)
+        self.fn = function
+        self._options = options
+        self._first: tuple[Any, ...] = ()
+        self._caller = _caller(self, function, options)
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.spec.name
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task with its options, checked."""
+        return self._caller.spec
+
+    @property
+    def tags(self) -> set[str]:
+        """The task's tags."""
+        return set(self.spec.tags)
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    def __call__(
+        self: "Task[P, Coroutine[Any, Any, T]]",
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Iterable[Any] | None = ...,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State[T]]: ...
+
+    @overload
+    def __call__(
+        self,
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Iterable[Any] | None = ...,
+        **kwargs: Any,
+    ) -> State[R]: ...
+
+    @overload
+    def __call__(self, *args: Any, wait_for: Iterable[Any] | None, **kwargs: Any) -> R: ...
+
+    def __call__(
+        self,
+        *args: Any,
+        return_state: bool = False,
+        wait_for: Iterable[Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the task and return its value; in a flow as a task run, elsewhere as a function.
+
+        Args:
+            args: Arguments; futures stand for their values.
+            return_state: Whether to return the final state instead, whatever it is.
+            wait_for: Futures that have to complete first.
+            kwargs: Arguments by name.
+
+        Raises:
+            ParameterError: The arguments do not fit the signature.
+            SerializationError: An argument cannot be pickled.
+            UpstreamFailed: It never ran, because of the failures it names.
+            Exception: What the function raised, or a `TaskRunError`.
+        """
+        args = self._first + args
+        if current_scope() is None:
+            self._hint()
+            return self.fn(*map(_bare, args), **{name: _bare(kwargs[name]) for name in kwargs})
+        procedure = self._run(args, kwargs, wait_for, return_state=return_state)
+        return procedure if self.spec.is_async else finish(procedure)
+
+    @overload
+    def submit(
+        self: "Task[P, Coroutine[Any, Any, T]]",
+        *args: Any,
+        return_state: Literal[False] = ...,
+        wait_for: Iterable[Any] | None = ...,
+        **kwargs: Any,
+    ) -> TaskFuture[T]: ...
+
+    @overload
+    def submit(
+        self,
+        *args: Any,
+        return_state: Literal[False] = ...,
+        wait_for: Iterable[Any] | None = ...,
+        **kwargs: Any,
+    ) -> TaskFuture[R]: ...
+
+    @overload
+    def submit(
+        self: "Task[P, Coroutine[Any, Any, T]]",
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Iterable[Any] | None = ...,
+        **kwargs: Any,
+    ) -> State[T]: ...
+
+    @overload
+    def submit(
+        self,
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Iterable[Any] | None = ...,
+        **kwargs: Any,
+    ) -> State[R]: ...
+
+    def submit(
+        self,
+        *args: Any,
+        return_state: bool = False,
+        wait_for: Iterable[Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Begin a task run and return its future at once.
+
+        Args:
+            args: Arguments; futures stand for their values. They are copied (pickled) now.
+            return_state: Whether to wait and return the final state instead.
+            wait_for: Futures that have to complete first.
+            kwargs: Arguments by name.
+
+        Raises:
+            FutureError: Not in a flow, or a future belongs to another flow run.
+            ParameterError: The arguments do not fit the signature.
+            SerializationError: An argument cannot be pickled.
+        """
+        future = self._caller.record(self._port("submit"), self._first + args, kwargs, wait_for)
+        return finish(future.final_state(blocking=True)) if return_state else future
+
+    @overload
+    def map(
+        self: "Task[P, Coroutine[Any, Any, T]]",
+        *args: Any,
+        return_state: Literal[False] = ...,
+        wait_for: Iterable[Any] | None = ...,
+        **kwargs: Any,
+    ) -> TaskFutureList[T]: ...
+
+    @overload
+    def map(
+        self,
+        *args: Any,
+        return_state: Literal[False] = ...,
+        wait_for: Iterable[Any] | None = ...,
+        **kwargs: Any,
+    ) -> TaskFutureList[R]: ...
+
+    @overload
+    def map(
+        self: "Task[P, Coroutine[Any, Any, T]]",
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Iterable[Any] | None = ...,
+        **kwargs: Any,
+    ) -> list[State[T]]: ...
+
+    @overload
+    def map(
+        self,
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: Iterable[Any] | None = ...,
+        **kwargs: Any,
+    ) -> list[State[R]]: ...
+
+    def map(
+        self,
+        *args: Any,
+        return_state: bool = False,
+        wait_for: Iterable[Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Begin a task run for each element of the iterable arguments; return futures at once.
+
+        Args:
+            args: Arguments: all that can be iterated are, side by side, but texts, bytes, files
+                and what is `unmapped`. A future is waited for, and its value iterated.
+            return_state: Whether to wait and return the final states instead.
+            wait_for: Futures that have to complete before any of them.
+            kwargs: Arguments by name.
+
+        Raises:
+            MapError: Nothing can be iterated, or lengths differ.
+            FutureError: Not in a flow, or a future belongs to another flow run.
+            ParameterError: The arguments do not fit the signature.
+            SerializationError: An argument cannot be pickled.
+        """
+        first = tuple(map(unmapped, self._first))
+        futures = self._caller.record_map(self._port("map"), first + args, kwargs, wait_for)
+        return finish(futures.final_states(blocking=True)) if return_state else futures
+
+    def with_options(self, **options: Unpack[TaskOptions]) -> "Task[P, R]":
+        """Return a task of the same function with some options changed. None changes nothing.
+
+        Raises:
+            InvalidOption: An option is unknown or impossible.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        changed: Any = {**self._options, **given}
+        return _rebuild(self._undecorated(), changed, self._first)
+
+    def on_running(self, hook: H) -> H:
+        """Have `hook(task, task_run, state)` called when a task run begins; a decorator."""
+        return self._add("on_running", hook)
+
+    def on_completion(self, hook: H) -> H:
+        """Have `hook(task, task_run, state)` called when a task run completed; a decorator."""
+        return self._add("on_completion", hook)
+
+    def on_failure(self, hook: H) -> H:
+        """Have `hook(task, task_run, state)` called after the last attempt failed; a decorator."""
+        return self._add("on_failure", hook)
+
+    def on_crashed(self, hook: H) -> H:
+        """Have `hook(task, task_run, state)` called when a task run crashed; a decorator."""
+        return self._add("on_crashed", hook)
+
+    def on_cancellation(self, hook: H) -> H:
+        """Have `hook(task, task_run, state)` called when a task run was cancelled; a decorator."""
+        return self._add("on_cancellation", hook)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> "Task[P, R]": ...
+
+    @overload
+    def __get__(
+        self: "Task[Concatenate[Any, Q], T]", instance: object, owner: type | None = None
+    ) -> "Task[Q, T]": ...
+
+    def __get__(self, instance: object, owner: type | None = None) -> "Task[Any, Any]":
+        receiver = owner if self._kind is classmethod else instance
+        if receiver is None or self._kind is staticmethod:
+            return self
+        bound: Task[Any, Any] = Task.__new__(Task)
+        bound.__dict__.update(self.__dict__, _first=(receiver,))
+        return bound
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in _NOT_HERE:
+            raise AttributeError(f"tasks have no .{name}: use {_NOT_HERE[name]}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> Any:
+        return reduce_decorated(self, _rebuild, (self._undecorated(), self._options, self._first))
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    async def _run(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        wait_for: Iterable[Any] | None,
+        *,
+        return_state: bool,
+    ) -> Any:
+        blocking = not self.spec.is_async
+        future = self._caller.record(self._port("__call__"), args, kwargs, wait_for)
+        if return_state:
+            return await future.final_state(blocking=blocking)
+        return await future.outcome(None, raising=True, blocking=blocking)
+
+    def _port(self, method: str) -> RunPort:
+        port = current_port()
+        if port is None:
+            raise FutureError(
+                f"task {self.name!r}: .{method}() only works in a flow: put it into a function "
+                "with @flow, or call the task. A thread of your own enters the flow by "
+                "contextvars.copy_context().run"
+            )
+        return port
+
+    def _undecorated(self) -> Any:
+        kind: Any = self._kind
+        return self.fn if kind is None else kind(self.fn)
+
+    def _add(self, kind: str, hook: H) -> H:
+        if not callable(hook):
+            raise InvalidOption(f"task {self.name!r}: {kind} needs a function, not {hook!r}")
+        hooks = self.spec.hooks
+        self._caller.change(hooks=replace(hooks, **{kind: (*getattr(hooks, kind), hook)}))
+        self._options = {**self._options, kind: getattr(self.spec.hooks, kind)}  # type: ignore[misc]
+        return hook
+
+    def _hint(self) -> None:
+        global _hinted  # noqa: PLW0603 - once a process
+        retry = self.spec.retry
+        if not _hinted and (retry.retries or self.spec.timeout_seconds or self.spec.ray):
+            _hinted = True
+            _log.warning(
+                "task %r was called outside a flow: there it is the plain function, without "
+                "retries, timeouts or resources",
+                self.name,
+            )
+
+
+_hinted = False
+
+
+@overload
+def task(fn: "staticmethod[P, R]", /, **options: Unpack[TaskOptions]) -> Task[P, R]: ...
+
+
+@overload
+def task(fn: Callable[P, R], /, **options: Unpack[TaskOptions]) -> Task[P, R]: ...
+
+
+@overload
+def task(
+    fn: None = None, /, **options: Unpack[TaskOptions]
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+
+def task(fn: Any = None, /, **options: Unpack[TaskOptions]) -> Any:
+    """Make a function a task: `@task` or `@task(retries=3, num_cpus=2)`.
+
+    Args:
+        fn: The function; `async def` is fine.
+        options: See `TaskOptions`.
+
+    Raises:
+        InvalidOption: An option is unknown or impossible.
+    """
+    if fn is None:
+        Checker("@task", options, TaskOptions.__annotations__)
+        return lambda function: Task(function, **options)
+    return Task(fn, **options)
+
+
+def _caller(task: Task[Any, Any], function: Callable[..., Any], options: TaskOptions) -> Caller:
+    name = str(options.get("name") or getattr(function, "__name__", type(function).__name__))
+    what = f"task {name!r}"
+    checker = Checker(what, options, TaskOptions.__annotations__)
+    signature = Signature(what, function)
+    for reserved in _RESERVED:
+        if reserved in signature.names:
+            raise InvalidOption(f"{what}: a parameter cannot be named {reserved!r}: rename it")
+    run_name = checker.run_name("task_run_name")
+    if isinstance(run_name, str):
+        signature.check_template("task_run_name", run_name)
+    spec = TaskSpec(
+        name=checker.text("name") or name,
+        fn=function,
+        is_async=inspect.iscoroutinefunction(function),
+        retry=_retry(checker),
+        timeout_seconds=checker.number("timeout_seconds", " of seconds", above_zero=True),
+        max_concurrency=checker.integer("max_concurrency", 1) or 1,
+        ray=checker.ray(),
+        tags=checker.tags(),
+        task_run_name=run_name,
+        log_prints=checker.flag("log_prints") or False,
+        persist_result=checker.flag("persist_result") is not False,
+        hooks=Hooks(**checker.hooks()),
+        task=task,
+        description=checker.text("description") or inspect.getdoc(function) or "",
+        version=checker.text("version"),
+    )
+    unset = {option for option in ("log_prints", "persist_result") if options.get(option) is None}
+    return Caller(what, spec, signature, frozenset(unset))
+
+
+def _retry(checker: Checker) -> RetryOptions:
+    retries = checker.integer("retries", 0) or 0
+    crash_retries = checker.integer("crash_retries", 0)
+    return RetryOptions(
+        retries,
+        checker.delays(retries),
+        checker.number("retry_jitter_factor", "") or 0.0,
+        checker.function("retry_condition_fn"),
+        RetryOptions().crash_retries if crash_retries is None else crash_retries,
+    )
+
+
+def _rebuild(fn: Any, options: TaskOptions, first: tuple[Any, ...]) -> Task[Any, Any]:
+    rebuilt: Task[Any, Any] = Task(fn, **options)
+    rebuilt._first = first  # noqa: SLF001 - its own class
+    return rebuilt
+
+
+def _bare(argument: Any) -> Any:
+    return argument.value if isinstance(argument, Annotation) else argument

@@ -34,7 +34,7 @@ class Annotation(Generic[T]):
         return type(self)(value)
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and bool(other.value == self.value)  # type: ignore[attr-defined]
+        return type(other) is type(self) and bool(other.value == self.value)
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -8,7 +8,7 @@ from raysched.define.states import State
 from raysched.model.runs import FlowRun
 from raysched.model.states import StateType
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _KINDS = {
     StateType.RUNNING: "on_running",
@@ -46,4 +46,4 @@ def call_flow_hooks(start: FlowRunStart, run_count: int, state: State[Any]) -> N
             hook(start.spec.flow, flow_run, state)
         except Exception:
             name = getattr(hook, "__qualname__", repr(hook))
-            _log.exception("%s hook %s of flow run %s raised", kind, name, start.name)
+            logger.exception("%s hook %s of flow run %s raised", kind, name, start.name)

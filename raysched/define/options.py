@@ -238,11 +238,7 @@ class Checker:
         for option in ("resources", "label_selector", "runtime_env"):
             if option in ray and not isinstance(ray[option], Mapping):
                 raise self.fail(option, f"must be a dict, not {type(ray[option]).__name__}")
-        for name, amount in ray.get("resources", {}).items():
-            if not isinstance(name, str) or not _is_number(amount) or amount < 0:
-                raise self.fail("resources", "must map names to amounts, 0 or more")
-            if name in {"CPU", "GPU"}:
-                raise self.fail("resources", f"has {name!r}: use num_{name.lower()}s")
+        self._check_resources(ray.get("resources", {}))
         for key, label in ray.get("label_selector", {}).items():
             if not isinstance(key, str) or not isinstance(label, str):
                 raise self.fail("label_selector", "must map labels to texts")
@@ -253,6 +249,13 @@ class Checker:
         if isinstance(strategy, str) and strategy not in {"DEFAULT", "SPREAD"}:
             raise self.fail("scheduling_strategy", "as a text it is 'DEFAULT' or 'SPREAD'")
         return ray
+
+    def _check_resources(self, resources: Mapping[Any, Any]) -> None:
+        for name, amount in resources.items():
+            if not isinstance(name, str) or not _is_number(amount) or amount < 0:
+                raise self.fail("resources", "must map names to amounts, 0 or more")
+            if name in {"CPU", "GPU"}:
+                raise self.fail("resources", f"has {name!r}: use num_{name.lower()}s")
 
     def _bytes(self, option: str) -> int:
         value = self.get(option)

@@ -90,7 +90,7 @@ class Signature:
 
     def as_call(self, bound: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return positional and keyword arguments that bind to `bound`."""
-        arguments = inspect.BoundArguments(self._signature, dict(bound))  # type: ignore[arg-type]
+        arguments = inspect.BoundArguments(self._signature, dict(bound))
         return arguments.args, arguments.kwargs
 
     def check_template(self, option: str, template: str) -> None:

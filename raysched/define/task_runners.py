@@ -20,7 +20,8 @@ class RayTaskRunner:
     init_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.address is not None and (not isinstance(self.address, str) or not self.address):
+        address: object = self.address
+        if address is not None and not (isinstance(address, str) and address):
             raise InvalidOption(
                 f"RayTaskRunner: address={self.address!r}: must be a text such as 'auto' or "
                 "'ray-head:6379'"
@@ -40,7 +41,7 @@ class ThreadPoolTaskRunner:
     max_workers: int | None = None
 
     def __post_init__(self) -> None:
-        workers = self.max_workers
+        workers: object = self.max_workers
         if workers is not None and (
             isinstance(workers, bool) or not isinstance(workers, int) or workers < 1
         ):

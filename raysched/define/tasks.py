@@ -117,7 +117,7 @@ class Task(Generic[P, R]):
     @overload
     def __call__(self, *args: Any, wait_for: Iterable[Any] | None, **kwargs: Any) -> R: ...
 
-    def __call__(
+    def __call__(  # type: ignore[misc] # a ParamSpec cannot say that these names are taken
         self,
         *args: Any,
         return_state: bool = False,

@@ -52,7 +52,7 @@ class Validator:
             name: hint for name, hint in collect.__annotations__.items() if name != "return"
         }
         try:
-            return validate_call(collect, config=ConfigDict(arbitrary_types_allowed=True))
+            return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(collect)
         except (PydanticUserError, NameError) as error:
             raise ParameterError(
                 f"{self._what}: an annotation cannot be checked: {error}. Import what it names at "

@@ -1,0 +1,274 @@
+"""What every store promises (the shared suite of the port), seen through the reader."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from store.samples import ERROR, NOON, closing, execute, flow_run, group, identity, log, task_runs
+
+from raysched.engine.ports import Store
+from raysched.errors import RunTakenOver, StoreError
+from raysched.model.rows import AttemptRow, Batch, FlowRunChange, GroupRow
+from raysched.model.states import StateType
+from raysched.store import open_reader, open_store
+from raysched.store.reader import Reader
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    store = open_store(url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def reader(url: str) -> Iterator[Reader]:
+    reader = open_reader(url)
+    yield reader
+    reader.close()
+
+
+class TestRuns:
+    def test_comes_back_as_it_was_opened(self, store: Store, reader: Reader) -> None:
+        row = flow_run(
+            parameters='{"day": "2026-11-20"}',
+            tags=("nightly", "prod"),
+            target="flow.py:nightly",
+            backend="inline",
+            versions='{"python": "3.11"}',
+        )
+        number = store.open_run(row)
+        view = reader.find_run(row.id)
+        assert view.number == number
+        assert {name: getattr(view, name) for name in row.__slots__} == {
+            name: getattr(row, name) for name in row.__slots__
+        }
+
+    def test_has_its_own_number(self, store: Store) -> None:
+        assert store.open_run(flow_run()) != store.open_run(flow_run())
+
+    def test_opened_again_after_an_unclear_error_is_the_same(self, store: Store) -> None:
+        row = flow_run()
+        assert store.open_run(row) == store.open_run(row)
+
+    def test_changes(self, store: Store, reader: Reader) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        change = FlowRunChange(StateType.FAILED, "1 failure", NOON + 5, ERROR, attempts=2)
+        store.commit(Batch(number, flow_run=change))
+        view = reader.find_run(row.id)
+        assert (view.state, view.message, view.ended) == (StateType.FAILED, "1 failure", NOON + 5)
+        assert (view.error, view.attempts) == (ERROR, 2)
+
+    def test_keeps_pickled_parameters(self, store: Store, url: str) -> None:
+        store.open_run(flow_run(pickled_parameters=b"\x00\x80pickled"))
+        ((kept,),) = execute(url, "SELECT pickled_parameters FROM flow_run")
+        assert bytes(kept) == b"\x00\x80pickled"  # type: ignore[arg-type]
+
+    def test_unknown_number_is_refused(self, store: Store) -> None:
+        with pytest.raises(StoreError, match="no run with the number 4711"):
+            store.commit(Batch(4711, groups=[group()]))
+
+
+class TestTaskRuns:
+    def test_come_back_as_they_were_committed(self, store: Store, reader: Reader) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        columns = task_runs(0, [3, 7], StateType.UPSTREAM_FAILED)
+        columns.attempts = [0, 2]
+        columns.started = [0, NOON]
+        columns.ended = [NOON + 1, NOON + 2]
+        columns.values = [None, b"envelope"]
+        columns.sizes = [0, 8]
+        columns.names = {1: "parse a.csv"}
+        columns.roots = {0: ("load[1]", "load[2]")}
+        columns.handled = frozenset({0})
+        group_row = GroupRow(0, "parse", 100, 10, mapped=True, tags=("io",))
+        store.commit(Batch(number, groups=[group_row], task_runs=[columns]))
+        run = reader.find_run(row.id)
+        first, second = (reader.task_run(run, "parse", index) for index in (103, 107))
+        assert first is not None
+        assert second is not None
+        assert (first.key, first.index, first.tags) == ("parse[103]", 103, ("io",))
+        assert (first.state, first.attempts) == (StateType.UPSTREAM_FAILED, 0)
+        assert (first.started, first.ended, first.name) == (0, NOON + 1, "parse[103]")
+        assert (first.roots, first.handled) == (("load[1]", "load[2]"), True)
+        assert (second.started, second.ended, second.name) == (NOON, NOON + 2, "parse a.csv")
+        assert (second.roots, second.handled, second.size) == ((), False, 8)
+        assert reader.value(run, "parse", 107) == b"envelope"
+        assert reader.value(run, "parse", 103) is None
+        assert reader.groups(run) == [group_row]
+
+    def test_later_rows_replace_earlier_ones(self, store: Store, reader: Reader) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        running = task_runs(0, range(10), StateType.RUNNING)
+        store.commit(Batch(number, groups=[group()], task_runs=[running]))
+        ended = task_runs(0, range(5))
+        ended.identities = [None] * 5
+        store.commit(Batch(number, task_runs=[ended]))
+        counts = reader.find_run(row.id).counts
+        assert counts == {StateType.COMPLETED: 5, StateType.RUNNING: 5}
+
+    def test_identity_stays_when_a_later_row_has_none(self, store: Store, url: str) -> None:
+        number = store.open_run(flow_run())
+        store.commit(Batch(number, task_runs=[task_runs(0, [1], StateType.RUNNING)]))
+        ended = task_runs(0, [1])
+        ended.identities = [None]
+        store.commit(Batch(number, task_runs=[ended]))
+        ((kept,),) = execute(url, "SELECT identity FROM task_run")
+        assert bytes(kept) == identity(0, 1)  # type: ignore[arg-type]
+
+    def test_the_last_row_of_a_batch_wins(self, store: Store, reader: Reader) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        begun, ended = (
+            task_runs(0, [1, 2], state) for state in (StateType.RUNNING, StateType.COMPLETED)
+        )
+        store.commit(Batch(number, groups=[group(size=3)], task_runs=[begun, ended]))
+        assert reader.find_run(row.id).counts == {
+            StateType.SCHEDULED: 1,
+            StateType.COMPLETED: 2,
+        }
+
+    def test_many_at_once(self, store: Store, reader: Reader) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        # Not a multiple of any chunk.
+        size = 5_003
+        store.commit(
+            Batch(number, groups=[group(size=size)], task_runs=[task_runs(0, range(size))])
+        )
+        run = reader.find_run(row.id)
+        assert run.counts == {StateType.COMPLETED: size}
+        assert [view.index for view in reader.task_runs(run)] == list(range(size))
+
+    def test_columns_of_unequal_length_are_refused_whole(
+        self, store: Store, reader: Reader
+    ) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        columns = task_runs(0, [1, 2])
+        columns.states = bytearray([StateType.COMPLETED])
+        with pytest.raises(ValueError, match="shorter"):
+            store.commit(Batch(number, groups=[group()], task_runs=[columns]))
+        assert reader.groups(reader.find_run(row.id)) == []
+
+
+class TestAttempts:
+    def test_come_back_as_they_were_committed(self, store: Store, reader: Reader) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        failed = AttemptRow(0, 1, 1, StateType.FAILED, NOON, NOON + 1, ERROR)
+        passed = AttemptRow(0, 1, 2, StateType.COMPLETED, NOON + 2, NOON + 3)
+        other = AttemptRow(1, 0, 1, StateType.CRASHED, NOON, NOON + 1, ERROR, "no retries left")
+        batch = Batch(number, attempts=[failed, passed, other])
+        store.commit(batch)
+        store.commit(batch)
+        run = reader.find_run(row.id)
+        assert reader.attempts(run) == [failed, passed, other]
+        assert reader.attempts(run, group=1) == [other]
+        assert reader.attempts(run, group=0, index=1) == [failed, passed]
+        assert reader.attempts(run, group=0, index=2) == []
+
+
+class TestLogs:
+    def test_are_numbered_in_order(self, store: Store, reader: Reader) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        store.commit(Batch(number, groups=[group()], logs=[log("a"), log("b", group=-1)]))
+        store.commit(Batch(number, logs=[log("c", index=4)]))
+        records = reader.logs(reader.find_run(row.id))
+        assert [(record.id, record.message) for record in records] == [(1, "a"), (2, "b"), (3, "c")]
+        assert [record.key for record in records] == ["parse[0]", "", "parse[4]"]
+
+    def test_committed_again_are_there_once(self, store: Store, reader: Reader) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        store.commit(Batch(number, logs=[log("a")]))
+        batch = Batch(number, logs=[log("b"), log("c")])
+        store.commit(batch)
+        store.commit(batch)
+        store.commit(Batch(number, logs=[log("d")]))
+        records = reader.logs(reader.find_run(row.id))
+        assert [record.message for record in records] == ["a", "b", "c", "d"]
+
+    def test_batch_that_grew_before_it_was_committed_again(
+        self, store: Store, reader: Reader
+    ) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        batch = Batch(number, logs=[log("a")])
+        store.commit(batch)
+        batch.logs.append(log("b"))
+        store.commit(batch)
+        store.commit(Batch(number, logs=[log("c")]))
+        records = reader.logs(reader.find_run(row.id))
+        assert [record.message for record in records] == ["a", "b", "c"]
+
+    def test_go_on_counting_in_another_store(self, url: str, store: Store, reader: Reader) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        store.commit(Batch(number, logs=[log("a")]))
+        other = open_store(url)
+        other.commit(Batch(number, logs=[log("b")]))
+        other.close()
+        records = reader.logs(reader.find_run(row.id), after=1)
+        assert [(record.id, record.message) for record in records] == [(2, "b")]
+
+    @pytest.mark.parametrize("message", ["a\0b", "half \ud83d", "whole \N{OWL}", ""])
+    def test_any_text_can_be_kept(self, store: Store, reader: Reader, message: str) -> None:
+        row = flow_run(message=message, parameters=message)
+        number = store.open_run(row)
+        columns = task_runs(0, [0])
+        columns.names = {0: message}
+        store.commit(
+            Batch(number, groups=[group()], task_runs=[columns], logs=[log(message), log("end")])
+        )
+        run = reader.find_run(row.id)
+        records = reader.logs(run)
+        kept = message.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+        assert [record.message for record in records] == [kept, "end"]
+        assert run.message == kept
+
+
+class TestEpoch:
+    def test_writer_of_an_older_epoch_is_stopped(
+        self, store: Store, reader: Reader, url: str
+    ) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        execute(url, f"UPDATE flow_run SET epoch = 2 WHERE number = {number}")
+        with pytest.raises(RunTakenOver, match="epoch 2, ours is 1"):
+            store.commit(Batch(number, groups=[group()]))
+        assert reader.groups(reader.find_run(row.id)) == []
+        store.commit(Batch(number, epoch=2, groups=[group()]))
+        assert reader.groups(reader.find_run(row.id)) == [group()]
+
+
+class TestSharing:
+    def test_threads_may_share_a_store(self, store: Store, reader: Reader) -> None:
+        rows = [flow_run() for _ in range(4)]
+
+        def write(number: int) -> None:
+            store.commit(Batch(number, groups=[group(size=200)]))
+            for start in range(0, 200, 10):
+                columns = task_runs(0, range(start, start + 10))
+                store.commit(Batch(number, task_runs=[columns], logs=[log(str(start))]))
+            store.commit(closing(number))
+
+        threads = [threading.Thread(target=write, args=[store.open_run(row)]) for row in rows]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        runs = reader.runs()
+        assert [run.counts for run in runs] == [{StateType.COMPLETED: 200}] * 4
+        for run in runs:
+            assert [record.id for record in reader.logs(run)] == list(range(1, 21))
+
+    def test_closing_twice_is_closing(self, url: str) -> None:
+        store = open_store(url)
+        store.open_run(flow_run())
+        store.close()
+        store.close()

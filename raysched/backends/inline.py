@@ -32,7 +32,7 @@ class InlineBackend:
 
     def __init__(self) -> None:
         self._settings = settings()
-        self._process = Process(("", "", os.getpid(), platform.node()), dedicated=False)
+        self._process = Process(("", "", os.getpid(), platform.node()))
         self._queue: deque[UnitCall] = deque()
         self._running: dict[int, UnitRun] = {}
         self._sink: Sink | None = None

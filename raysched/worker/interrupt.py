@@ -7,6 +7,7 @@ raised inside the user's function, once, and never inside the code around it.
 
 import contextlib
 import ctypes
+import inspect
 import signal
 import threading
 import time
@@ -15,6 +16,9 @@ from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_getsignal = inspect.unwrap(signal.getsignal)
+"""Without the search for an enum member, which takes longer than the rest of an empty run."""
 
 _SLACK_SECONDS = 0.001
 """The timer and the clock that it is compared with may differ by a rounding."""
@@ -124,22 +128,21 @@ class ThreadInterruption(Interruption):
 
 
 class Signals:
-    """The signal handlers around one unit on the main thread: SIGALRM, and SIGINT.
+    """Our handlers of SIGALRM and SIGINT on the main thread.
 
     Args:
-        interrupt_is_cancel: SIGINT is how Ray cancels a call. Otherwise it is a person's Ctrl-C,
-            which goes to the handler that was there before.
-        on_cancel: Called for each SIGINT that is a cancel.
+        dedicated: Whether this process is there for units only: then SIGINT is how Ray cancels the
+            one that runs. Otherwise it is a person's Ctrl-C, which goes to the handler that was
+            there before, but never while our own code runs.
     """
 
-    def __init__(
-        self, *, interrupt_is_cancel: bool, on_cancel: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, *, dedicated: bool) -> None:
         self.current: SignalInterruption | None = None
+        self.cancel_unit: Callable[[], None] | None = None
+        """Cancels the unit that runs, if one does."""
         self.passed_on = False
         """Whether a SIGINT went to the handler that was there before, during user code."""
-        self._interrupt_is_cancel = interrupt_is_cancel
-        self._on_cancel = on_cancel
+        self._dedicated = dedicated
         self._previous_alarm: Any = None
         self._previous_interrupt: Any = None
         self._deferred = False
@@ -147,21 +150,21 @@ class Signals:
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
 
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
-        """Handle signals inside the block, and restore what was there before."""
+    def install(self) -> None:
+        """Take the place of the handlers that are there."""
         self._previous_alarm = signal.signal(signal.SIGALRM, self.on_alarm)
         self._previous_interrupt = signal.signal(signal.SIGINT, self._on_interrupt)
         self._installed = True
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._installed = False
-            signal.signal(signal.SIGINT, self._previous_interrupt)
-            signal.signal(signal.SIGALRM, self._previous_alarm)
-            if self._deferred and callable(self._previous_interrupt):
-                self._previous_interrupt(signal.SIGINT, None)
+
+    def uninstall(self) -> None:
+        """Restore the handlers that were there before; a Ctrl-C that was held back goes to them."""
+        with self._lock:
+            self._installed = False
+        signal.signal(signal.SIGINT, self._previous_interrupt)
+        signal.signal(signal.SIGALRM, self._previous_alarm)
+        if self._deferred:
+            self._deferred = False
+            _pass_on(self._previous_interrupt, signal.SIGINT, None)
 
     def wake(self) -> None:
         """Have the main thread run `on_alarm`, even if it is in a system call."""
@@ -175,18 +178,14 @@ class Signals:
         if self.current is not None:
             self.current.deliver()
         # It may be meant for the run of user code around this one: a task called in a task.
-        if callable(self._previous_alarm):
-            self._previous_alarm(number, frame)
+        _pass_on(self._previous_alarm, number, frame)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._interrupt_is_cancel:
-            self._on_cancel()
-            if self.current is not None:
-                self.current.deliver()
-        elif self.current is not None and self.current.is_open:
+        if self._dedicated and self.cancel_unit is not None:
+            self.cancel_unit()
+        elif self._dedicated or (self.current is not None and self.current.is_open):
             self.passed_on = True
-            if callable(self._previous_interrupt):
-                self._previous_interrupt(number, frame)
+            _pass_on(self._previous_interrupt, number, frame)
         else:
             self._deferred = True
 
@@ -208,7 +207,7 @@ class SignalInterruption(Interruption):
     def run(self, call: Callable[[], T], timeout: float | None) -> T:
         """See `Interruption.run`."""
         # The user's code of an earlier run may have changed the handler.
-        if signal.getsignal(signal.SIGALRM) != self._signals.on_alarm:
+        if _getsignal(signal.SIGALRM) != self._signals.on_alarm:
             signal.signal(signal.SIGALRM, self._signals.on_alarm)
         self._signals.current = self
         outer, began = signal.getitimer(signal.ITIMER_REAL)[0], time.monotonic()
@@ -250,6 +249,12 @@ class SignalInterruption(Interruption):
             self.reason = DeadlinePassed
         if self.reason is not None and self.is_open:
             raise self.reason
+
+
+def _pass_on(handler: Any, number: int, frame: FrameType | None) -> None:
+    # It is SIG_DFL, SIG_IGN or None where nobody has asked for the signal.
+    if callable(handler):
+        handler(number, frame)
 
 
 def _raise_in(thread: int, reason: type[Interrupted] | None) -> None:

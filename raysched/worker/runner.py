@@ -20,6 +20,7 @@ from raysched.worker.context import WorkerContext
 from raysched.worker.failures import describe_error
 from raysched.worker.interrupt import (
     CancelRequested,
+    Interruption,
     SignalInterruption,
     Signals,
     ThreadInterruption,
@@ -43,14 +44,14 @@ class Process:
 
     Attributes:
         identity: Where it is.
-        dedicated: Whether it is there for units only: then SIGINT is how Ray cancels one, and
-            log records of any thread belong to the item that runs alone. Otherwise SIGINT is a
-            person's Ctrl-C.
+        signals: The installed handlers of a process that is there for units only: there, log
+            records of any thread belong to the item that runs alone. None elsewhere: then they
+            are installed for each unit.
         watcher: Told of each unit, or None.
     """
 
     identity: WorkerIdentity
-    dedicated: bool
+    signals: Signals | None = None
     watcher: Watcher | None = None
 
 
@@ -94,6 +95,9 @@ class UnitRun:
 
         Whatever happens to an item is an outcome in the report, never an exception here.
         """
+        signals = self._process.signals
+        if signals is not None:
+            signals.cancel_unit = self.cancel
         watcher = self._process.watcher
         with watcher.watching(self) if watcher else nullcontext():
             try:
@@ -104,7 +108,10 @@ class UnitRun:
                 info = describe_error(error, FailureClass.INFRASTRUCTURE, CrashKind.BACKEND)
                 self._end(self.progress.open_positions(), StateType.CRASHED, info)
             self._end_cancelled()
-        return self.progress.final(), self.progress.large or None
+        report = self.progress.final()
+        if signals is not None:
+            signals.cancel_unit = None
+        return report, self.progress.large or None
 
     def cancel(self, positions: Iterable[int] | None = None) -> None:
         """End items, running or not, as CANCELLED; None means all. Thread-safe."""
@@ -120,13 +127,16 @@ class UnitRun:
         except SerializationError as error:
             self._end(range(self._size), StateType.FAILED, describe_error(error))
             return
-        if threading.current_thread() is not threading.main_thread():
-            self._run_by_mode(code, None)
-            return
-        dedicated = self._process.dedicated
-        signals = Signals(interrupt_is_cancel=dedicated, on_cancel=self.cancel)
-        with signals.installed():
+        signals = self._process.signals
+        if signals is not None or threading.current_thread() is not threading.main_thread():
             self._run_by_mode(code, signals)
+            return
+        signals = Signals(dedicated=False)
+        signals.install()
+        try:
+            self._run_by_mode(code, signals)
+        finally:
+            signals.uninstall()
 
     def _run_by_mode(self, code: TaskCode, signals: Signals | None) -> None:
         if self.context.is_async:
@@ -141,12 +151,14 @@ class UnitRun:
                 self._run_one(code, position, signals)
 
     def _run_one(self, code: TaskCode, position: int, signals: Signals | None) -> None:
-        interruption = SignalInterruption(signals) if signals else ThreadInterruption()
+        interruption: Interruption = (
+            SignalInterruption(signals) if signals is not None else ThreadInterruption()
+        )
         if not self._claim(position, partial(interruption.interrupt, CancelRequested)):
             return
         item = ItemRun(code, self.progress, position, self._large, interruption)
         passed_on = (lambda: signals.passed_on) if signals else bool
-        alone = self._process.dedicated and not self.overlaps
+        alone = signals is not None and signals is self._process.signals
         if alone:
             capture.attribute_threads_to(item.scope)
         # An empty context, as in a process of its own: nothing leaks in or from item to item.
@@ -186,7 +198,7 @@ class UnitRun:
             return True
 
     def _take_interrupt(self, error: KeyboardInterrupt) -> None:
-        self.passed_interrupt = None if self._process.dedicated else error
+        self.passed_interrupt = error if self._process.signals is None else None
         self.cancel()
 
     def _end_cancelled(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raysched.define.driving import finish, until
-from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart
+from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, Told
 from raysched.errors import FlowRunCancelled, FlowRunTimedOut, RayschedError
 from raysched.graph.builder import Builder, Member
 from raysched.graph.group import Group
@@ -68,6 +68,7 @@ class OpenFlowRun:
         self.recorded_some = False
         self.attempt = 1
         self.outcome: FlowOutcome | None = None
+        self.raised: list[tuple[Group, Sequence[int]]] = []
         self.engine = engine
 
     def recorded(self) -> None:
@@ -106,11 +107,9 @@ class OpenFlowRun:
         """See `RunPort.error`."""
         return failure_of(*member)
 
-    def handled(self, group: Group, indices: Sequence[int], *, delivered: bool = True) -> None:
-        """See `RunPort.handled`."""
-        failed = [index for index in indices if group.visible[index] in FAILURES]
-        if failed:
-            self.engine.post(self._handle, group, failed, delivered)
+    def told(self, group: Group, indices: Sequence[int], how: Told) -> None:
+        """See `RunPort.told`."""
+        self.engine.post(self._told, group, indices, how)
 
     def cancel(self, by: str) -> None:
         """See `RunPort.cancel`."""
@@ -172,12 +171,19 @@ class OpenFlowRun:
         if not await until(self, self.settled, FORCE_SECONDS, blocking=blocking):
             logger.error("%d task runs did not stop", self.invisible)
 
-    def _handle(self, group: Group, indices: list[int], delivered: bool) -> None:  # noqa: FBT001 - posted positionally
-        members: dict[Group, list[int]] = {group: indices}
-        if delivered:
-            for index in indices:
-                for root, member in group.roots.get(index, ()):
-                    members.setdefault(root, []).append(member)
+    def _told(self, group: Group, indices: Sequence[int], how: Told) -> None:
+        if how is Told.RAISED:
+            self.raised.append((group, indices))
+        else:
+            self._handle(group, indices, roots=how is Told.RETURNED)
+
+    def _handle(self, group: Group, indices: Sequence[int], *, roots: bool) -> None:
+        members: dict[Group, list[int]] = {}
+        for index in indices:
+            if group.states[index] in FAILURES:
+                members.setdefault(group, []).append(index)
+            for root, member in group.roots.get(index, ()) if roots else ():
+                members.setdefault(root, []).append(member)
         for owner, owned in members.items():
             self.engine.advance(self, FailuresHandled(owner, owned))
 
@@ -186,6 +192,10 @@ class OpenFlowRun:
         self.engine.touch(self)
 
     def _close(self, ending: FlowEnding, error: BaseException | None) -> None:
+        raised, self.raised = self.raised, []
+        if error is None:
+            for group, indices in raised:
+                self._handle(group, indices, roots=True)
         found = verdict(self.tracker)
         state, message = _conclusion(ending, error, found)
         info = None if error is None else describe_error(error)

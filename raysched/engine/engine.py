@@ -135,13 +135,13 @@ class Engine:
         self._store.close()
 
     def compile_soon(self, run: OpenFlowRun) -> None:
-        """Compile what was recorded when the segment's time is over; from any thread."""
+        """See `Host.compile_soon`."""
         if not self.backend.pumped:
             delay = int(self.settings.segment_milliseconds * MILLISECOND_NS)
             self.post(self._loop.at, self._clock.now() + delay, self.compile, run)
 
     def compile(self, run: OpenFlowRun) -> None:
-        """Compile what was recorded; within a turn."""
+        """See `Host.compile`."""
         # Whoever records from here on asks for another compilation.
         run.recorded_some = False
         groups = run.builder.take()
@@ -153,23 +153,23 @@ class Engine:
         self.advance(run, SegmentPlanned(plan))
 
     def advance(self, run: OpenFlowRun, event: Event) -> None:
-        """Let the tracker account for an event; within a turn."""
+        """See `Host.advance`."""
         run.commands += advance(run.tracker, event, self._clock.now())
         self._changed[run] = None
 
     def touch(self, run: OpenFlowRun) -> None:
-        """Commit what `run` has collected at the end of this turn; within a turn."""
+        """See `Host.touch`."""
         self._changed[run] = None
 
     def conclude(
         self, run: OpenFlowRun, state: StateType, message: str, error: ErrorInfo | None
     ) -> None:
-        """Commit the end of a flow run, with everything before it; within a turn."""
+        """See `Host.conclude`."""
         self._settle()
         self._change(run, FlowRunChange(state, message, self._clock.now(), error, run.attempt))
 
     def retry_flow(self, run: OpenFlowRun, error: ErrorInfo | None) -> None:
-        """Commit that the flow function begins again; within a turn."""
+        """See `Host.retry_flow`."""
         self._settle()
         self._change(run, FlowRunChange(StateType.RUNNING, "", 0, error, run.attempt))
 

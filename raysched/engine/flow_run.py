@@ -4,10 +4,12 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from raysched.define.driving import finish, until
 from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, Told
+from raysched.engine.callbacks import Callbacks
+from raysched.engine.ports import Backend
 from raysched.errors import FlowRunCancelled, FlowRunTimedOut, RayschedError
 from raysched.graph.builder import Builder, Member
 from raysched.graph.group import Group
@@ -17,18 +19,17 @@ from raysched.model.states import FAILURES, StateType
 from raysched.model.values import ErrorInfo, LargeValue
 from raysched.results.envelope import decode, encode
 from raysched.results.rebuild import failure_of
+from raysched.settings import Settings
 from raysched.tracker import Run, Verdict, verdict
 from raysched.tracker.messages import (
     CancelRequested,
     Command,
+    Event,
     FailuresHandled,
     FlowRestarted,
 )
 from raysched.worker.failures import describe_error
 from raysched.worker.protocol import RunHeader, encode_header
-
-if TYPE_CHECKING:
-    from raysched.engine.engine import Engine
 
 logger = logging.getLogger("raysched.engine")
 
@@ -50,10 +51,69 @@ NAMED_FAILURES = 3
 CANCELLED_BY = (KeyboardInterrupt, asyncio.CancelledError, FlowRunCancelled)
 
 
-class OpenFlowRun:
-    """An open flow run. What begins with an underscore belongs to the engine's loop."""
+class Host(Protocol):
+    """What an open flow run needs from the engine that runs it."""
 
-    def __init__(self, engine: "Engine", start: FlowRunStart, row: FlowRunRow, number: int) -> None:
+    @property
+    def settings(self) -> Settings:
+        """Settings."""
+
+    @property
+    def backend(self) -> Backend:
+        """Where units run."""
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """What calls the user's hooks."""
+
+    def open_run(self, start: FlowRunStart) -> "OpenFlowRun":
+        """Begin a flow run (see `define.ports.Engine.open_run`)."""
+
+    def post(self, function: Callable[..., None], *args: Any) -> None:
+        """Have `function(*args)` called in the next turn; from any thread."""
+
+    def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Block until `done()`; return whether it is (see `RunPort.wait`)."""
+
+    async def wait_async(
+        self,
+        done: Callable[[], bool],
+        timeout: float | None,  # noqa: ASYNC109 - False instead of raising
+    ) -> bool:
+        """Do as `wait`, without blocking the running event loop."""
+
+    def compile_soon(self, run: "OpenFlowRun") -> None:
+        """Compile what was recorded when the segment's time is over; from any thread."""
+
+    def compile(self, run: "OpenFlowRun") -> None:
+        """Compile what was recorded; within a turn."""
+
+    def advance(self, run: "OpenFlowRun", event: Event) -> None:
+        """Let the tracker account for an event; within a turn."""
+
+    def touch(self, run: "OpenFlowRun") -> None:
+        """Commit what `run` has collected at the end of this turn; within a turn."""
+
+    def conclude(
+        self, run: "OpenFlowRun", state: StateType, message: str, error: ErrorInfo | None
+    ) -> None:
+        """Commit the end of a flow run, with everything before it; within a turn."""
+
+    def retry_flow(self, run: "OpenFlowRun", error: ErrorInfo | None) -> None:
+        """Commit that the flow function begins again; within a turn."""
+
+
+class OpenFlowRun:
+    """An open flow run: the flow's side of the engine, and what the engine keeps for it.
+
+    Args:
+        host: The engine.
+        start: What was opened.
+        row: Its row, as committed.
+        number: Its number in the store.
+    """
+
+    def __init__(self, host: Host, start: FlowRunStart, row: FlowRunRow, number: int) -> None:
         self.start = start
         self.builder = Builder(start.run_id, scope_of(start))
         self.row = row
@@ -69,19 +129,19 @@ class OpenFlowRun:
         self.attempt = 1
         self.outcome: FlowOutcome | None = None
         self.raised: list[tuple[Group, Sequence[int]]] = []
-        self.engine = engine
+        self.host = host
 
     def recorded(self) -> None:
         """See `RunPort.recorded`."""
         if not self.recorded_some:
             self.recorded_some = True
-            self.engine.compile_soon(self)
+            self.host.compile_soon(self)
 
     def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
         """See `RunPort.wait`."""
         if self.recorded_some:
-            self.engine.post(self.engine.compile, self)
-        return self.engine.wait(done, timeout)
+            self.host.post(self.host.compile, self)
+        return self.host.wait(done, timeout)
 
     async def wait_async(
         self,
@@ -92,15 +152,15 @@ class OpenFlowRun:
         # Siblings in an asyncio.gather record their calls before the first of them is compiled.
         await asyncio.sleep(0)
         if self.recorded_some:
-            self.engine.post(self.engine.compile, self)
-        return await self.engine.wait_async(done, timeout)
+            self.host.post(self.host.compile, self)
+        return await self.host.wait_async(done, timeout)
 
     def value(self, member: Member) -> Any:
         """See `RunPort.value`."""
         group, index = member
         value = group.values[index]
         if isinstance(value, LargeValue):
-            return self.engine.backend.fetch(value)
+            return self.host.backend.fetch(value)
         return None if value is None else decode(value)
 
     def error(self, member: Member) -> BaseException:
@@ -109,15 +169,15 @@ class OpenFlowRun:
 
     def told(self, group: Group, indices: Sequence[int], how: Told) -> None:
         """See `RunPort.told`."""
-        self.engine.post(self._told, group, indices, how)
+        self.host.post(self._told, group, indices, how)
 
     def cancel(self, by: str) -> None:
         """See `RunPort.cancel`."""
-        self.engine.post(self.engine.advance, self, CancelRequested(by))
+        self.host.post(self.host.advance, self, CancelRequested(by))
 
     def log(self, level: int, logger: str, message: str, at: int) -> None:
         """See `RunPort.log`."""
-        self.engine.post(self._log, LogRow(-1, 0, self.attempt, at, level, logger, message))
+        self.host.post(self._log, LogRow(-1, 0, self.attempt, at, level, logger, message))
 
     def close(self, ending: FlowEnding) -> FlowOutcome:
         """See `RunPort.close`."""
@@ -137,9 +197,9 @@ class OpenFlowRun:
             error = await self._await_all(blocking=blocking)
         if error is not None:
             await self._drain(error, blocking=blocking)
-        self.engine.callbacks.drain(HOOKS_SECONDS)
+        self.host.callbacks.drain(HOOKS_SECONDS)
         self.outcome = None
-        self.engine.post(self._close, ending, error)
+        self.host.post(self._close, ending, error)
         await until(self, lambda: self.outcome is not None, blocking=blocking)
         assert self.outcome is not None  # noqa: S101 - the wait has no timeout
         return self.outcome
@@ -156,18 +216,18 @@ class OpenFlowRun:
         """Cancel what waits and let what runs end, for the grace time; then stop it."""
         stop = isinstance(error, (*CANCELLED_BY, FlowRunTimedOut))
         by = _canceller(error)
-        grace = FORCE_SECONDS if stop else self.engine.settings.drain_grace_seconds
+        grace = FORCE_SECONDS if stop else self.host.settings.drain_grace_seconds
         steps = [CancelRequested(by, running=stop), CancelRequested(by)]
         steps = steps[1:] if stop else steps
         try:
             for step in steps:
-                self.engine.post(self.engine.advance, self, step)
+                self.host.post(self.host.advance, self, step)
                 if await until(self, self.settled, grace, blocking=blocking):
                     return
                 grace = FORCE_SECONDS
         except KeyboardInterrupt:
             logger.warning("stopping at once")
-        self.engine.post(self.engine.advance, self, CancelRequested(by, force=True))
+        self.host.post(self.host.advance, self, CancelRequested(by, force=True))
         if not await until(self, self.settled, FORCE_SECONDS, blocking=blocking):
             logger.error("%d task runs did not stop", self.invisible)
 
@@ -185,11 +245,11 @@ class OpenFlowRun:
             for root, member in group.roots.get(index, ()) if roots else ():
                 members.setdefault(root, []).append(member)
         for owner, owned in members.items():
-            self.engine.advance(self, FailuresHandled(owner, owned))
+            self.host.advance(self, FailuresHandled(owner, owned))
 
     def _log(self, row: LogRow) -> None:
         self.logs.append(row)
-        self.engine.touch(self)
+        self.host.touch(self)
 
     def _close(self, ending: FlowEnding, error: BaseException | None) -> None:
         raised, self.raised = self.raised, []
@@ -205,12 +265,12 @@ class OpenFlowRun:
         if ending.retry and state is not StateType.COMPLETED:
             self._restart(found, info)
         else:
-            self.engine.conclude(self, state, message, info)
+            self.host.conclude(self, state, message, info)
         self.outcome = FlowOutcome(state, message, found.unhandled, found.counts, info)
 
     def _restart(self, found: Verdict, info: ErrorInfo | None) -> None:
         for group, index in found.unhandled:
-            self.engine.advance(self, FailuresHandled(group, (index,)))
+            self.host.advance(self, FailuresHandled(group, (index,)))
         kept = {
             node.group.identity(index): (node.group, index)
             for node in self.tracker.nodes.values()
@@ -218,9 +278,9 @@ class OpenFlowRun:
             if state == StateType.COMPLETED
         }
         self.builder.restart(kept)
-        self.engine.advance(self, FlowRestarted())
+        self.host.advance(self, FlowRestarted())
         self.attempt += 1
-        self.engine.retry_flow(self, info)
+        self.host.retry_flow(self, info)
 
 
 def scope_of(start: FlowRunStart) -> bytes:

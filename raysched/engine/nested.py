@@ -77,7 +77,7 @@ class NestedEngine:
         if not isinstance(nested, OpenFlowRun):
             message = f"the attempt of {self._attempt.task_run_key} has a foreign port"
             raise InternalError(message)
-        return nested.engine.open_run(start)
+        return nested.host.open_run(start)
 
 
 def _no_function() -> None:

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     segment_milliseconds: float = Field(default=3.0, ge=0)
     """How long calls are collected before they are compiled, unless the flow blocks (ms)."""
 
+    debug: bool = False
+    """Whether the command line shows tracebacks of raysched itself."""
+
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$")
     """Lowest level of kept log records."""
 

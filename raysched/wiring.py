@@ -139,7 +139,7 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
     store = open_store(chosen.resolved_database_url())
     try:
         return Engine(
-            _backend(configuration, chosen),
+            make_backend(configuration, chosen),
             store,
             chosen,
             SystemClock(),
@@ -151,7 +151,8 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
         raise
 
 
-def _backend(configuration: Configuration, chosen: Settings) -> Backend:
+def make_backend(configuration: Configuration, chosen: Settings) -> Backend:
+    """Return the backend that is chosen, not yet started."""
     if (configuration.backend or chosen.backend) == "inline":
         from raysched.backends.inline import InlineBackend
 

@@ -1,0 +1,83 @@
+"""Runs as JSON: the shapes that docs/json.md promises."""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from raysched.client import OWN_FAILURES, LogView, Run, TaskRun, error_type, utc
+from raysched.model.values import ErrorInfo
+
+MOST_FAILURES = 100
+"""Failures in the record that `raysched run --json` prints."""
+
+
+def run_record(run: Run, *, failures: bool = False) -> dict[str, Any]:
+    """Return a flow run; with `failures` also the first task runs that failed themselves."""
+    record: dict[str, Any] = {
+        "id": run.id,
+        "flow": run.flow,
+        "name": run.name,
+        "state": run.state.type.name,
+        "message": run.message,
+        "started": iso(run.started),
+        "ended": iso(run.ended),
+        "tasks": {state.name: count for state, count in run.counts.items()},
+        "parameters": run.parameters,
+        "tags": list(run.tags),
+        "parent": run.parent or None,
+        "target": run.target or None,
+        "backend": run.backend or None,
+        "versions": run.versions,
+        "error": _error_record(run.error),
+    }
+    if failures:
+        found = run.task_runs(states=OWN_FAILURES, limit=MOST_FAILURES)
+        record["failures"] = [task_run_record(task_run) for task_run in found]
+    return record
+
+
+def task_run_record(task_run: TaskRun) -> dict[str, Any]:
+    """Return a task run."""
+    return {
+        "name": task_run.task,
+        "key": task_run.key,
+        "index": task_run.index,
+        "task_run_name": task_run.name,
+        "state": task_run.state.type.name,
+        "attempts": task_run.attempts,
+        "started": iso(task_run.started),
+        "ended": iso(task_run.ended),
+        "error": _error_record(task_run.error),
+        "roots": list(task_run.roots),
+        "handled": task_run.handled,
+    }
+
+
+def log_record(row: LogView) -> dict[str, Any]:
+    """Return a log record."""
+    return {
+        "time": iso(utc(row.at)),
+        "level": logging.getLevelName(row.level),
+        "logger": row.logger,
+        "key": row.key or None,
+        "attempt": row.attempt,
+        "message": row.message,
+    }
+
+
+def iso(moment: datetime | None) -> str | None:
+    """Return a moment in UTC as ISO 8601 with microseconds, or None."""
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z" if moment else None
+
+
+def _error_record(error: ErrorInfo | None) -> Mapping[str, str] | None:
+    if error is None:
+        return None
+    return {
+        "type": error_type(error),
+        "message": error.message,
+        "traceback": error.traceback,
+        "class": error.failure_class.value,
+        "kind": error.kind,
+    }

@@ -1,0 +1,170 @@
+"""`raysched run`: load the target, call the flow, show what happens, sum it up."""
+
+import asyncio
+import os
+import reprlib
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Self
+
+from raysched import client, wiring
+from raysched.cli.display import Display, open_display
+from raysched.cli.output import console, print_json
+from raysched.cli.parameters import describe_parameters, read_parameters
+from raysched.cli.progress import Progress
+from raysched.cli.records import run_record
+from raysched.cli.summary import print_summary
+from raysched.cli.target import Target, load_target
+from raysched.errors import InternalError, ParameterError, StoreError
+from raysched.model.states import StateType
+
+FAILURE = 1
+
+STOP_SECONDS = 3.0
+"""How long the engine may take to end the workers after a second Ctrl-C."""
+
+SHOW_CURSOR = b"\x1b[?25h\n"
+"""What a live display would send at its end (ECMA-48, DECTCEM)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What `raysched run` was told.
+
+    Attributes:
+        target: TARGET.
+        pairs: `name=value` of each `--param`.
+        document: What `--params-json` was given, or None.
+        address: Ray address, or None for the settings'.
+        backend: `ray`, `inline` or None for the settings'.
+        as_json: Whether the end is told as JSON, and everything else on standard error.
+    """
+
+    target: str
+    pairs: tuple[str, ...]
+    document: str | None
+    address: str | None
+    backend: str | None
+    as_json: bool
+
+
+def run_target(order: Order) -> int:
+    """Run the flow that was ordered; return the exit code.
+
+    Raises:
+        UsageError: The target, a parameter or an option cannot be right; nothing was started.
+        RayschedError: The run could not be started, or not be kept.
+    """
+    target = load_target(order.target)
+    parameters = read_parameters(target.flow.fn, order.pairs, order.document)
+    progress = Progress()
+    wiring.configure(
+        wiring.Configuration(
+            backend=order.backend or "",
+            address=order.address or "",
+            code_path=target.code_path,
+            observers=[progress],
+            target=target.text,
+        )
+    )
+    try:
+        out = console(stderr=order.as_json)
+        with open_display(progress, out, target.flow.name) as display, Interrupts(display):
+            result, error = _call(target, parameters)
+        run_id = _started(progress, target, error)
+        return _tell(run_id, result, order)
+    finally:
+        wiring.disconnect()
+
+
+class Interrupts:
+    """Ctrl-C: once cancels the run, twice stops it at once, a third time ends this process."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._presses = 0
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _press(self, _number: int, _frame: FrameType | None) -> None:
+        self._presses += 1
+        if self._presses > 2:  # noqa: PLR2004 - as the class says
+            _exit_at_once()
+        if self._presses == 1:
+            self._display.note("Cancelling … press Ctrl-C again to stop at once")
+        else:
+            self._display.note("Stopping at once")
+            # User code that holds on to this thread must not hold up the person.
+            watchdog = threading.Timer(STOP_SECONDS, _exit_at_once)
+            watchdog.daemon = True
+            watchdog.start()
+        raise KeyboardInterrupt
+
+
+def _exit_at_once() -> NoReturn:
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), SHOW_CURSOR)
+    os._exit(FAILURE)
+
+
+def _call(target: Target, parameters: dict[str, Any]) -> tuple[object, BaseException | None]:
+    """Call the flow; return its value, or what it raised."""
+    flow: Callable[..., Any] = target.flow
+    try:
+        result = flow(**parameters)
+        if asyncio.iscoroutine(result):
+            result = asyncio.run(result)
+    except BaseException as error:  # noqa: BLE001 - of the user's code, sys.exit too
+        return None, error
+    return result, None
+
+
+def _started(progress: Progress, target: Target, error: BaseException | None) -> str:
+    """Return the id of the run, or raise why there is none or why it is not known."""
+    run = progress.snapshot().run
+    if isinstance(error, (StoreError, InternalError)):
+        raise error
+    if run is not None:
+        return run.id
+    if isinstance(error, ParameterError):
+        signature = describe_parameters(target.flow.fn, target.flow.name)
+        raise ParameterError(f"{error}\n\n  {signature}") from error
+    if error is not None:
+        raise error
+    raise InternalError(f"{target.text} returned without a flow run")
+
+
+def _tell(run_id: str, result: object, order: Order) -> int:
+    run = client.get_run(run_id)
+    if order.as_json:
+        print_json(run_record(run, failures=True))
+    else:
+        print_summary(run, _short(result))
+    return 0 if run.state.type is StateType.COMPLETED else FAILURE
+
+
+def _short(result: object) -> str:
+    """Return a value in one line, None as ""."""
+    if result is None:
+        return ""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = 120
+    with suppress(Exception):  # any user's __repr__ may raise anything
+        return shortener.repr(result).replace("\n", " ")
+    return f"a {type(result).__name__}"

@@ -1,0 +1,133 @@
+"""`raysched show`."""
+
+from itertools import islice
+
+from rich.table import Table
+from rich.text import Text
+
+from raysched.cli.output import (
+    DEFAULT_LIMIT,
+    SHORT_ID,
+    console,
+    duration,
+    local_time,
+    print_json_list,
+    say,
+    state_text,
+)
+from raysched.cli.records import run_record, task_run_record
+from raysched.cli.summary import print_failures, print_outcome, print_tasks
+from raysched.client import Run, TaskRun, describe_error, get_run
+from raysched.errors import UsageError
+from raysched.model.states import StateType
+
+MOST_PARAMETERS = 300
+"""Characters of the parameters that people see at once."""
+
+
+def show_run(
+    text: str,
+    task: str | None,
+    states: tuple[StateType, ...],
+    limit: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print one flow run.
+
+    Args:
+        text: RUN.
+        task: Only task runs of this task.
+        states: Only task runs in one of these states, or in any if empty.
+        limit: At most so many task runs, 0 for all, None for a screenful (as JSON: all).
+        as_json: Whether to print JSON.
+
+    Raises:
+        UsageError: The run has no such task.
+        RunNotFound: No run, or more than one, matches.
+    """
+    run = get_run(text)
+    if task is not None and task not in run:
+        raise UsageError(f"run {run.id[:SHORT_ID]} has no task {task!r}; it has: {', '.join(run)}")
+    most = limit or None if limit is not None or as_json else DEFAULT_LIMIT
+    if as_json:
+        found = run.task_runs(task=task, states=states, limit=most)
+        print_json_list(map(task_run_record, found), run_record(run))
+        return
+    if task is None and not states:
+        _print_head(run)
+        print_failures(run)
+        print_tasks(run)
+    else:
+        print_outcome(run)
+    _print_task_runs(run, task, states, most)
+
+
+def _print_head(run: Run) -> None:
+    print_outcome(run)
+    parameters = ", ".join(f"{name}={value!r}" for name, value in run.parameters.items())
+    if len(parameters) > MOST_PARAMETERS:
+        parameters = f"{parameters[:MOST_PARAMETERS]}…"
+    rows = {
+        "run": run.id,
+        "name": run.name,
+        "started": local_time(run.started),
+        "parameters": parameters,
+        "tags": ", ".join(run.tags),
+        "target": run.target,
+        "backend": run.backend,
+        "part of": run.parent,
+        "subflows": ", ".join(child.id[:SHORT_ID] for child in islice(run.children, 5)),
+    }
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, Text(value))
+    console().print(table)
+
+
+def _print_task_runs(
+    run: Run, task: str | None, states: tuple[StateType, ...], most: int | None
+) -> None:
+    total = _number(run, task, states)
+    if not total:
+        say("No such task runs." if task or states else "No task runs.")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("task run", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("tries", justify="right")
+    table.add_column("took", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    shown = 0
+    for each in run.task_runs(task=task, states=states, limit=most):
+        table.add_row(*_cells(each))
+        shown += 1
+    say()
+    console().print(table)
+    if shown < total:
+        say((f"… and {total - shown:,} more (--limit 0 for all)", "dim"))
+
+
+def _cells(task_run: TaskRun) -> list[Text]:
+    remark = ""
+    if task_run.error is not None:
+        remark = next(iter(describe_error(task_run.error).splitlines()), "")
+    elif task_run.roots:
+        remark = f"because of {', '.join(task_run.roots)}"
+    elif task_run.name != task_run.key:
+        remark = task_run.name
+    return [
+        Text(task_run.key),
+        state_text(task_run.state.type),
+        Text(str(task_run.attempts) if task_run.attempts else ""),
+        Text("" if task_run.seconds is None else duration(task_run.seconds)),
+        Text(remark, "dim"),
+    ]
+
+
+def _number(run: Run, task: str | None, states: tuple[StateType, ...]) -> int:
+    counts = run.counts if task is None else run.task_counts[task]
+    return sum(number for state, number in counts.items() if not states or state in states)

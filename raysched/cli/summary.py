@@ -1,0 +1,184 @@
+"""What became of a run, for people: failures with their roots first, and counts by task."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from raysched.cli.output import (
+    SHORT_ID,
+    STYLES,
+    console,
+    count,
+    duration,
+    noun,
+    say,
+)
+from raysched.client import OWN_FAILURES, Run, TaskRun, describe_error
+from raysched.model.states import StateType
+from raysched.model.values import ErrorInfo, FailureClass
+
+MOST_FAILURES = 5
+"""Failures that are described one by one."""
+
+MOST_STATES = 5
+"""States with a column of their own; a table with more would not fit 80 columns."""
+
+MOST_MESSAGE_LINES = 8
+"""Lines of an exception's message that people see at once."""
+
+FRAME = re.compile(
+    r'^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)\n(?:    (?P<code>.+))?',
+    re.MULTILINE,
+)
+
+MARKS = {StateType.COMPLETED: "✔", StateType.CANCELLED: "■", StateType.RUNNING: "▶"}
+
+
+def print_summary(run: Run, returned: str) -> None:
+    """Print how a run ended, what it returned, if something, and what to type next."""
+    print_outcome(run)
+    if returned:
+        say(("returned ", "dim"), returned)
+    print_failures(run)
+    print_tasks(run)
+    say()
+    say(("run   ", "dim"), run.id)
+    say(("next  ", "dim"), "raysched show last   raysched logs last")
+
+
+def print_outcome(run: Run) -> None:
+    """Print flow, state, duration and message in one line."""
+    state = run.state.type
+    took = duration((run.ended - run.started).total_seconds()) if run.started and run.ended else ""
+    say(
+        (f"{MARKS.get(state, '✘')} ", STYLES[state]),
+        (run.flow, "bold"),
+        (f" {run.id[:SHORT_ID]} ", "cyan"),
+        (state.name, STYLES[state]),
+        f" in {took}" if took else "",
+        f": {run.message}" if run.message else "",
+    )
+
+
+def print_failures(run: Run) -> None:
+    """Print what failed itself, the flow function too, and how many task runs only followed."""
+    failures = list(run.task_runs(states=OWN_FAILURES, limit=MOST_FAILURES))
+    if run.error is not None and run.state.is_failed() and not _is_told(run.error, failures):
+        _print_failure(run.flow, f"{run.state.type.name}, in the flow function", run.error)
+    for failure in failures:
+        attempts = f" after {noun(failure.attempts, 'attempt')}" if failure.attempts > 1 else ""
+        # Of a run that failed, "handled" would only say that the flow was told before it raised.
+        handled = ", handled by the flow" if failure.handled and run.state.is_completed() else ""
+        name = f"{failure.key} ({failure.name})" if failure.name != failure.key else failure.key
+        _print_failure(name, f"{failure.state.type.name}{attempts}{handled}", failure.error)
+    more = sum(run.counts.get(state, 0) for state in OWN_FAILURES) - len(failures)
+    if more:
+        say()
+        command = f"raysched show {run.id[:SHORT_ID]} --state failed"
+        say((f"… and {more:,} more failed themselves: {command}", "dim"))
+    _print_followers(run)
+    _print_failed_subflows(run)
+
+
+def print_tasks(run: Run) -> None:
+    """Print a table of tasks with the number of task runs in each state."""
+    counts = run.task_counts
+    if not counts:
+        return
+    totals = run.counts
+    common = sorted(totals, key=lambda state: -totals[state])[:MOST_STATES]
+    states = [state for state in StateType if state in common]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("task", overflow="fold")
+    table.add_column("runs", justify="right")
+    for state in states:
+        table.add_column(state.name.lower().replace("_", " "), justify="right", min_width=5)
+    with_others = len(totals) > len(states)
+    if with_others:
+        table.add_column("other", justify="right")
+    for task, by_state in counts.items():
+        table.add_row(task, *_cells(by_state, states, with_others=with_others))
+    if len(counts) > 1:
+        table.add_row(Text("all", "dim"), *_cells(totals, states, with_others=with_others))
+    say()
+    console().print(table)
+
+
+def _cells(
+    counts: Mapping[StateType, int], states: Sequence[StateType], *, with_others: bool
+) -> list[Text]:
+    cells = [Text(count(sum(counts.values())))]
+    cells += [Text(count(counts[s]) if counts.get(s) else "", STYLES[s]) for s in states]
+    if with_others:
+        others = sum(number for state, number in counts.items() if state not in states)
+        cells.append(Text(count(others) if others else ""))
+    return cells
+
+
+def _is_told(error: ErrorInfo, failures: Sequence[TaskRun]) -> bool:
+    """Whether the flow function only raised what the failures of task runs say already."""
+    if error.failure_class in {FailureClass.UPSTREAM, FailureClass.CANCELLED}:
+        return True
+    if error.type.startswith("raysched.errors.") and failures:
+        return True
+    return any(
+        failure.error is not None
+        and (failure.error.type, failure.error.message) == (error.type, error.message)
+        for failure in failures
+    )
+
+
+def _print_failure(name: str, status: str, error: ErrorInfo | None) -> None:
+    say()
+    say((name, "bold"), (f"  {status}", "red"))
+    if error is None:
+        return
+    lines = describe_error(error).splitlines()
+    if len(lines) > MOST_MESSAGE_LINES:
+        lines = [*lines[: MOST_MESSAGE_LINES - 1], "…"]
+    for line in lines:
+        say(f"  {line}")
+    frames = list(FRAME.finditer(error.traceback))
+    if frames:
+        frame = frames[-1]
+        say((f"  {_shown(frame['file'])}:{frame['line']} in {frame['name']}", "dim"))
+        if frame["code"]:
+            say((f"    {frame['code'].strip()}", "dim"))
+
+
+def _print_followers(run: Run) -> None:
+    number = run.counts.get(StateType.UPSTREAM_FAILED, 0)
+    if not number:
+        return
+    by_task = {
+        task: counts[StateType.UPSTREAM_FAILED]
+        for task, counts in run.task_counts.items()
+        if StateType.UPSTREAM_FAILED in counts
+    }
+    tasks = ", ".join(f"{task} {each:,}" for task, each in by_task.items())
+    say()
+    say(
+        (
+            f"{noun(number, 'task run')} never ran because of that: {tasks}",
+            STYLES[StateType.UPSTREAM_FAILED],
+        )
+    )
+
+
+def _print_failed_subflows(run: Run) -> None:
+    failed = [child for child in run.children if child.state.type in OWN_FAILURES]
+    for child in failed[:MOST_FAILURES]:
+        say()
+        print_outcome(child)
+        say((f"  raysched show {child.id[:SHORT_ID]}", "dim"))
+    if len(failed) > MOST_FAILURES:
+        say((f"… and {noun(len(failed) - MOST_FAILURES, 'subflow')} more failed", "dim"))
+
+
+def _shown(file: str) -> str:
+    """Return a path as it would be typed here."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

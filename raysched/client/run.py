@@ -1,0 +1,207 @@
+"""A flow run that was kept."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from raysched.client.task_run import TaskRun, TaskRuns
+from raysched.client.words import OWN_FAILURES, describe_error, state_types, utc
+from raysched.define.states import State
+from raysched.model.states import StateType
+from raysched.model.values import ErrorInfo
+from raysched.store.views import LogView
+
+if TYPE_CHECKING:
+    from raysched.store.reader import Reader
+    from raysched.store.views import RunView
+
+
+class Run:
+    """A flow run, as it was when it was asked for; `refresh` asks again.
+
+    `run["parse"]` is the sequence of the task runs of one task.
+    """
+
+    def __init__(self, reader: "Reader", view: "RunView") -> None:
+        self._reader = reader
+        self._view = view
+
+    def refresh(self) -> None:
+        """Read the run again."""
+        self._view = self._reader.find_run(self._view.id)
+        self.__dict__.pop("_sizes", None)
+
+    @property
+    def id(self) -> str:
+        """The id."""
+        return self._view.id
+
+    @property
+    def flow(self) -> str:
+        """Name of the flow."""
+        return self._view.flow
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self._view.name
+
+    @property
+    def state(self) -> State[Any]:
+        """The state; a run whose driver died is CRASHED."""
+        ended = self._view.ended or self._view.started
+        return State(self._view.state, message=self._view.message, timestamp=ended / 10**9)
+
+    @property
+    def message(self) -> str:
+        """Why it is in its state, for people."""
+        return self._view.message
+
+    @property
+    def started(self) -> datetime | None:
+        """When it started."""
+        return utc(self._view.started)
+
+    @property
+    def ended(self) -> datetime | None:
+        """When it ended."""
+        return utc(self._view.ended)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Parameters as JSON values; what JSON does not know is shown by its repr."""
+        parameters: dict[str, Any] = json.loads(self._view.parameters)
+        return parameters
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Tags."""
+        return self._view.tags
+
+    @property
+    def parent(self) -> str:
+        """Id of the run that called it as a subflow, or ""."""
+        return self._view.parent
+
+    @property
+    def target(self) -> str:
+        """What was run: `/home/me/flow.py:nightly`, or ""."""
+        return self._view.target
+
+    @property
+    def backend(self) -> str:
+        """Where it ran: `Ray 2.60.0, 2 CPUs, started here`."""
+        return self._view.backend
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of Python, Ray and raysched."""
+        versions: dict[str, str] = json.loads(self._view.versions)
+        return versions
+
+    @property
+    def error(self) -> ErrorInfo | None:
+        """What the flow function raised, or the first unhandled failure in it."""
+        return self._view.error
+
+    @property
+    def counts(self) -> Mapping[StateType, int]:
+        """Number of task runs by state, without empty states."""
+        return {StateType(code): self._view.counts[code] for code in sorted(self._view.counts)}
+
+    @property
+    def task_counts(self) -> Mapping[str, Mapping[StateType, int]]:
+        """Number of task runs by task, in order of calls, and by state."""
+        return self._reader.task_counts(self._view)
+
+    @property
+    def failures(self) -> list[TaskRun]:
+        """Task runs that failed themselves, without those that only followed."""
+        return list(self.task_runs(states=OWN_FAILURES))
+
+    @property
+    def children(self) -> "list[Run]":
+        """Runs of the subflows that it called, the newest first."""
+        return [Run(self._reader, view) for view in self._reader.children(self._view)]
+
+    def __getitem__(self, task: str) -> TaskRuns:
+        if task not in self._sizes:
+            known = ", ".join(self._sizes) or "none"
+            raise KeyError(f"run {self.id[:8]} has no task {task!r}; it has: {known}")
+        return TaskRuns(self, task, self._sizes[task])
+
+    def __contains__(self, task: object) -> bool:
+        return task in self._sizes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sizes)
+
+    def task_runs(
+        self,
+        *,
+        task: str | None = None,
+        states: Iterable[StateType | str] = (),
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> Iterator[TaskRun]:
+        """Yield task runs in order of calls, a million of them in little memory.
+
+        Args:
+            task: Only those of that task.
+            states: Only those in one of these states; by default in any.
+            limit: At most so many.
+            offset: Leave out so many at the start.
+        """
+        views = self._reader.task_runs(
+            self._view, task=task, states=state_types(states), limit=limit, offset=offset
+        )
+        return (TaskRun(self._reader, self._view, view) for view in views)
+
+    def logs(
+        self, *, task: str | None = None, after: int = 0, limit: int | None = None
+    ) -> list[LogView]:
+        """Return log records in order: those of the flow function have the key "".
+
+        Args:
+            task: Only those of that task.
+            after: Only those with a larger `id`: that of the last one seen, to follow a run.
+            limit: At most so many.
+        """
+        return self._reader.logs(self._view, task=task, after=after, limit=limit)
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return a dict for each task run, as `pandas.DataFrame` takes them.
+
+        Keys: task, key, index, name, state, attempts, started, ended, seconds, error, roots.
+        """
+        return [
+            {
+                "task": each.task,
+                "key": each.key,
+                "index": each.index,
+                "name": each.name,
+                "state": each.state.type.name,
+                "attempts": each.attempts,
+                "started": each.started,
+                "ended": each.ended,
+                "seconds": each.seconds,
+                "error": None if each.error is None else describe_error(each.error),
+                "roots": each.roots,
+            }
+            for each in self.task_runs()
+        ]
+
+    @cached_property
+    def _sizes(self) -> Mapping[str, int]:
+        sizes: dict[str, int] = {}
+        for group in self._reader.groups(self._view):
+            sizes[group.task] = sizes.get(group.task, 0) + group.size
+        return sizes
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count:,} {state.name}" for state, count in self.counts.items())
+        return (
+            f"<Run {self.id[:8]} of {self.flow}: {self._view.state.name}; {counts or 'no tasks'}>"
+        )

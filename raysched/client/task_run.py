@@ -1,0 +1,205 @@
+"""Task runs that were kept, and the values that they left."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, overload
+
+from raysched.client.words import describe_error, utc
+from raysched.define.states import State
+from raysched.errors import ResultError, ResultNotKept, TaskRunError, TaskRunFailed, UpstreamFailed
+from raysched.model.states import SUCCESSES, StateType
+from raysched.model.values import ErrorInfo
+from raysched.results.envelope import decode
+from raysched.results.rebuild import exception_of
+from raysched.settings import settings
+from raysched.store.views import LogView
+
+if TYPE_CHECKING:
+    from raysched.client.run import Run
+    from raysched.model.rows import AttemptRow
+    from raysched.store.reader import Reader
+    from raysched.store.views import RunView, TaskRunView
+
+
+class TaskRun:
+    """A task run, as it was when it was asked for."""
+
+    def __init__(self, reader: "Reader", run: "RunView", view: "TaskRunView") -> None:
+        self._reader = reader
+        self._run = run
+        self._view = view
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self._view.task
+
+    @property
+    def key(self) -> str:
+        """For example `parse[17]`."""
+        return self._view.key
+
+    @property
+    def index(self) -> int:
+        """Position among the task runs of that task in the flow run."""
+        return self._view.index
+
+    @property
+    def name(self) -> str:
+        """Rendered `task_run_name`, or the key."""
+        return self._view.name or self._view.key
+
+    @property
+    def state(self) -> State[Any]:
+        """The state."""
+        view = self._view
+        message = view.error.message if view.error is not None else ""
+        if view.roots:
+            message = f"because of {', '.join(view.roots)}"
+        load = self.result if view.state in SUCCESSES else None
+        ended = (view.ended or view.started) / 10**9
+        data = None if view.state in SUCCESSES else message
+        return State(view.state, message=message, data=data, timestamp=ended, load=load)
+
+    @property
+    def attempts(self) -> int:
+        """Attempts begun."""
+        return self._view.attempts
+
+    @property
+    def started(self) -> datetime | None:
+        """When the last attempt started."""
+        return utc(self._view.started)
+
+    @property
+    def ended(self) -> datetime | None:
+        """When the last attempt ended."""
+        return utc(self._view.ended)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the last attempt took (seconds), or None while it is open."""
+        if not (self._view.started and self._view.ended):
+            return None
+        return (self._view.ended - self._view.started) / 10**9
+
+    @property
+    def error(self) -> ErrorInfo | None:
+        """What the last attempt raised: type, message, traceback, who is to blame."""
+        return self._view.error
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Of one that only followed: the keys of those that failed themselves."""
+        return self._view.roots
+
+    @property
+    def handled(self) -> bool:
+        """Whether the flow was told of its failure and went on."""
+        return self._view.handled
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Tags."""
+        return self._view.tags
+
+    @property
+    def history(self) -> "list[AttemptRow]":
+        """Attempts that failed, and those that followed a failure, in order."""
+        view = self._view
+        return self._reader.attempts(self._run, view.group, view.member)
+
+    @property
+    def logs(self) -> list[LogView]:
+        """Its log records."""
+        rows = self._reader.logs(self._run, task=self.task)
+        return [row for row in rows if row.key == self.key]
+
+    def result(self) -> Any:
+        """Return a fresh copy of the value.
+
+        Raises:
+            TaskRunError: It ended without a value; has the worker's traceback, and as its cause
+                the exception itself where that can be rebuilt here.
+            ResultNotKept: The value was not kept after the run.
+            ResultError: It has not ended.
+            SerializationError: The value cannot be unpickled in this process.
+        """
+        if not self._view.state.is_terminal:
+            raise ResultError(f"{self.key} is {self._view.state.name}: it has no result yet")
+        if self._view.state not in SUCCESSES:
+            raise self._failure()
+        envelope = self._reader.value(self._run, self.task, self.index)
+        if envelope is None:
+            raise ResultNotKept(f"{self.key} completed, but its value was not kept: {self._why()}")
+        return decode(envelope)
+
+    def _why(self) -> str:
+        limit = settings().inline_result_max_bytes
+        if self._view.size > limit:
+            return (
+                f"it has {self._view.size:,} bytes, and values over {limit:,} are not kept in the "
+                "database; raise RAYSCHED_INLINE_RESULT_MAX_BYTES, or let the task write it to a "
+                "file and return the path"
+            )
+        return "the task has persist_result=False"
+
+    def _failure(self) -> BaseException:
+        view = self._view
+        if view.state is StateType.UPSTREAM_FAILED:
+            roots = ", ".join(view.roots) or "others before it"
+            message = f"{self.key} never ran, because of {roots}"
+            return UpstreamFailed(message, key=self.key, roots=view.roots)
+        error = view.error or ErrorInfo("", "")
+        exception = exception_of(self.key, view.state, error)
+        if isinstance(exception, TaskRunError):
+            return exception
+        failure = TaskRunFailed(
+            f"{self.key} failed: {describe_error(error)}",
+            key=self.key,
+            remote_traceback=error.traceback,
+        )
+        failure.__cause__ = exception
+        return failure
+
+    def __repr__(self) -> str:
+        error = f": {describe_error(self.error)}" if self.error is not None else ""
+        return f"<TaskRun {self.key} {self._view.state.name}{error}>"
+
+
+class TaskRuns(Sequence[TaskRun]):
+    """The task runs of one task in a flow run, in order of calls; read when they are asked for."""
+
+    def __init__(self, run: "Run", task: str, size: int) -> None:
+        self._run = run
+        self._task = task
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[TaskRun]:
+        return self._run.task_runs(task=self._task)
+
+    @overload
+    def __getitem__(self, index: int) -> TaskRun: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[TaskRun]: ...
+
+    def __getitem__(self, index: int | slice) -> TaskRun | list[TaskRun]:
+        positions = range(self._size)[index]
+        if isinstance(positions, int):
+            return next(self._run.task_runs(task=self._task, limit=1, offset=positions))
+        if not positions:
+            return []
+        first, last = min(positions), max(positions)
+        window = list(self._run.task_runs(task=self._task, limit=last - first + 1, offset=first))
+        return [window[position - first] for position in positions]
+
+    def result(self) -> list[Any]:
+        """Return all values, or raise as the first task run without one does."""
+        return [each.result() for each in self]
+
+    def __repr__(self) -> str:
+        return f"<{self._size:,} task runs of {self._task} in run {self._run.id[:8]}>"

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, QueuePool, Table, create_engine, event
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, Table, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -64,7 +64,7 @@ class SQLite(Database):
         self.path = Path(url.database).expanduser().absolute()
         self.name = str(self.path)
         self._synchronous = synchronous
-        self._locks = LockFiles(self.path.with_name(self.path.name + ".drivers"))
+        self._locks = LockFiles(self._beside(".drivers"))
 
     def exists(self) -> bool:
         """Whether the file is there."""
@@ -172,8 +172,9 @@ class SQLite(Database):
         return engine
 
     def _open_reading_engine(self) -> Engine:
+        # A fresh connection each time finds out anew whether there is a writer.
         engine = create_engine(
-            "sqlite://", creator=self._connect_to_read, poolclass=QueuePool, hide_parameters=True
+            "sqlite://", creator=self._connect_to_read, poolclass=NullPool, hide_parameters=True
         )
         event.listen(engine, "begin", _begin)
         return engine
@@ -187,18 +188,24 @@ class SQLite(Database):
         return connection
 
     def _connect_to_read(self) -> sqlite3.Connection:
-        uri = self.path.as_uri()
+        uri = f"{self.path.as_uri()}?mode=ro"
+        connection = _connect(uri, uri=True)
         try:
-            connection = _connect(f"{uri}?mode=ro", uri=True)
             connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
         except sqlite3.OperationalError as error:
-            # Without a WAL there is no writer; then a directory that is read-only does no harm.
-            cannot_open = _primary_code(error) == sqlite3.SQLITE_CANTOPEN
-            if not cannot_open or self.path.with_name(self.path.name + "-wal").exists():
+            connection.close()
+            # A database in WAL mode needs its index beside it, also for reading; without a WAL
+            # there is no writer, and it can be read as it stands in a directory that is read-only.
+            if _primary_code(error) not in _NO_INDEX or self._beside("-wal").exists():
                 raise
-            connection = _connect(f"{uri}?mode=ro&immutable=1", uri=True)
+            return _connect(f"{uri}&immutable=1", uri=True)
         return connection
 
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+
+_NO_INDEX = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
 
 _ELSEWHERE = (
     "set RAYSCHED_HOME to a directory on a local disk that you may write to, "

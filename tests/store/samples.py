@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 from sqlalchemy import create_engine, text
 
@@ -67,7 +68,7 @@ def group(number: int = 0, size: int = 10, task: str = "parse", first: int = 0) 
     return GroupRow(number, task, first, size)
 
 
-def execute(url: str, statement: str) -> list[tuple[object, ...]]:
+def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
     """Do to the database what no part of raysched does."""
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from store.samples import ERROR, NOON, closing, execute, flow_run, group, identity, log, task_runs
 
 from raysched.engine.ports import Store
 from raysched.errors import RunTakenOver, StoreError
@@ -12,6 +11,7 @@ from raysched.model.rows import AttemptRow, Batch, FlowRunChange, GroupRow
 from raysched.model.states import StateType
 from raysched.store import open_reader, open_store
 from raysched.store.reader import Reader
+from store.samples import ERROR, NOON, closing, execute, flow_run, group, identity, log, task_runs
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ class TestRuns:
     def test_keeps_pickled_parameters(self, store: Store, url: str) -> None:
         store.open_run(flow_run(pickled_parameters=b"\x00\x80pickled"))
         ((kept,),) = execute(url, "SELECT pickled_parameters FROM flow_run")
-        assert bytes(kept) == b"\x00\x80pickled"  # type: ignore[arg-type]
+        assert bytes(kept) == b"\x00\x80pickled"
 
     def test_unknown_number_is_refused(self, store: Store) -> None:
         with pytest.raises(StoreError, match="no run with the number 4711"):
@@ -117,7 +117,7 @@ class TestTaskRuns:
         ended.identities = [None]
         store.commit(Batch(number, task_runs=[ended]))
         ((kept,),) = execute(url, "SELECT identity FROM task_run")
-        assert bytes(kept) == identity(0, 1)  # type: ignore[arg-type]
+        assert bytes(kept) == identity(0, 1)
 
     def test_the_last_row_of_a_batch_wins(self, store: Store, reader: Reader) -> None:
         row = flow_run()
@@ -227,7 +227,9 @@ class TestLogs:
         )
         run = reader.find_run(row.id)
         records = reader.logs(run)
-        kept = message.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+        kept = (
+            message.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+        )
         assert [record.message for record in records] == [kept, "end"]
         assert run.message == kept
 
@@ -238,7 +240,7 @@ class TestEpoch:
     ) -> None:
         row = flow_run()
         number = store.open_run(row)
-        execute(url, f"UPDATE flow_run SET epoch = 2 WHERE number = {number}")
+        execute(url, "UPDATE flow_run SET epoch = 2")
         with pytest.raises(RunTakenOver, match="epoch 2, ours is 1"):
             store.commit(Batch(number, groups=[group()]))
         assert reader.groups(reader.find_run(row.id)) == []

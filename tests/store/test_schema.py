@@ -1,0 +1,148 @@
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, inspect
+
+from raysched.errors import StoreError, StoreVersionError
+from raysched.store import open_reader, open_store, schema
+from raysched.store.database import database
+from store.samples import execute, flow_run
+
+EMPTY_VERSIONS = "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)"
+
+
+def describe(url: str) -> dict[str, object]:
+    """Everything that can be told about the tables, whatever made them."""
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    found = inspect(engine)
+    tables: dict[str, object] = {}
+    for table in found.get_table_names():
+        columns = [
+            (column["name"], str(column["type"]), column["nullable"], column.get("default"))
+            for column in found.get_columns(table)
+            if table != "alembic_version"
+        ]
+        options = found.get_table_options(table) if engine.name == "sqlite" else {}
+        tables[table] = (
+            columns,
+            found.get_pk_constraint(table) if table != "alembic_version" else None,
+            found.get_foreign_keys(table),
+            found.get_unique_constraints(table),
+            found.get_indexes(table),
+            options,
+        )
+    engine.dispose()
+    return tables
+
+
+def version(url: str) -> str:
+    ((found,),) = execute(url, "SELECT version_num FROM alembic_version")
+    return str(found)
+
+
+def test_newest_revision_is_the_one_that_the_code_expects() -> None:
+    from alembic.script import ScriptDirectory
+
+    assert ScriptDirectory(str(schema.MIGRATIONS)).get_current_head() == schema.HEAD
+
+
+def test_revisions_and_tables_agree(url: str, tmp_path: Path) -> None:
+    execute(url, EMPTY_VERSIONS)
+    open_store(url).close()
+    upgraded = describe(url)
+    assert version(url) == schema.HEAD
+    if url.startswith("sqlite"):
+        fresh = f"sqlite:///{tmp_path / 'fresh.db'}"
+    else:
+        execute(url, "CREATE SCHEMA fresh")
+        fresh = url.rpartition("test_")[0] + "fresh"
+    open_store(fresh).close()
+    assert describe(fresh).keys() == upgraded.keys()
+    for table, description in describe(fresh).items():
+        assert (table, description) == (table, upgraded[table])
+    if not url.startswith("sqlite"):
+        execute(url, "DROP SCHEMA fresh CASCADE")
+
+
+@pytest.fixture
+def next_revision(tmp_path: Path) -> Path:
+    """The revisions of a raysched to come, which adds a column to a table that has rows."""
+    migrations = tmp_path / "100% of the migrations"
+    shutil.copytree(schema.MIGRATIONS, migrations)
+    text = (
+        "import sqlalchemy as sa\nfrom alembic import op\n\n"
+        "revision = '0002'\ndown_revision = '0001'\n\n\n"
+        "def upgrade():\n"
+        "    column = sa.Column('note', sa.String(), nullable=False, server_default='old')\n"
+        "    with op.batch_alter_table('flow_run') as table:\n"
+        "        table.add_column(column)\n"
+    )
+    (migrations / "versions" / "0002_note.py").write_text(text, encoding="utf-8")
+    return migrations
+
+
+def test_older_database_is_upgraded_with_its_rows_by_whoever_comes_first(
+    url: str, next_revision: Path
+) -> None:
+    store = open_store(url)
+    row = flow_run()
+    store.open_run(row)
+    store.close()
+    problems: list[BaseException] = []
+
+    def upgrade() -> None:
+        opened = database(url)
+        try:
+            schema.upgrade(opened, head="0002", migrations=next_revision)
+        except BaseException as problem:  # noqa: BLE001  # looked at below
+            problems.append(problem)
+        finally:
+            opened.close()
+
+    threads = [threading.Thread(target=upgrade) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert version(url) == "0002"
+    assert execute(url, "SELECT id, note FROM flow_run") == [(row.id, "old")]
+
+
+def test_newer_database_is_refused_and_left_alone(url: str) -> None:
+    open_store(url).close()
+    execute(url, "UPDATE alembic_version SET version_num = '9999'")
+    before = describe(url)
+    expected = rf"schema is 9999, newer than {schema.HEAD}.*upgrade raysched"
+    with pytest.raises(StoreVersionError, match=expected):
+        open_store(url)
+    reader = open_reader(url)
+    with pytest.raises(StoreVersionError, match=expected):
+        reader.runs()
+    reader.close()
+    assert describe(url) == before
+    assert version(url) == "9999"
+
+
+def test_reader_does_not_upgrade(url: str) -> None:
+    execute(url, EMPTY_VERSIONS)
+    reader = open_reader(url)
+    with pytest.raises(StoreVersionError, match="the next `raysched run` upgrades it"):
+        reader.runs()
+    assert list(describe(url)) == ["alembic_version"]
+    open_store(url).close()
+    assert reader.runs() == []
+    reader.close()
+
+
+def test_database_of_something_else_is_refused(url: str) -> None:
+    execute(url, "CREATE TABLE customer (id INTEGER PRIMARY KEY)")
+    with pytest.raises(StoreError, match="tables that are not raysched's"):
+        open_store(url)
+    reader = open_reader(url)
+    with pytest.raises(StoreError, match="tables that are not raysched's"):
+        reader.runs()
+    reader.close()
+    assert list(describe(url)) == ["customer"]

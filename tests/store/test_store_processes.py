@@ -1,0 +1,188 @@
+"""Several processes at one database, and what is left of those that are killed."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing as closing_after
+from pathlib import Path
+
+import pytest
+
+from raysched.model.rows import Batch
+from raysched.model.states import StateType
+from raysched.store import open_reader, open_store
+from raysched.store.reader import Reader
+from store.samples import closing, execute, flow_run, group, task_runs
+
+TESTS = Path(__file__).parents[1]
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(url: str) -> Iterator[Start]:
+    """Starts a writer; ends those that are left."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(run_id: str, commits: int = 0, rows: int = 10) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, TESTS / "store" / "writer.py", url, run_id, str(commits), str(rows)],
+            env=os.environ | {"PYTHONPATH": str(TESTS)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def reader(url: str) -> Iterator[Reader]:
+    reader = open_reader(url)
+    yield reader
+    reader.close()
+
+
+def wait_for_line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, "the writer ended early"
+    return line.strip()
+
+
+def test_writers_at_once_do_not_disturb_each_other(start: Start, reader: Reader) -> None:
+    writers = [start(f"{n:x}{n:x}", commits=40, rows=25) for n in range(4)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0, 0]
+    runs = reader.runs()
+    assert [run.state for run in runs] == [StateType.COMPLETED] * 4
+    assert [run.counts[StateType.COMPLETED] for run in runs] == [1000] * 4
+    for run in runs:
+        assert [record.id for record in reader.logs(run)] == list(range(1, 41))
+
+
+def test_killed_driver_is_seen_at_once(start: Start, reader: Reader) -> None:
+    writer = start("aa")
+    while wait_for_line(writer) == "open":
+        pass
+    assert reader.find_run("aa").state is StateType.RUNNING
+    # Stopped, it is as silent as one that holds the GIL for ever, but it is not dead.
+    writer.send_signal(signal.SIGSTOP)
+    assert reader.find_run("aa").state is StateType.RUNNING
+    writer.kill()
+    writer.wait()
+    run = reader.find_run("aa")
+    assert (run.state, run.message, run.lost) == (StateType.CRASHED, "driver lost", True)
+    assert run.counts[StateType.COMPLETED] >= 10
+
+
+def test_what_was_committed_survives_a_kill(url: str, start: Start, reader: Reader) -> None:
+    chance = random.Random(20261120)
+    rows = 300
+    writers = {f"{n:x}{n:x}": start(f"{n:x}{n:x}", rows=rows) for n in range(4)}
+    confirmed = {}
+    for run_id, writer in writers.items():
+        lines = [wait_for_line(writer) for _ in range(chance.randint(1, 30))]
+        writer.kill()
+        assert writer.stdout is not None
+        lines += writer.stdout.read().split()
+        confirmed[run_id] = int(lines[-1].replace("open", "0"))
+        writer.wait()
+    for run_id, commits in confirmed.items():
+        run = reader.find_run(run_id)
+        completed = run.counts.get(StateType.COMPLETED, 0)
+        # The last commit may have been done but not yet confirmed.
+        assert completed in {commits * rows, (commits + 1) * rows}
+        assert len(reader.logs(run)) == completed // rows
+        assert run.state is StateType.CRASHED
+    if url.startswith("sqlite"):
+        path = url.removeprefix("sqlite:///")
+        with closing_after(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_many_may_open_a_new_database_at_once(start: Start, reader: Reader) -> None:
+    writers = [start(f"{n:x}{n:x}", commits=1) for n in range(6)]
+    assert [writer.wait() for writer in writers] == [0] * 6
+    assert len(reader.runs(states={StateType.COMPLETED})) == 6
+
+
+class TestOwnProcess:
+    def test_open_run_is_not_lost_and_looking_does_not_lose_it(
+        self, url: str, reader: Reader
+    ) -> None:
+        store = open_store(url)
+        row = flow_run()
+        store.open_run(row)
+        for _ in range(2):
+            assert reader.find_run(row.id).state is StateType.RUNNING
+        # Another process can still tell, too.
+        probe = (
+            "import sys; from raysched.store import open_reader; "
+            "print(open_reader(sys.argv[1]).find_run('last').state.name)"
+        )
+        command = [sys.executable, "-c", probe, url]
+        seen = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert seen.strip() == "RUNNING"
+        store.close()
+        assert reader.find_run(row.id).state is StateType.CRASHED
+
+    def test_other_stores_of_the_process_do_not_disturb(self, url: str, reader: Reader) -> None:
+        first, second = open_store(url), open_store(url)
+        row = flow_run()
+        first.open_run(row)
+        second.open_run(flow_run())
+        second.close()
+        open_store(url).close()
+        assert reader.find_run(row.id).state is StateType.RUNNING
+        first.close()
+
+    def test_closed_run_keeps_its_state_when_its_store_closes(
+        self, url: str, reader: Reader
+    ) -> None:
+        store = open_store(url)
+        row = flow_run()
+        number = store.open_run(row)
+        columns = task_runs(0, [0], StateType.RUNNING)
+        store.commit(Batch(number, groups=[group(size=1)], task_runs=[columns]))
+        store.commit(closing(number, StateType.CANCELLED))
+        store.close()
+        run = reader.find_run(row.id)
+        assert (run.state, run.lost) == (StateType.CANCELLED, False)
+        assert run.counts == {StateType.RUNNING: 1}
+
+
+def test_lock_files_of_the_dead_are_removed(sqlite_path: Path) -> None:
+    url = f"sqlite:///{sqlite_path}"
+    directory = sqlite_path.with_name("runs.db.drivers")
+    directory.mkdir()
+    (directory / "00000000000000aa").touch()
+    store = open_store(url)
+    assert list(directory.iterdir()) == []
+    store.open_run(flow_run())
+    assert len(list(directory.iterdir())) == 1
+    store.close()
+    assert list(directory.iterdir()) == []
+
+
+def test_server_that_comes_back_brings_the_lock_back(url: str, reader: Reader) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite has no server that could be away")
+    store = open_store(url)
+    row = flow_run()
+    number = store.open_run(row)
+    execute(
+        url,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND datname = current_database()",
+    )
+    store.commit(Batch(number, groups=[group()]))
+    assert reader.find_run(row.id).state is StateType.RUNNING
+    store.close()

@@ -16,7 +16,13 @@ from raysched.define.resolving import awaited, resolved
 from raysched.define.signature import Signature
 from raysched.define.states import Running, State
 from raysched.define.validation import Validator
-from raysched.errors import FlowRunCancelled, FlowRunFailed, FlowRunTimedOut, InvalidOption
+from raysched.errors import (
+    FlowRunCancelled,
+    FlowRunFailed,
+    FlowRunTimedOut,
+    InvalidOption,
+    ResultError,
+)
 from raysched.model.ids import new_run_id
 from raysched.model.options import FlowSpec
 from raysched.model.states import FAILURES, StateType
@@ -135,8 +141,9 @@ class _Execution:
         verdict = _verdict(value)
         if verdict is None:
             return FlowEnding(), value
-        ending = FlowEnding(state=(verdict.type, verdict.message or ""))
-        return ending, verdict
+        if not verdict.is_final():
+            return FlowEnding(error=_not_final(self._caller.what, verdict)), None
+        return FlowEnding(state=(verdict.type, verdict.message or "")), verdict
 
     @asynccontextmanager
     async def _limited(self) -> AsyncIterator[None]:
@@ -175,6 +182,13 @@ class _Execution:
         if deadline is not None and self._spec.timeout_seconds is not None:
             deadline = deadline.around
         return deadline is not None and not deadline.left()
+
+
+def _not_final(what: str, state: State[Any]) -> ResultError:
+    return ResultError(
+        f"{what} returned a state that is not final, {state!r}: return Completed(data=…), "
+        "Failed(message=…) or a value"
+    )
 
 
 def _never() -> bool:
@@ -221,7 +235,7 @@ def _final_state(outcome: FlowOutcome, ending: FlowEnding, value: Any) -> State[
     error = ending.error
     name = None
     if error is None and isinstance(value, State) and not value.is_completed():
-        error = value.result(raise_on_failure=False) if value.is_final() else None
+        error = value.result(raise_on_failure=False)
         name = value.name
     if error is None:
         keys = tuple(group.key(index) for group, index in outcome.unhandled)

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
 
 from raysched.define.driving import finish, until
-from raysched.define.ports import RunPort
+from raysched.define.ports import RunPort, Told
 from raysched.define.states import State
 from raysched.define.watching import Watch
 from raysched.errors import FutureError, InternalError, ResultTimeout
@@ -14,7 +14,7 @@ from raysched.graph.builder import Member, Part
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.graph.payload import is_digesting, reduce_dependency
 from raysched.model.ids import IDENTITY_BYTES, task_run_id
-from raysched.model.states import FAILURES, ROOT_FAILURES, SUCCESSES, StateType
+from raysched.model.states import FAILURES, SUCCESSES, StateType
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -66,8 +66,8 @@ class TaskFuture(Generic[R_co]):
     def state(self) -> State[R_co]:
         """The state now. Reading the state of a failure counts as handling that failure."""
         state = self.peek()
-        if state in ROOT_FAILURES:
-            self.mark_handled()
+        if state in FAILURES:
+            self._tell(Told.READ)
         return self._as_state(state)
 
     def done(self) -> bool:
@@ -115,9 +115,8 @@ class TaskFuture(Generic[R_co]):
         visible = self._group.visible
         return StateType(visible[self._index] if self._index < len(visible) else 0)
 
-    def mark_handled(self) -> None:
-        """Note that the flow was told of the failure."""
-        self._port.handled(self._group, (self._index,))
+    def _tell(self, how: Told) -> None:
+        self._port.told(self._group, (self._index,), how)
 
     async def until_done(self, seconds: float | None, *, blocking: bool) -> bool:
         """Wait until the task run has ended; return whether it has."""
@@ -137,7 +136,7 @@ class TaskFuture(Generic[R_co]):
         await self.until_done(None, blocking=blocking)
         state = self.peek()
         if state in FAILURES:
-            self.mark_handled()
+            self._tell(Told.RETURNED)
         return self._as_state(state)
 
     def deliver(self, *, raising: bool) -> Any:
@@ -146,7 +145,7 @@ class TaskFuture(Generic[R_co]):
         if state in SUCCESSES:
             return self._port.value(self.member)
         if state in FAILURES:
-            self.mark_handled()
+            self._tell(Told.RAISED if raising else Told.RETURNED)
         error = self._port.error(self.member)
         if raising:
             raise error
@@ -279,7 +278,7 @@ class TaskFutureList(Sequence[TaskFuture[R_co]]):
             )
         if watch.failed is not None:
             for group, indices in self._parts:
-                self._port.handled(group, tuple(indices))
+                self._port.told(group, indices, Told.RAISED)
             raise self._port.error(watch.failed)
         return [future.deliver(raising=raising) for future in self]
 

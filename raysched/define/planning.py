@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from raysched.define.context import in_flow
-from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, RunPort
+from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, RunPort, Told
 from raysched.errors import InternalError
 from raysched.graph.builder import Builder, Member
 from raysched.graph.group import Group
@@ -115,7 +115,7 @@ class _PlanningPort:
         """See `RunPort.error`; nothing ever fails."""
         return InternalError(f"nothing ran, so {member[0].key(member[1])} did not fail")
 
-    def handled(self, group: Group, indices: Sequence[int], *, delivered: bool = True) -> None:
+    def told(self, group: Group, indices: Sequence[int], how: Told) -> None:
         """See `RunPort.handled`."""
 
     def settled(self) -> bool:

@@ -6,6 +6,7 @@ the first flow is called, so that importing raysched costs nothing.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,18 @@ from raysched.model.values import ErrorInfo
 
 if TYPE_CHECKING:
     from raysched.define.context import AttemptContext
+
+
+class Told(StrEnum):
+    """How a flow learns of a failure, and what that handles."""
+
+    RAISED = "raised"
+    """The exception was raised in the flow: it and its roots are handled if the flow function
+    returns normally all the same."""
+    RETURNED = "returned"
+    """The flow asked for the exception or state as a value: it and its roots are handled."""
+    READ = "read"
+    """The flow read the state: it is handled, but not the roots of what only followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +139,13 @@ class RunPort(Protocol):
         otherwise a `TaskRunError`. For UPSTREAM_FAILED an `UpstreamFailed` from its first root.
         """
 
-    def handled(self, group: Group, indices: Sequence[int], *, delivered: bool = True) -> None:
-        """Note that the flow was told of the failures among these task runs.
+    def told(self, group: Group, indices: Sequence[int], how: Told) -> None:
+        """Note that the flow was told how these task runs ended.
 
         Args:
             group: Their group.
             indices: Which members; those that did not fail are ignored.
-            delivered: Whether the exceptions were delivered, which handles the roots of those
-                that only followed; reading a state does not.
+            how: How it was told, which decides whether the failures are handled.
         """
 
     def settled(self) -> bool:

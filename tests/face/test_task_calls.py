@@ -1,0 +1,557 @@
+import asyncio
+import dataclasses
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+
+from raysched import (
+    FutureError,
+    ParameterError,
+    SerializationError,
+    TaskFuture,
+    TaskFutureList,
+    UpstreamFailed,
+    allow_failure,
+    flow,
+    quote,
+    runtime,
+    task,
+    unmapped,
+)
+
+
+@task
+def add(x: int, y: int = 10) -> int:
+    return x + y
+
+
+@task
+def fail(message: str = "no") -> int:
+    raise ValueError(message)
+
+
+@task
+def same(value: Any) -> Any:
+    return value
+
+
+@task
+def total(values: list[int]) -> int:
+    return sum(values)
+
+
+@task
+def describe(error: Any) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+@dataclasses.dataclass
+class Box:
+    content: Any
+
+
+class Model(pydantic.BaseModel):
+    content: Any
+
+
+def in_flow(function: Callable[[], Any]) -> Any:
+    """Run a function as a flow."""
+    return flow(function, name="around")()
+
+
+class TestCall:
+    def test_in_a_flow_is_a_task_run(self) -> None:
+        @task
+        def key() -> str | None:
+            return runtime.task_run.key
+
+        assert in_flow(lambda: (key(), key())) == ("key[0]", "key[1]")
+
+    def test_outside_a_flow_is_the_function(self) -> None:
+        @task
+        def key() -> str | None:
+            return runtime.task_run.key
+
+        assert add(1) == 11
+        assert key() is None
+
+    def test_takes_positional_and_named_arguments(self) -> None:
+        assert in_flow(lambda: [add(1), add(1, 2), add(y=3, x=1), add(x=1)]) == [11, 3, 4, 11]
+
+    def test_raises_what_the_function_raised(self) -> None:
+        def body() -> str:
+            try:
+                fail("broken")
+            except ValueError as error:
+                return str(error)
+            return "nothing raised"
+
+        assert in_flow(body) == "broken"
+
+    def test_returns_a_state_if_asked(self) -> None:
+        def body() -> list[bool]:
+            good, bad = add(1, return_state=True), fail(return_state=True)
+            assert good.result() == 11
+            return [good.is_completed(), bad.is_failed()]
+
+        assert in_flow(body) == [True, True]
+
+    def test_takes_futures(self) -> None:
+        assert in_flow(lambda: add(add.submit(1))) == 21
+
+    def test_with_a_failed_upstream_raises_from_its_root(self) -> None:
+        def body() -> tuple[str, ...]:
+            root = fail.submit("root")
+            try:
+                add(root)
+            except UpstreamFailed as error:
+                assert isinstance(error.__cause__, ValueError)
+                return error.roots
+            return ()
+
+        assert in_flow(body) == ("fail[0]",)
+
+    def test_unknown_argument_names_the_closest(self) -> None:
+        with pytest.raises(ParameterError, match=r"task 'add'.*'yy'.*did you mean 'y'"):
+            in_flow(lambda: add.submit(1, yy=2))
+
+    def test_missing_argument(self) -> None:
+        with pytest.raises(ParameterError, match=r"task 'add': missing a required argument: 'x'"):
+            in_flow(lambda: add.submit())
+
+    def test_hint_is_logged_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        @task(retries=2)
+        def patient() -> int:
+            return 1
+
+        with caplog.at_level(logging.WARNING, "raysched"):
+            assert [patient(), patient()] == [1, 1]
+        assert sum("outside a flow" in record.message for record in caplog.records) <= 1
+
+
+class TestSubmit:
+    def test_outside_a_flow_raises(self) -> None:
+        with pytest.raises(FutureError, match=r"'add'.*only works in a flow"):
+            add.submit(1)
+        with pytest.raises(FutureError, match=r"'add'.*only works in a flow"):
+            add.map([1])
+
+    def test_in_a_thread_of_the_users_names_the_way_in(self) -> None:
+        errors: list[str] = []
+
+        def elsewhere() -> None:
+            try:
+                add.submit(1)
+            except FutureError as error:
+                errors.append(str(error))
+
+        def body() -> None:
+            thread = threading.Thread(target=elsewhere)
+            thread.start()
+            thread.join()
+
+        in_flow(body)
+        assert "copy_context" in errors[0]
+
+    def test_threads_with_the_context_record(self) -> None:
+        import contextvars
+
+        def body() -> int:
+            futures: list[TaskFuture[int]] = []
+            contexts = [contextvars.copy_context() for _ in range(4)]
+
+            def record(number: int) -> None:
+                for i in range(25):
+                    futures.append(contexts[number].run(add.submit, i, number))
+
+            threads = [threading.Thread(target=record, args=(n,)) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return sum(future.result() for future in futures)
+
+        assert in_flow(body) == 4 * sum(range(25)) + 25 * (0 + 1 + 2 + 3)
+
+    def test_arguments_are_copied_at_the_call(self) -> None:
+        def body() -> list[int]:
+            values = [1]
+            future = same.submit(values)
+            values.append(2)
+            result: list[int] = future.result()
+            return result
+
+        assert in_flow(body) == [1]
+
+    def test_values_are_not_shared(self) -> None:
+        @task
+        def extend(values: list[int]) -> list[int]:
+            values.append(0)
+            return values
+
+        def body() -> Any:
+            start = same.submit([1])
+            return [extend.submit(start), extend.submit(start), start]
+
+        assert in_flow(body) == [[1, 0], [1, 0], [1]]
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda f: [f],
+            lambda f: (f, f),
+            lambda f: {"key": f},
+            lambda f: {f},
+            lambda f: frozenset([f]),
+            lambda f: Box(f),
+            lambda f: Model(content=f),
+            lambda f: [{"deep": (Box([f]),)}],
+        ],
+        ids=["list", "tuple", "dict", "set", "frozenset", "dataclass", "model", "deep"],
+    )
+    def test_futures_are_found_inside(self, wrap: Callable[[Any], Any]) -> None:
+        assert in_flow(lambda: same.submit(wrap(add.submit(1))).result()) == wrap(11)
+
+    def test_futures_are_resolved_by_identity_of_their_call(self) -> None:
+        def body() -> Any:
+            first, second = add.submit(1), add.submit(2)
+            return same.submit({"a": first, "b": [second, first]})
+
+        assert in_flow(body) == {"a": 11, "b": [12, 11]}
+
+    def test_what_cannot_be_pickled_raises_at_the_call(self) -> None:
+        with pytest.raises(SerializationError, match=r"task 'add': argument 'y'.*lock"):
+            in_flow(lambda: add.submit(1, y=threading.Lock()))
+
+    def test_future_of_another_run(self) -> None:
+        def body() -> None:
+            inner = flow(lambda: keep.append(add.submit(1)), name="inner")
+            keep: list[TaskFuture[int]] = []
+            inner()
+            with pytest.raises(FutureError, match=r"belongs to flow run .* pass its value"):
+                add.submit(keep[0])
+            assert keep[0].result() == 11
+
+        in_flow(body)
+
+    def test_quoted_values_travel_as_they_are(self) -> None:
+        assert in_flow(lambda: same(quote([1, 2]))) == [1, 2]
+
+    def test_quoted_futures_raise(self) -> None:
+        def body() -> None:
+            future = add.submit(1)
+            with pytest.raises(FutureError, match="cannot be pickled"):
+                same.submit(quote([future]))
+
+        in_flow(body)
+
+    def test_marks_are_taken_off(self) -> None:
+        assert in_flow(lambda: [same(unmapped([1])), same(allow_failure(2))]) == [[1], 2]
+        assert same(unmapped([1])) == [1]
+
+    def test_states_stand_for_their_values(self) -> None:
+        assert in_flow(lambda: add(add(1, return_state=True))) == 21
+
+    def test_returning_a_future_list_from_a_slice(self) -> None:
+        def body() -> Any:
+            futures = add.map(range(10))
+            return total.submit(futures[::3]), total.submit(futures[5:]), total.submit(futures)
+
+        assert in_flow(body) == (10 + 13 + 16 + 19, 15 + 16 + 17 + 18 + 19, 145)
+
+
+class TestWaitFor:
+    def test_orders(self, tmp_path: Path) -> None:
+        @task
+        def write(path: Path) -> None:
+            path.write_text("there")
+
+        @task
+        def read(path: Path) -> str:
+            return path.read_text()
+
+        def body() -> str:
+            written = write.submit(tmp_path / "file")
+            return read.submit(tmp_path / "file", wait_for=[written]).result()
+
+        assert in_flow(body) == "there"
+
+    @pytest.mark.parametrize("shape", ["future", "list", "nested", "map", "allowed"])
+    def test_failure_before_it_stops_it(self, shape: str) -> None:
+        def body() -> bool:
+            failures = fail.map(["a", "b"])
+            shapes: dict[str, Any] = {
+                "future": failures[0],
+                "list": [failures[0]],
+                "nested": [[failures[0]]],
+                "map": failures,
+                "allowed": [allow_failure(failures)],
+            }
+            future = add.submit(1, wait_for=shapes[shape])
+            assert [failure.state.is_failed() for failure in failures if failure.wait()] == [True] * 2
+            future.wait()
+            return future.state.is_upstream_failed()
+
+        assert in_flow(body) == (shape != "allowed")
+
+    def test_of_a_call(self) -> None:
+        assert in_flow(lambda: add(1, wait_for=[add.submit(5)])) == 11
+
+    def test_something_else_raises(self) -> None:
+        with pytest.raises(ParameterError, match=r"task 'add': wait_for has 3"):
+            in_flow(lambda: add.submit(1, wait_for=[3]))
+
+
+class TestAllowFailure:
+    def test_hands_over_the_exception(self) -> None:
+        assert in_flow(lambda: describe(allow_failure(fail.submit("x")))) == "ValueError: x"
+
+    def test_hands_over_the_value(self) -> None:
+        assert in_flow(lambda: describe(allow_failure(add.submit(1)))) == "int: 11"
+
+    def test_reaches_inside(self) -> None:
+        @task
+        def kinds(values: list[Any]) -> list[str]:
+            return [type(value).__name__ for value in values]
+
+        def body() -> Any:
+            return [
+                kinds(allow_failure([fail.submit(), add.submit(1)])),
+                kinds(allow_failure(fail.map(["a", "b"]))),
+                kinds(allow_failure(fail.map(["a", "b"])[::-1])),
+            ]
+
+        assert in_flow(body) == [["ValueError", "int"], ["ValueError"] * 2, ["ValueError"] * 2]
+
+    def test_as_elements_of_a_map(self) -> None:
+        def body() -> Any:
+            return describe.map(allow_failure(fail.map(["a", "b"])))
+
+        assert in_flow(body) == ["ValueError: a", "ValueError: b"]
+
+
+class Shop:
+    def __init__(self, tax: int) -> None:
+        self.tax = tax
+
+    @task
+    def price(self, net: int) -> int:
+        return net + self.tax
+
+    @task
+    @staticmethod
+    def double(net: int) -> int:
+        return 2 * net
+
+    @staticmethod
+    @task
+    def triple(net: int) -> int:
+        return 3 * net
+
+    @task
+    @classmethod
+    def name(cls) -> str:
+        return cls.__name__
+
+
+class TestKindsOfFunctions:
+    def test_methods(self) -> None:
+        shop = Shop(5)
+
+        def body() -> Any:
+            return [shop.price(1), shop.price.submit(2), shop.price.map([3, 4])]
+
+        assert in_flow(body) == [6, 7, [8, 9]]
+        assert shop.price(1) == 6
+
+    def test_static_methods(self) -> None:
+        shop = Shop(0)
+
+        def body() -> Any:
+            return [Shop.double(2), shop.double.submit(3), Shop.triple(2), shop.triple.submit(1)]
+
+        assert in_flow(body) == [4, 6, 6, 3]
+
+    def test_class_methods(self) -> None:
+        assert in_flow(lambda: [Shop.name(), Shop(1).name()]) == ["Shop", "Shop"]
+
+    def test_methods_with_options(self) -> None:
+        assert in_flow(lambda: Shop(1).price.with_options(name="cost")(1)) == 2
+
+    def test_closures(self) -> None:
+        offset = 100
+
+        @task
+        def shift(x: int) -> int:
+            return x + offset
+
+        assert in_flow(lambda: shift(1)) == 101
+
+    def test_lambdas(self) -> None:
+        assert in_flow(lambda: task(lambda x: x * 2)(21)) == 42
+
+    def test_partials(self) -> None:
+        assert in_flow(lambda: task(functools.partial(max, 3), name="most")(2)) == 3
+
+    def test_builtins(self) -> None:
+        assert in_flow(lambda: task(len)([1, 2])) == 2
+
+    def test_variadic(self) -> None:
+        @task
+        def gather(*args: int, **kwargs: int) -> tuple[Any, Any]:
+            return args, kwargs
+
+        assert in_flow(lambda: gather(1, 2, a=3)) == ((1, 2), {"a": 3})
+
+    def test_positional_only(self) -> None:
+        @task
+        def minus(x: int, /, y: int) -> int:
+            return x - y
+
+        assert in_flow(lambda: minus(5, y=3)) == 2
+
+    def test_keeps_the_functions_look(self) -> None:
+        assert (add.__name__, add.name, add.fn(1)) == ("add", "add", 11)
+
+    def test_tasks_are_found_by_name_when_pickled(self) -> None:
+        import pickle
+
+        assert pickle.loads(pickle.dumps(add)) is add
+
+    def test_tasks_by_value_keep_their_options(self) -> None:
+        import cloudpickle
+
+        @task(retries=4, name="other")
+        def local() -> int:
+            return 7
+
+        copy = cloudpickle.loads(cloudpickle.dumps(local))
+        assert (copy.name, copy.spec.retry.retries, copy()) == ("other", 4, 7)
+
+
+class TestTasksInTasks:
+    def test_call_submit_and_map(self) -> None:
+        @task
+        def outer(n: int) -> list[int]:
+            return [add(n), add.submit(n, 0).result(), *add.map(range(n)).result()]
+
+        assert in_flow(lambda: outer(3)) == [13, 3, 10, 11, 12]
+
+    def test_flow_in_a_task(self) -> None:
+        @flow
+        def inner(n: int) -> int:
+            return add(n)
+
+        @task
+        def outer(n: int) -> int:
+            return inner(n)
+
+        assert in_flow(lambda: outer(3)) == 13
+
+    def test_the_flow_goes_on_after_it(self) -> None:
+        @task
+        def outer() -> int:
+            return add(1)
+
+        assert in_flow(lambda: (outer(), add(2), outer.submit().result())) == (11, 12, 11)
+
+    def test_unhandled_failure_inside_fails_the_outer_one(self) -> None:
+        @task
+        def outer() -> int:
+            fail.submit("inner")
+            return 1
+
+        assert in_flow(lambda: outer(return_state=True).is_failed())
+
+
+class TestAsync:
+    def test_call_returns_a_coroutine(self) -> None:
+        @task
+        async def later(x: int) -> int:
+            await asyncio.sleep(0)
+            return x
+
+        @flow
+        async def around() -> list[int]:
+            return [await later(1), *await asyncio.gather(*(later(n) for n in range(3)))]
+
+        assert asyncio.run(around()) == [1, 0, 1, 2]
+
+    def test_outside_a_flow_is_the_function(self) -> None:
+        @task
+        async def later(x: int) -> int:
+            return x
+
+        assert asyncio.run(later(3)) == 3
+
+    def test_async_tasks_in_sync_flows(self) -> None:
+        @task
+        async def later(x: int) -> int:
+            await asyncio.sleep(0)
+            return x
+
+        assert in_flow(lambda: later.map([1, 2]).result()) == [1, 2]
+        assert in_flow(lambda: later.submit(1).result()) == 1
+
+    def test_sync_tasks_in_async_flows(self) -> None:
+        @flow
+        async def around() -> list[int]:
+            future = add.submit(1)
+            futures = add.map([1, 2])
+            return [add(0), await future, *await futures]
+
+        assert asyncio.run(around()) == [10, 11, 11, 12]
+
+    def test_failures_are_raised_at_await(self) -> None:
+        @task
+        async def broken() -> int:
+            raise KeyError("gone")
+
+        @flow
+        async def around() -> str:
+            try:
+                await broken()
+            except KeyError:
+                return "caught"
+            return "nothing raised"
+
+        assert asyncio.run(around()) == "caught"
+
+    def test_return_state(self) -> None:
+        @task
+        async def later() -> int:
+            return 1
+
+        @flow
+        async def around() -> int:
+            state = await later(return_state=True)
+            return state.result()
+
+        assert asyncio.run(around()) == 1
+
+    def test_tasks_of_gathered_calls_are_one_group(self) -> None:
+        @task
+        async def later(x: int) -> int:
+            return x
+
+        @flow
+        async def around() -> None:
+            await asyncio.gather(*(later(n) for n in range(5)))
+
+        assert [group.size for group in around.plan().groups] == [5]
+
+
+def test_future_lists_are_lazy() -> None:
+    def body() -> int:
+        futures = add.map(range(1000))
+        assert isinstance(futures, TaskFutureList)
+        assert len(futures.parts) == 1
+        return len(futures)
+
+    assert in_flow(body) == 1000

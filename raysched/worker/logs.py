@@ -8,10 +8,8 @@ import sys
 import threading
 from typing import Any
 
+from raysched.define.logs import PRINT_LOGGER
 from raysched.worker.scope import ItemScope, running_item
-
-PRINT_LOGGER = "raysched.print"
-"""Logger of what `print` said, where `log_prints` is set."""
 
 _formatter = logging.Formatter()
 
@@ -28,7 +26,8 @@ class LogCapture(logging.Handler):
         super().__init__()
         self._users = 0
         self._root_level = logging.WARNING
-        self._print = builtins.print
+        self._print: Any = None
+        self._original_print: Any = None
         self._alone: ItemScope | None = None
         self._users_lock = threading.Lock()
 
@@ -48,8 +47,8 @@ class LogCapture(logging.Handler):
             root.addHandler(self)
             if root.level > level:
                 root.setLevel(level)
-            self._print = builtins.print
-            builtins.print = functools.partial(_print, self._print)
+            self._original_print = builtins.print
+            self._print = builtins.print = functools.partial(_print, builtins.print)
 
     def release_one(self) -> None:
         """Undo one `acquire_for`; the last one restores what was there before."""
@@ -60,7 +59,9 @@ class LogCapture(logging.Handler):
             root = logging.getLogger()
             root.removeHandler(self)
             root.setLevel(self._root_level)
-            builtins.print = self._print
+            # Over one that came later it stays, and hands everything on.
+            if builtins.print is self._print:
+                builtins.print = self._original_print
 
     def attribute_threads_to(self, scope: ItemScope | None) -> None:
         """Say which item runs alone in this process, if one does."""

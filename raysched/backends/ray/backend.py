@@ -1,0 +1,194 @@
+"""Units as Ray calls."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import exceptions
+from ray._private.state import state
+
+from raysched.backends.ray.capacity import Node, capacity
+from raysched.backends.ray.connection import connect
+from raysched.backends.ray.failures import cancelled, describe_loss
+from raysched.backends.ray.options import validate_ray_options
+from raysched.backends.ray.remote import WITH_LARGE, remote_function
+from raysched.compiler.plan import SchedulingClass
+from raysched.engine.ports import Capacity, Lost, Message, Reported, Sink, UnitCall
+from raysched.errors import InvalidOption, ResultLost, SerializationError
+from raysched.model.options import TaskSpec
+from raysched.model.values import LargeValue
+from raysched.results.envelope import decode
+from raysched.settings import settings
+from raysched.worker.context import context_of
+from raysched.worker.functions import refer
+from raysched.worker.runner import refuse
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+
+@dataclass(slots=True)
+class _Call:
+    """A unit that was submitted and has not come back.
+
+    Attributes:
+        report: Ref of the reply.
+        large: Ref of its large values.
+        forced: Whether its worker was ended to cancel it.
+    """
+
+    report: Any
+    large: Any
+    forced: bool = False
+
+
+class RayBackend:
+    """Runs each unit as one call of a Ray task.
+
+    Args:
+        address: `host:port`, `auto`, `local`, or "" for the settings' and Ray's defaults. Where
+            the user has called `ray.init` before, that Ray is used, and left running.
+        init_kwargs: More arguments for `ray.init`.
+        code_path: Directory that is put on the workers' import path, or None for the directory
+            of the running script.
+    """
+
+    name = "ray"
+    pumped = False
+
+    def __init__(
+        self,
+        *,
+        address: str = "",
+        init_kwargs: Mapping[str, Any] | None = None,
+        code_path: Path | None = None,
+    ) -> None:
+        self._settings = settings()
+        self._address = address or self._settings.address
+        self._init_kwargs = dict(init_kwargs or {})
+        self._code_path = code_path
+        self._sink: Sink = _nowhere
+        self._connected = self._started = False
+        self._calls: dict[int, _Call] = {}
+        # Bounded: a flow may make new options for each call.
+        self._function_of = lru_cache(maxsize=1024)(self._new_function)
+
+    def start(self, sink: Sink) -> None:
+        """See `Backend.start`."""
+        self._sink = sink
+        if not ray.is_initialized():
+            self._started = connect(self._address, self._init_kwargs)
+            self._connected = True
+
+    def capacity(self, spec: TaskSpec, scheduling_class: SchedulingClass) -> Capacity:
+        """See `Backend.capacity`; an option that Ray does not know has no place, either."""
+        del scheduling_class
+        try:
+            validate_ray_options(spec.ray)
+        except InvalidOption as error:
+            return Capacity(0, str(error))
+        there = _nodes()
+        found = capacity(spec.ray, there)
+        return found if found.slots else capacity(spec.ray, [*there, *_addable_nodes()])
+
+    def submit(self, call: UnitCall) -> None:
+        """See `Backend.submit`."""
+        try:
+            report, large = self._function_of(call.spec).remote(call.frame, *call.handles)
+        except (SerializationError, InvalidOption) as error:
+            self._sink(Reported(call.id, refuse(call.frame, ("", "", 0, ""), error)))
+            return
+        except Exception as error:  # noqa: BLE001 - Ray raises many kinds, none of them the user's
+            self._sink(Lost(call.id, describe_loss(error)))
+            return
+        self._calls[call.id] = _Call(report, large)
+        report.future().add_done_callback(partial(self._on_reply, call.id))
+
+    def cancel(self, unit: int, *, force: bool) -> None:
+        """See `Backend.cancel`."""
+        call = self._calls.get(unit)
+        if call is None:
+            return
+        call.forced = call.forced or force
+        ray.cancel(call.report, force=force)
+
+    def pump(self) -> bool:
+        """See `Backend.pump`."""
+        return False
+
+    def fetch(self, value: LargeValue) -> Any:
+        """See `Backend.fetch`."""
+        try:
+            values = ray.get(value.handle)
+        except exceptions.RayError as error:
+            raise ResultLost(f"the value is lost: {describe_loss(error).message}") from error
+        return decode(values[value.position])
+
+    def describe(self) -> str:
+        """See `Backend.describe`."""
+        nodes = _nodes()
+        parts = [f"Ray {ray.__version__}"]
+        for resource in ("CPU", "GPU"):
+            total = sum(node.resources.get(resource, 0) for node in nodes)
+            if total:
+                parts.append(f"{total:g} {resource}{'s' if total != 1 else ''}")
+        if len(nodes) > 1:
+            parts.append(f"{len(nodes)} nodes")
+        where = f"at {ray.get_runtime_context().gcs_address}"
+        return ", ".join([*parts, "started here" if self._started else where])
+
+    def stop(self) -> None:
+        """See `Backend.stop`."""
+        self._sink = _nowhere
+        self._calls.clear()
+        self._function_of.cache_clear()
+        if self._connected:
+            self._connected = False
+            ray.shutdown()
+
+    def _new_function(self, spec: TaskSpec) -> Any:
+        validate_ray_options(spec.ray)
+        options = dict(spec.ray)
+        # Nobody can look at them in a Ray that has no dashboard; 20 us and 4 kB in Ray's head each.
+        options.setdefault("enable_task_events", not self._started)
+        return remote_function(context_of(spec, self._settings, refer), options)
+
+    def _on_reply(self, unit: int, reply: "Future[bytes]") -> None:
+        """Take a reply; runs in a thread of Ray's, so it must be quick."""
+        call = self._calls.pop(unit, None)
+        if call is None:
+            return
+        error = reply.exception()
+        if error is None:
+            data = reply.result()
+            handle = call.large if data[:1] == WITH_LARGE else None
+            self._sink(Reported(unit, data[1:], handle))
+        else:
+            self._sink(Lost(unit, cancelled() if call.forced else describe_loss(error)))
+
+
+def _nodes() -> list[Node]:
+    return [
+        Node(node["NodeID"], node["Resources"], node["Labels"])
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+
+
+def _addable_nodes() -> list[Node]:
+    """Return the nodes that the cluster's autoscaler can add."""
+    config = state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else ()
+    # -1 means any number of them.
+    return [
+        Node("", dict(group.resources), count=group.max_count if group.max_count > 0 else 1)
+        for group in groups
+        if group.max_count
+    ]
+
+
+def _nowhere(message: Message) -> None:
+    """Take messages that come while nobody listens: before the start and after the end."""

@@ -1,0 +1,152 @@
+"""Getting at a Ray cluster, or starting one on this machine, without Ray's long silences."""
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import exceptions
+from ray._private.services import canonicalize_bootstrap_address
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+from raysched.errors import BackendUnreachable
+
+CONNECT_SECONDS = 2.0
+"""How long a cluster's port has time to answer."""
+
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+_HEADER_BYTES = 9
+"""Length of an HTTP/2 frame's header (RFC 9113, section 4.1); its fourth byte is the type."""
+
+_SETTINGS_FRAME = 4
+"""Type of the frame that an HTTP/2 server begins with (RFC 9113, section 3.4)."""
+
+_log = logging.getLogger(__name__)
+
+
+def connect(address: str, init_kwargs: Mapping[str, Any]) -> bool:
+    """Connect this process to Ray; return whether that started a Ray of our own.
+
+    Args:
+        address: `host:port`, `auto`, `local`, or "" for that of `RAY_ADDRESS`, else `local`.
+        init_kwargs: More arguments for `ray.init`.
+
+    Raises:
+        BackendUnreachable: No cluster answers there, or it refuses the token; within 3 s.
+    """
+    address = address or os.environ.get("RAY_ADDRESS", "") or "local"
+    arguments = {"logging_level": logging.WARNING, **init_kwargs}
+    with _handlers_kept(), _quiet_about_tokens():
+        if address == "local":
+            protect_token()
+            _start(arguments)
+            return True
+        _check(address)
+        ray.init(address=address, **arguments)
+    return False
+
+
+def protect_token() -> None:
+    """Keep Ray's authentication token, which Ray writes for all to read, to this user."""
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        if path.exists():
+            if path.stat().st_mode & 0o077:
+                path.chmod(0o600)
+            return
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except OSError as error:
+        _log.warning("Ray's token file %s cannot be protected: %s", path, error)
+
+
+def _start(arguments: Mapping[str, Any]) -> None:
+    defaults = {"include_dashboard": False}
+    try:
+        ray.init(address="local", **{**defaults, **arguments})
+    except (RuntimeError, OSError, exceptions.RayError) as error:
+        # One start in many fails on a busy machine.
+        _log.warning("Ray did not start, it is tried once more: %s", error)
+        ray.shutdown()
+        try:
+            ray.init(address="local", **{**defaults, **arguments})
+        except (RuntimeError, OSError, exceptions.RayError) as again:
+            raise BackendUnreachable(f"Ray cannot be started on this machine: {again}") from again
+
+
+def _check(address: str) -> None:
+    if "://" in address:
+        raise BackendUnreachable(
+            f"address {address!r}: Ray Client is not supported. Run on a node of the cluster with "
+            "host:port of its head, or submit the script with `ray job submit`"
+        )
+    try:
+        found = canonicalize_bootstrap_address(address)
+    except (ConnectionError, ValueError, OSError) as error:
+        raise BackendUnreachable(f"no Ray cluster at {address!r}: {error}") from error
+    host, port = (found or address).rsplit(":", 1)
+    _check_port(address, host.strip("[]"), int(port))
+    try:
+        GcsClient(address=found)
+    except exceptions.AuthenticationError as error:
+        raise BackendUnreachable(
+            f"the Ray cluster at {address} refuses the authentication token: set "
+            "RAY_AUTH_MODE=token, and put the cluster's token into ~/.ray/auth_token or "
+            "RAY_AUTH_TOKEN"
+        ) from error
+    except Exception as error:
+        raise BackendUnreachable(f"{address} is no Ray cluster of this version: {error}") from error
+
+
+def _check_port(address: str, host: str, port: int) -> None:
+    # Ray's own client waits for 20 s, and ends the process where something else listens.
+    started = time.monotonic()
+    try:
+        with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
+            connection.settimeout(max(0.1, CONNECT_SECONDS - (time.monotonic() - started)))
+            connection.sendall(_HTTP2_PREFACE)
+            header = connection.recv(_HEADER_BYTES)
+    except OSError as error:
+        raise BackendUnreachable(
+            f"no Ray cluster answers at {address}: {error}. Check the address, and that the head "
+            "node runs (`ray status`)"
+        ) from error
+    if len(header) < _HEADER_BYTES or header[3] != _SETTINGS_FRAME:
+        raise BackendUnreachable(
+            f"what listens at {address} is not Ray: give host:port of the head's GCS, by default "
+            "port 6379"
+        )
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put back the SIGTERM handler that `ray.init` replaces."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def _quiet_about_tokens() -> Iterator[None]:
+    """Leave out Ray's notice that token authentication is on, which it is by default."""
+    log = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

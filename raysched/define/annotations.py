@@ -4,7 +4,8 @@ import pickle
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
-from raysched.define.futures import TaskFuture, TaskFutureList, flatten
+from raysched.define.futures import TaskFuture, TaskFutureList
+from raysched.define.ranges import flatten
 from raysched.define.visit import visit
 from raysched.graph.group import Edge
 from raysched.graph.payload import Dependency, dumps, is_digesting, reduce_dependency, without_slots

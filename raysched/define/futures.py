@@ -7,6 +7,7 @@ from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
 
 from raysched.define.driving import finish, until
 from raysched.define.ports import RunPort, Told
+from raysched.define.ranges import FutureRange, flatten, sliced
 from raysched.define.states import State
 from raysched.define.watching import Watch
 from raysched.errors import FutureError, InternalError, ResultTimeout
@@ -320,7 +321,7 @@ class TaskFutureList(Sequence[TaskFuture[R_co]]):
 
     def __getitem__(self, position: int | slice) -> "TaskFuture[R_co] | TaskFutureList[R_co]":
         if isinstance(position, slice):
-            return TaskFutureList(self._port, _sliced(self._parts, position))
+            return TaskFutureList(self._port, sliced(self._parts, position))
         index = position + len(self) if position < 0 else position
         for group, indices in self._parts:
             if 0 <= index < len(indices):
@@ -350,61 +351,6 @@ class TaskFutureList(Sequence[TaskFuture[R_co]]):
 
     def __repr__(self) -> str:
         return f"TaskFutureList({len(self)} of {', '.join(_describe(self._parts)) or 'nothing'})"
-
-
-class FutureRange:
-    """Adjacent members of a group as one dependency: their values as a list.
-
-    Args:
-        group: The group.
-        indices: Positions, with step 1.
-    """
-
-    __slots__ = ("group", "indices")
-
-    def __init__(self, group: Group, indices: range) -> None:
-        self.group = group
-        self.indices = indices
-
-    def identity(self) -> bytes:
-        """Return the digest that stands for the values in digests of inputs."""
-        start, stop = self.indices.start * IDENTITY_BYTES, self.indices.stop * IDENTITY_BYTES
-        identities = self.group.identities[start:stop]
-        return blake2b(b"list" + identities, digest_size=IDENTITY_BYTES).digest()
-
-    def edge(self) -> Edge:
-        """Return the edge to whoever needs the list."""
-        return Edge(self.group, EdgeKind.GATHER, self.indices.start, self.indices.stop)
-
-    def __reduce__(self) -> Reduced:
-        return reduce_dependency(self)
-
-
-def flatten(lists: Sequence[list[Any]]) -> list[Any]:
-    """Return one list of the elements of all: how a list of futures of several groups arrives."""
-    return list(chain.from_iterable(lists))
-
-
-def _sliced(parts: tuple[Part, ...], cut: slice) -> list[Part]:
-    located: list[tuple[Group, range, int]] = []
-    size = 0
-    for group, indices in parts:
-        located.append((group, indices, size))
-        size += len(indices)
-    positions = range(size)[cut]
-    step = positions.step
-    sliced: list[Part] = []
-    for group, indices, offset in located if step > 0 else reversed(located):
-        ends = offset, offset + len(indices) - 1
-        near, far = ends if step > 0 else ends[::-1]
-        first = max(0, -((positions.start - near) // step))
-        last = (far - positions.start) // step
-        chosen = positions[first : max(first, last + 1)]
-        if chosen:
-            begin = indices[chosen[0] - offset]
-            stride = indices.step * step if len(chosen) > 1 else 1
-            sliced.append((group, range(begin, begin + stride * len(chosen), stride)))
-    return sliced
 
 
 def _describe(parts: tuple[Part, ...]) -> Iterator[str]:

@@ -1,16 +1,12 @@
 """`@task`: plain functions that flows run as tracked tasks."""
 
-import functools
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import replace
 from typing import (
     Any,
     Concatenate,
-    Generic,
     Literal,
-    NoReturn,
     ParamSpec,
     TypeVar,
     Unpack,
@@ -20,35 +16,30 @@ from typing import (
 from raysched.define.annotations import Annotation, unmapped
 from raysched.define.calling import Caller
 from raysched.define.context import current_port, current_scope
+from raysched.define.decorated import Decorated, declare
 from raysched.define.driving import finish
 from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.options import Checker, TaskOptions
 from raysched.define.ports import RunPort
-from raysched.define.references import reduce_decorated
-from raysched.define.signature import Signature
 from raysched.define.states import State
-from raysched.errors import FutureError, InvalidOption
-from raysched.model.options import Hook, Hooks, RetryOptions, TaskSpec
+from raysched.errors import FutureError
+from raysched.model.options import Hooks, RetryOptions, TaskSpec
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
-H = TypeVar("H", bound=Hook)
 
 _log = logging.getLogger(__name__)
-
-_RESERVED = ("return_state", "wait_for")
 
 _NOT_HERE = {
     "delay": ".submit(…) in a flow",
     "apply_async": ".submit(…) in a flow",
     "serve": "`raysched run` with the flow's file",
 }
-"""Methods of Prefect's tasks that there are not, with what to use instead."""
 
 
-class Task(Generic[P, R]):
+class Task(Decorated[P, R]):
     """A function with options. In a flow its calls are task runs; elsewhere it is the function.
 
     Args:
@@ -63,25 +54,16 @@ class Task(Generic[P, R]):
         InvalidOption: An option is unknown or impossible.
     """
 
+    word = "task"
+    not_here = _NOT_HERE
+
     def __init__(
         self,
         fn: "Callable[P, R] | staticmethod[P, R] | classmethod[Any, P, R]",
         **options: Unpack[TaskOptions],
     ) -> None:
-        self._kind = type(fn) if isinstance(fn, staticmethod | classmethod) else None
-        function: Any = fn if self._kind is None else fn.__func__  # type: ignore[union-attr]
-        if not callable(function) or isinstance(function, Task | type):
-            raise InvalidOption(f"@task needs a function, not {fn!r}")
-        functools.update_wrapper(self, function)
-        self.fn = function
-        self._options = options
-        self._first: tuple[Any, ...] = ()
-        self._caller = _caller(self, function, options)
-
-    @property
-    def name(self) -> str:
-        """The task's name."""
-        return self.spec.name
+        super().__init__(fn, options)
+        self._caller = _caller(self, options)
 
     @property
     def spec(self) -> TaskSpec:
@@ -272,29 +254,7 @@ class Task(Generic[P, R]):
         Raises:
             InvalidOption: An option is unknown or impossible.
         """
-        given = {name: value for name, value in options.items() if value is not None}
-        changed: Any = {**self._options, **given}
-        return _rebuild(self._undecorated(), changed, self._first)
-
-    def on_running(self, hook: H) -> H:
-        """Have `hook(task, task_run, state)` called when a task run begins; a decorator."""
-        return self._add("on_running", hook)
-
-    def on_completion(self, hook: H) -> H:
-        """Have `hook(task, task_run, state)` called when a task run completed; a decorator."""
-        return self._add("on_completion", hook)
-
-    def on_failure(self, hook: H) -> H:
-        """Have `hook(task, task_run, state)` called after the last attempt failed; a decorator."""
-        return self._add("on_failure", hook)
-
-    def on_crashed(self, hook: H) -> H:
-        """Have `hook(task, task_run, state)` called when a task run crashed; a decorator."""
-        return self._add("on_crashed", hook)
-
-    def on_cancellation(self, hook: H) -> H:
-        """Have `hook(task, task_run, state)` called when a task run was cancelled; a decorator."""
-        return self._add("on_cancellation", hook)
+        return self._changed(options)
 
     @overload
     def __get__(self, instance: None, owner: type) -> "Task[P, R]": ...
@@ -305,23 +265,8 @@ class Task(Generic[P, R]):
     ) -> "Task[Q, T]": ...
 
     def __get__(self, instance: object, owner: type | None = None) -> "Task[Any, Any]":
-        receiver = owner if self._kind is classmethod else instance
-        if receiver is None or self._kind is staticmethod:
-            return self
-        bound: Task[Any, Any] = Task.__new__(Task)
-        bound.__dict__.update(self.__dict__, _first=(receiver,))
+        bound: Task[Any, Any] = self._bound(instance, owner)
         return bound
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name in _NOT_HERE:
-            raise AttributeError(f"tasks have no .{name}: use {_NOT_HERE[name]}")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __reduce__(self) -> Any:
-        return reduce_decorated(self, _rebuild, (self._undecorated(), self._options, self._first))
-
-    def __repr__(self) -> str:
-        return f"<Task {self.name}>"
 
     async def _run(
         self,
@@ -347,17 +292,8 @@ class Task(Generic[P, R]):
             )
         return port
 
-    def _undecorated(self) -> Any:
-        kind: Any = self._kind
-        return self.fn if kind is None else kind(self.fn)
-
-    def _add(self, kind: str, hook: H) -> H:
-        if not callable(hook):
-            raise InvalidOption(f"task {self.name!r}: {kind} needs a function, not {hook!r}")
-        hooks = self.spec.hooks
-        self._caller.change(hooks=replace(hooks, **{kind: (*getattr(hooks, kind), hook)}))
-        self._options = {**self._options, kind: getattr(self.spec.hooks, kind)}  # type: ignore[misc]
-        return hook
+    def _set_hooks(self, hooks: Hooks) -> None:
+        self._caller.change(hooks=hooks)
 
     def _hint(self) -> None:
         global _hinted  # noqa: PLW0603 - once a process
@@ -404,19 +340,11 @@ def task(fn: Any = None, /, **options: Unpack[TaskOptions]) -> Any:
     return Task(fn, **options)
 
 
-def _caller(task: Task[Any, Any], function: Callable[..., Any], options: TaskOptions) -> Caller:
-    name = str(options.get("name") or getattr(function, "__name__", type(function).__name__))
-    what = f"task {name!r}"
-    checker = Checker(what, options, TaskOptions.__annotations__)
-    signature = Signature(what, function)
-    for reserved in _RESERVED:
-        if reserved in signature.names:
-            raise InvalidOption(f"{what}: a parameter cannot be named {reserved!r}: rename it")
-    run_name = checker.run_name("task_run_name")
-    if isinstance(run_name, str):
-        signature.check_template("task_run_name", run_name)
+def _caller(task: Task[Any, Any], options: TaskOptions) -> Caller:
+    declared = declare(task, options, TaskOptions.__annotations__)
+    function, checker = task.fn, declared.checker
     spec = TaskSpec(
-        name=checker.text("name") or name,
+        name=declared.name,
         fn=function,
         is_async=inspect.iscoroutinefunction(function),
         retry=_retry(checker),
@@ -424,7 +352,7 @@ def _caller(task: Task[Any, Any], function: Callable[..., Any], options: TaskOpt
         max_concurrency=checker.integer("max_concurrency", 1) or 1,
         ray=checker.ray(),
         tags=checker.tags(),
-        task_run_name=run_name,
+        task_run_name=declared.run_name,
         log_prints=checker.flag("log_prints") or False,
         persist_result=checker.flag("persist_result") is not False,
         hooks=Hooks(**checker.hooks()),
@@ -433,7 +361,7 @@ def _caller(task: Task[Any, Any], function: Callable[..., Any], options: TaskOpt
         version=checker.text("version"),
     )
     unset = {option for option in ("log_prints", "persist_result") if options.get(option) is None}
-    return Caller(what, spec, signature, frozenset(unset))
+    return Caller(declared.what, spec, declared.signature, frozenset(unset))
 
 
 def _retry(checker: Checker) -> RetryOptions:
@@ -446,12 +374,6 @@ def _retry(checker: Checker) -> RetryOptions:
         checker.function("retry_condition_fn"),
         RetryOptions().crash_retries if crash_retries is None else crash_retries,
     )
-
-
-def _rebuild(fn: Any, options: TaskOptions, first: tuple[Any, ...]) -> Task[Any, Any]:
-    rebuilt: Task[Any, Any] = Task(fn, **options)
-    rebuilt._first = first  # noqa: SLF001 - its own class
-    return rebuilt
 
 
 def _bare(argument: Any) -> Any:

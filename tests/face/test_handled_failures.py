@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from face.around import caught, ignore
 from raysched import (
     FlowRunFailed,
     StateType,
-    UpstreamFailed,
     allow_failure,
     as_completed,
     flow,
@@ -27,42 +27,36 @@ def follow(x: Any) -> Any:
     return x
 
 
-def caught(call: Callable[[], Any]) -> None:
-    """Call and expect the failure."""
-    with pytest.raises((ValueError, UpstreamFailed)):
-        call()
-
-
 HANDLED: dict[str, Callable[[], Any]] = {
-    "delivered by a call": lambda: caught(fail),
-    "delivered by result": lambda: caught(fail.submit().result),
-    "result not raised": lambda: fail.submit().result(raise_on_failure=False) and None,
-    "return_state of a call": lambda: fail(return_state=True) and None,
-    "return_state of a submit": lambda: fail.submit(return_state=True) and None,
-    "return_state of a map": lambda: fail.map([1, 2], return_state=True) and None,
-    "its own final state read": lambda: waited(fail.submit()).state and None,
-    "allow_failure": lambda: follow(allow_failure(fail.submit())) and None,
-    "delivered by a follower": lambda: caught(follow.submit(fail.submit()).result),
-    "delivered by a call of a follower": lambda: caught(lambda: follow(fail.submit())),
-    "a follower's result not raised": lambda: (
-        follow.submit(fail.submit()).result(raise_on_failure=False) and None
+    "delivered by a call": lambda: ignore(caught(fail)),
+    "delivered by result": lambda: ignore(caught(fail.submit().result)),
+    "result not raised": lambda: ignore(fail.submit().result(raise_on_failure=False)),
+    "return_state of a call": lambda: ignore(fail(return_state=True)),
+    "return_state of a submit": lambda: ignore(fail.submit(return_state=True)),
+    "return_state of a map": lambda: ignore(fail.map([1, 2], return_state=True)),
+    "its own final state read": lambda: ignore(waited(fail.submit()).state),
+    "allow_failure": lambda: ignore(follow(allow_failure(fail.submit()))),
+    "delivered by a follower": lambda: ignore(caught(follow.submit(fail.submit()).result)),
+    "delivered by a call of a follower": lambda: ignore(caught(lambda: follow(fail.submit()))),
+    "a follower's result not raised": lambda: ignore(
+        follow.submit(fail.submit()).result(raise_on_failure=False)
     ),
-    "a follower's return_state": lambda: follow(fail.submit(), return_state=True) and None,
-    "a map's result": lambda: caught(fail.map([1, 2, 3]).result),
-    "a map's result not raised": lambda: fail.map([1, 2]).result(raise_on_failure=False) and None,
-    "a map's states read": lambda: waited(fail.map([1, 2])).states and None,
-    "the state's result": lambda: caught(waited(follow.submit(fail.submit())).state.result),
+    "a follower's return_state": lambda: ignore(follow(fail.submit(), return_state=True)),
+    "a map's result": lambda: ignore(caught(fail.map([1, 2, 3]).result)),
+    "a map's result not raised": lambda: ignore(fail.map([1, 2]).result(raise_on_failure=False)),
+    "a map's states read": lambda: ignore(waited(fail.map([1, 2])).states),
+    "the state's result": lambda: ignore(caught(waited(follow.submit(fail.submit())).state.result)),
 }
 
 UNHANDLED: dict[str, Callable[[], Any]] = {
-    "never looked at": lambda: keep(fail.submit()),
-    "only waited for": lambda: keep(waited(fail.submit())),
-    "wait": lambda: keep(wait([fail.submit()])),
-    "as_completed": lambda: keep(list(as_completed([fail.submit()]))),
-    "its state read while open": lambda: keep(fail.submit().state),
-    "a follower's state read": lambda: keep(waited(follow.submit(fail.submit())).state),
-    "one of two": lambda: caught(fail.map([1, 2])[0].result),
-    "wait_for": lambda: keep(follow.submit(1, wait_for=[fail.submit()])),
+    "never looked at": lambda: ignore(fail.submit()),
+    "only waited for": lambda: ignore(waited(fail.submit())),
+    "wait": lambda: ignore(wait([fail.submit()])),
+    "as_completed": lambda: ignore(list(as_completed([fail.submit()]))),
+    "its state read while open": lambda: ignore(fail.submit().state),
+    "a follower's state read": lambda: ignore(waited(follow.submit(fail.submit())).state),
+    "one of two": lambda: ignore(caught(fail.map([1, 2])[0].result)),
+    "wait_for": lambda: ignore(follow.submit(1, wait_for=[fail.submit()])),
 }
 
 
@@ -72,13 +66,10 @@ def waited(future: Any) -> Any:
     return future
 
 
-def keep(_: Any) -> None:
-    """Do nothing with it."""
-
-
 @pytest.mark.parametrize("case", HANDLED)
 def test_handled(case: str) -> None:
-    state = flow(HANDLED[case], name="around")(return_state=True)
+    around: Any = flow(HANDLED[case], name="around")
+    state = around(return_state=True)
     assert state.type is StateType.COMPLETED
     assert "handled" in (state.message or "")
 
@@ -100,7 +91,7 @@ def test_handled_but_raised_again() -> None:
 def test_in_a_subflow() -> None:
     @flow
     def inner() -> None:
-        fail.submit()
+        ignore(fail.submit())
 
     @flow
     def outer() -> str:

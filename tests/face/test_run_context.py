@@ -1,10 +1,10 @@
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from face.around import in_flow
 from raysched import FutureError, InvalidOption, flow, get_run_logger, runtime, tags, task
 
 
@@ -54,11 +54,16 @@ class TestRuntime:
             "task": None,
         }
         facts = task_facts(1)
-        assert (facts["key"], facts["index"], facts["attempt"], facts["tags"]) == (None, None, 0, [])
+        assert (facts["key"], facts["index"], facts["attempt"], facts["tags"]) == (
+            None,
+            None,
+            0,
+            [],
+        )
 
     def test_in_a_flow(self) -> None:
         @flow(name="nightly", flow_run_name="n-{day}")
-        def nightly(day: int, more: bool = True) -> dict[str, Any]:
+        def nightly(day: int, more: str = "yes") -> dict[str, Any]:
             return flow_facts()
 
         with tags("b", "a"):
@@ -67,7 +72,7 @@ class TestRuntime:
         assert facts == {
             "name": "n-3",
             "flow_name": "nightly",
-            "parameters": {"day": 3, "more": True},
+            "parameters": {"day": 3, "more": "yes"},
             "tags": ["a", "b"],
             "run_count": 1,
             "task": None,
@@ -107,7 +112,7 @@ class TestRuntime:
                 raise ValueError("again")
             return runtime.task_run.run_count
 
-        assert flow(lambda: flaky(), name="f")() == 3
+        assert in_flow(flaky) == 3
 
     def test_in_a_subflow_of_a_task(self) -> None:
         @flow
@@ -118,7 +123,7 @@ class TestRuntime:
         def outer() -> Any:
             return inner(), runtime.task_run.key
 
-        facts, key = flow(lambda: outer(), name="f")()
+        facts, key = in_flow(outer)
         assert (facts["flow_name"], facts["task"], key) == ("inner", None, "outer[0]")
 
     def test_async_tasks_do_not_mix(self) -> None:
@@ -126,8 +131,6 @@ class TestRuntime:
         async def key() -> str | None:
             await asyncio.sleep(0)
             return runtime.task_run.key
-
-        assert flow(lambda: key.map([None] * 3), name="f") is not None
 
         @flow
         async def around() -> list[str | None]:
@@ -178,9 +181,8 @@ class TestLogger:
             get_run_logger().info("hello %s", where)
 
         in_task = task(say, name="say")
-        body: Callable[[], Any] = say if where == "flow" else lambda: in_task()
         with caplog.at_level(logging.INFO):
-            flow(body, name="f")()
+            in_flow(say if where == "flow" else in_task)
         assert (f"raysched.{where}_run", f"hello {where}") in [
             (record.name, record.getMessage()) for record in caplog.records
         ]

@@ -10,6 +10,7 @@ from typing import Any
 import pydantic
 import pytest
 
+from face.around import caught, ignore, in_flow
 from raysched import (
     FutureError,
     ParameterError,
@@ -27,8 +28,8 @@ from raysched import (
 
 
 @task
-def add(x: int, y: int = 10) -> int:
-    return x + y
+def add(x: Any, y: Any = 10) -> int:
+    return int(x + y)
 
 
 @task
@@ -60,11 +61,6 @@ class Model(pydantic.BaseModel):
     content: Any
 
 
-def in_flow(function: Callable[[], Any]) -> Any:
-    """Run a function as a flow."""
-    return flow(function, name="around")()
-
-
 class TestCall:
     def test_in_a_flow_is_a_task_run(self) -> None:
         @task
@@ -85,14 +81,7 @@ class TestCall:
         assert in_flow(lambda: [add(1), add(1, 2), add(y=3, x=1), add(x=1)]) == [11, 3, 4, 11]
 
     def test_raises_what_the_function_raised(self) -> None:
-        def body() -> str:
-            try:
-                fail("broken")
-            except ValueError as error:
-                return str(error)
-            return "nothing raised"
-
-        assert in_flow(body) == "broken"
+        assert in_flow(caught, fail, "broken") == "ValueError: broken"
 
     def test_returns_a_state_if_asked(self) -> None:
         def body() -> list[bool]:
@@ -106,16 +95,14 @@ class TestCall:
         assert in_flow(lambda: add(add.submit(1))) == 21
 
     def test_with_a_failed_upstream_raises_from_its_root(self) -> None:
-        def body() -> tuple[str, ...]:
+        def body() -> None:
             root = fail.submit("root")
-            try:
+            with pytest.raises(UpstreamFailed, match=r"fail\[0\] failed") as error:
                 add(root)
-            except UpstreamFailed as error:
-                assert isinstance(error.__cause__, ValueError)
-                return error.roots
-            return ()
+            assert isinstance(error.value.__cause__, ValueError)
+            assert error.value.roots == ("fail[0]",)
 
-        assert in_flow(body) == ("fail[0]",)
+        in_flow(body)
 
     def test_unknown_argument_names_the_closest(self) -> None:
         with pytest.raises(ParameterError, match=r"task 'add'.*'yy'.*did you mean 'y'"):
@@ -123,7 +110,7 @@ class TestCall:
 
     def test_missing_argument(self) -> None:
         with pytest.raises(ParameterError, match=r"task 'add': missing a required argument: 'x'"):
-            in_flow(lambda: add.submit())
+            in_flow(add.submit)
 
     def test_hint_is_logged_once(self, caplog: pytest.LogCaptureFixture) -> None:
         @task(retries=2)
@@ -137,19 +124,15 @@ class TestCall:
 
 class TestSubmit:
     def test_outside_a_flow_raises(self) -> None:
-        with pytest.raises(FutureError, match=r"'add'.*only works in a flow"):
-            add.submit(1)
-        with pytest.raises(FutureError, match=r"'add'.*only works in a flow"):
-            add.map([1])
+        for method in (add.submit, add.map):
+            with pytest.raises(FutureError, match=r"'add'.*only works in a flow"):
+                ignore(method([1]))
 
     def test_in_a_thread_of_the_users_names_the_way_in(self) -> None:
         errors: list[str] = []
 
         def elsewhere() -> None:
-            try:
-                add.submit(1)
-            except FutureError as error:
-                errors.append(str(error))
+            errors.append(caught(add.submit, 1))
 
         def body() -> None:
             thread = threading.Thread(target=elsewhere)
@@ -167,8 +150,8 @@ class TestSubmit:
             contexts = [contextvars.copy_context() for _ in range(4)]
 
             def record(number: int) -> None:
-                for i in range(25):
-                    futures.append(contexts[number].run(add.submit, i, number))
+                run = contexts[number].run
+                futures.extend(run(add.submit, i, number) for i in range(25))
 
             threads = [threading.Thread(target=record, args=(n,)) for n in range(4)]
             for thread in threads:
@@ -208,8 +191,8 @@ class TestSubmit:
             lambda f: (f, f),
             lambda f: {"key": f},
             lambda f: {f},
-            lambda f: frozenset([f]),
-            lambda f: Box(f),
+            lambda f: frozenset({f}),
+            lambda f: Box(content=f),
             lambda f: Model(content=f),
             lambda f: [{"deep": (Box([f]),)}],
         ],
@@ -235,7 +218,7 @@ class TestSubmit:
             keep: list[TaskFuture[int]] = []
             inner()
             with pytest.raises(FutureError, match=r"belongs to flow run .* pass its value"):
-                add.submit(keep[0])
+                ignore(add.submit(keep[0]))
             assert keep[0].result() == 11
 
         in_flow(body)
@@ -247,7 +230,7 @@ class TestSubmit:
         def body() -> None:
             future = add.submit(1)
             with pytest.raises(FutureError, match="cannot be pickled"):
-                same.submit(quote([future]))
+                ignore(same.submit(quote([future])))
 
         in_flow(body)
 
@@ -294,7 +277,9 @@ class TestWaitFor:
                 "allowed": [allow_failure(failures)],
             }
             future = add.submit(1, wait_for=shapes[shape])
-            assert [failure.state.is_failed() for failure in failures if failure.wait()] == [True] * 2
+            assert [failure.state.is_failed() for failure in failures if failure.wait()] == [
+                True
+            ] * 2
             future.wait()
             return future.state.is_upstream_failed()
 
@@ -317,7 +302,7 @@ class TestAllowFailure:
 
     def test_reaches_inside(self) -> None:
         @task
-        def kinds(values: list[Any]) -> list[str]:
+        def kinds(values: Any) -> list[str]:
             return [type(value).__name__ for value in values]
 
         def body() -> Any:
@@ -360,6 +345,11 @@ class Shop:
         return cls.__name__
 
 
+def class_name(shop: Any) -> Any:
+    """Call the class method."""
+    return shop.name()
+
+
 class TestKindsOfFunctions:
     def test_methods(self) -> None:
         shop = Shop(5)
@@ -379,7 +369,7 @@ class TestKindsOfFunctions:
         assert in_flow(body) == [4, 6, 6, 3]
 
     def test_class_methods(self) -> None:
-        assert in_flow(lambda: [Shop.name(), Shop(1).name()]) == ["Shop", "Shop"]
+        assert in_flow(lambda: [class_name(Shop), class_name(Shop(1))]) == ["Shop", "Shop"]
 
     def test_methods_with_options(self) -> None:
         assert in_flow(lambda: Shop(1).price.with_options(name="cost")(1)) == 2
@@ -464,7 +454,7 @@ class TestTasksInTasks:
     def test_unhandled_failure_inside_fails_the_outer_one(self) -> None:
         @task
         def outer() -> int:
-            fail.submit("inner")
+            ignore(fail.submit("inner"))
             return 1
 
         assert in_flow(lambda: outer(return_state=True).is_failed())

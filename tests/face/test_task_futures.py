@@ -1,12 +1,12 @@
 import contextlib
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from face.around import ignore, in_flow
 from raysched import (
     FutureError,
     ResultTimeout,
@@ -14,11 +14,10 @@ from raysched import (
     TaskFutureList,
     UpstreamFailed,
     as_completed,
-    flow,
     task,
     wait,
 )
-from raysched.define.futures import _sliced
+from raysched.define.ranges import sliced
 from raysched.graph.group import Group
 from raysched.model.options import TaskSpec
 
@@ -31,11 +30,6 @@ def double(x: int) -> int:
 @task
 def fail(x: int = 0) -> int:
     raise ValueError(x)
-
-
-def in_flow(body: Callable[[], Any]) -> Any:
-    """Run a function as a flow."""
-    return flow(body, name="around")()
 
 
 class TestFuture:
@@ -129,7 +123,7 @@ class TestFuture:
         import pickle
 
         def body() -> None:
-            with pytest.raises(FutureError, match="future.result"):
+            with pytest.raises(FutureError, match=r"future\.result"):
                 pickle.dumps(double.submit(1))
 
         in_flow(body)
@@ -174,7 +168,7 @@ class TestWait:
 
     def test_something_else(self) -> None:
         with pytest.raises(FutureError, match="3 is no future"):
-            wait([3])  # type: ignore[list-item]
+            wait([3])  # type: ignore[arg-type]
 
     def test_negative_timeout(self) -> None:
         with pytest.raises(FutureError, match="timeout=-1"):
@@ -210,9 +204,7 @@ class TestAsCompleted:
 
     def test_submitting_meanwhile(self) -> None:
         def body() -> list[int]:
-            return [
-                double.submit(future).result() for future in as_completed(double.map(range(3)))
-            ]
+            return [double.submit(future).result() for future in as_completed(double.map(range(3)))]
 
         assert sorted(in_flow(body)) == [0, 4, 8]
 
@@ -220,7 +212,7 @@ class TestAsCompleted:
         def body() -> None:
             futures = double.map(range(3))
             with pytest.raises(ResultTimeout, match="3 task runs have not ended after 0 s"):
-                next(as_completed(futures, timeout=0))
+                ignore(next(as_completed(futures, timeout=0)))
 
         in_flow(body)
 
@@ -228,7 +220,7 @@ class TestAsCompleted:
         def body() -> None:
             futures = double.map(range(3))
             ended = as_completed(futures)
-            next(ended)
+            ignore(next(ended))
             ended.close()  # type: ignore[attr-defined]
             assert futures.parts[0][0].watchers == []
 
@@ -282,6 +274,6 @@ def test_slices_are_those_of_a_list(sizes: list[int], cuts: list[slice]) -> None
         futures, expected = futures[cut], expected[cut]
     assert [(group.id, index) for group, index in futures.members()] == expected
     assert len(futures) == len(expected)
-    assert all(indices for _, indices in _sliced(futures.parts, slice(None)))
+    assert all(indices for _, indices in sliced(futures.parts, slice(None)))
     with contextlib.suppress(IndexError):
         assert futures[-1].member[1] == expected[-1][1]

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from face.around import in_flow
 from raysched import (
     Cancelled,
     Completed,
@@ -18,7 +19,6 @@ from raysched import (
     TaskRunCrashed,
     TaskRunFailed,
     TaskRunSkipped,
-    flow,
     task,
 )
 
@@ -138,7 +138,7 @@ class TestReturnedByTasks:
         def returning() -> Any:
             return Completed(data=4)
 
-        assert flow(lambda: returning(), name="f")() == 4
+        assert in_flow(returning) == 4
 
     def test_failed(self) -> None:
         @task
@@ -146,11 +146,11 @@ class TestReturnedByTasks:
             return Failed(message="no rows")
 
         with pytest.raises(TaskRunFailed, match="no rows"):
-            flow(lambda: returning(), name="f")()
+            in_flow(returning)
 
     def test_cancelled(self) -> None:
         @task
         def returning() -> Any:
             return Cancelled(message="not today")
 
-        assert flow(lambda: returning(return_state=True).is_cancelled(), name="f")()
+        assert in_flow(lambda: returning.submit(return_state=True).is_cancelled())

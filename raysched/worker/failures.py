@@ -1,5 +1,7 @@
 """Exceptions as evidence: text that always survives, and the exception itself where it can."""
 
+import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -46,6 +48,17 @@ def bounded(text: str, limit: int = TEXT_MAX_CHARACTERS) -> str:
         return text
     half = limit // 2
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def stack_of(thread: threading.Thread) -> str:
+    """Return where a thread is, as traceback text: the user's frames only."""
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - its documented name
+    users = [
+        each
+        for each in traceback.extract_stack(frame)
+        if frame is not None and not each.filename.startswith(_OWN_FILES)
+    ]
+    return bounded("".join(traceback.format_list(users)))
 
 
 def _message(error: BaseException) -> str:

@@ -48,6 +48,8 @@ class UnitProgress:
         """Large values by their position in the unit's second return."""
         self.on_log: Callable[[], None] | None = None
         """Called after each log record, in the thread that logged."""
+        self.on_change: Callable[[], None] | None = None
+        """Called when an item begins or ends, in its thread."""
         self._worker = worker
         self._lock = threading.Lock()
         self._outcomes: list[Outcome] = []
@@ -63,6 +65,8 @@ class UnitProgress:
     def begin(self, position: int, at: int) -> None:
         """Take note that an item runs since `at` (ns)."""
         self.running[position] = at
+        if self.on_change is not None:
+            self.on_change()
 
     def end(self, outcome: Outcome, large: Encoded | None = None) -> None:
         """Take note of an outcome; only the first one of an item counts.
@@ -78,10 +82,12 @@ class UnitProgress:
             self._ended.add(outcome.position)
             if large is None:
                 self._outcomes.append(outcome)
-                return
-            value = (len(self.large), large.size)
-            self._with_large.append(outcome._replace(value=value))
-            self.large.append(self._settled(large))
+            else:
+                value = (len(self.large), large.size)
+                self._with_large.append(outcome._replace(value=value))
+                self.large.append(self._settled(large))
+        if self.on_change is not None:
+            self.on_change()
 
     def log(self, record: LogRecord) -> None:
         """Take note of a log record."""
@@ -107,8 +113,11 @@ class UnitProgress:
         """Whether `take_unsent` has something."""
         return self._sent_outcomes < len(self._outcomes) or self._sent_logs < len(self._logs)
 
-    def take_unsent(self) -> bytes | None:
-        """Return a partial report of what no partial report had before, or None."""
+    def take_unsent(self) -> tuple[bytes, int, int] | None:
+        """Return a partial report of what no partial report had before, or None.
+
+        With it, its numbers of outcomes and of log records.
+        """
         with self._lock:
             outcomes = self._outcomes[self._sent_outcomes :]
             logs = self._logs[self._sent_logs :]
@@ -117,7 +126,7 @@ class UnitProgress:
             first_log = self._first_log + self._sent_logs
             self._sent_outcomes += len(outcomes)
             self._sent_logs += len(logs)
-        return encode_report(self._report(outcomes, logs, first_log))
+        return encode_report(self._report(outcomes, logs, first_log)), len(outcomes), len(logs)
 
     def acknowledge(self, outcomes: int, logs: int) -> None:
         """Forget what the driver has.

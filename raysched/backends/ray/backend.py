@@ -1,5 +1,6 @@
 """Units as Ray calls."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -13,6 +14,7 @@ from ray._private.state import state
 from raysched.backends.ray.capacity import Node, capacity
 from raysched.backends.ray.connection import connect
 from raysched.backends.ray.failures import cancelled, describe_loss
+from raysched.backends.ray.listener import Listener
 from raysched.backends.ray.options import validate_ray_options
 from raysched.backends.ray.remote import WITH_LARGE, remote_function
 from raysched.compiler.plan import SchedulingClass
@@ -72,6 +74,7 @@ class RayBackend:
         self._code_path = code_path
         self._sink: Sink = _nowhere
         self._connected = self._started = False
+        self._listener: Listener | None = None
         self._calls: dict[int, _Call] = {}
         # Bounded: a flow may make new options for each call.
         self._function_of = lru_cache(maxsize=1024)(self._new_function)
@@ -82,6 +85,9 @@ class RayBackend:
         if not ray.is_initialized():
             self._started = connect(self._address, self._init_kwargs)
             self._connected = True
+        # Workers of a Ray that was started here are on this machine, too.
+        host = "127.0.0.1" if self._started else ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        self._listener = Listener(host, self._tell, self._calls.__contains__)
 
     def capacity(self, spec: TaskSpec, scheduling_class: SchedulingClass) -> Capacity:
         """See `Backend.capacity`; an option that Ray does not know has no place, either."""
@@ -113,7 +119,9 @@ class RayBackend:
         if call is None:
             return
         call.forced = call.forced or force
-        ray.cancel(call.report, force=force)
+        # The channel reaches what runs, also in a system call; Ray's own way what is queued.
+        if force or self._listener is None or not self._listener.cancel(unit):
+            ray.cancel(call.report, force=force)
 
     def pump(self) -> bool:
         """See `Backend.pump`."""
@@ -144,6 +152,9 @@ class RayBackend:
         """See `Backend.stop`."""
         self._sink = _nowhere
         self._calls.clear()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         self._function_of.cache_clear()
         if self._connected:
             self._connected = False
@@ -152,22 +163,39 @@ class RayBackend:
     def _new_function(self, spec: TaskSpec) -> Any:
         validate_ray_options(spec.ray)
         options = dict(spec.ray)
+        endpoint = self._listener.endpoint if self._listener is not None else None
         # Nobody can look at them in a Ray that has no dashboard; 20 us and 4 kB in Ray's head each.
         options.setdefault("enable_task_events", not self._started)
-        return remote_function(context_of(spec, self._settings, refer), options)
+        return remote_function(context_of(spec, self._settings, refer, endpoint), options)
 
     def _on_reply(self, unit: int, reply: "Future[bytes]") -> None:
         """Take a reply; runs in a thread of Ray's, so it must be quick."""
-        call = self._calls.pop(unit, None)
-        if call is None:
+        error, listener = reply.exception(), self._listener
+        if listener is None:
             return
-        error = reply.exception()
-        if error is None:
+        if error is not None:
+            died = isinstance(error, exceptions.WorkerCrashedError)
+            listener.after_last_words(unit, partial(self._lose, unit, error), died=died)
+            return
+        call = self._calls.pop(unit, None)
+        if call is not None:
+            listener.forget(unit)
             data = reply.result()
             handle = call.large if data[:1] == WITH_LARGE else None
             self._sink(Reported(unit, data[1:], handle))
-        else:
-            self._sink(Lost(unit, cancelled() if call.forced else describe_loss(error)))
+
+    def _lose(self, unit: int, error: BaseException) -> None:
+        call, listener = self._calls.pop(unit, None), self._listener
+        if call is None or listener is None:
+            return
+        listener.forget(unit)
+        # Looked at, or Ray complains of an error that nobody has looked at.
+        with contextlib.suppress(exceptions.RayError):
+            ray.get(call.large, timeout=0)
+        self._sink(Lost(unit, cancelled() if call.forced else describe_loss(error)))
+
+    def _tell(self, message: Message) -> None:
+        self._sink(message)
 
 
 def _nodes() -> list[Node]:

@@ -1,0 +1,133 @@
+"""The worker's end of the channel to the driver."""
+
+import select
+import socket
+import threading
+from typing import Any
+
+from raysched.worker.context import Endpoint
+from raysched.worker.protocol import VERSION
+from raysched.worker.wire import (
+    FRAME_MAX_BYTES,
+    FrameReader,
+    WireError,
+    check,
+    frame,
+    new_nonce,
+    proof,
+)
+
+CONNECT_SECONDS = 1.0
+"""How long a worker's first unit waits for the driver to answer; without it, it works as well."""
+
+_READ_BYTES = 64 * 1024
+
+
+class Channel:
+    """A connection to the driver. `send` is thread-safe, the rest is for one thread.
+
+    Args:
+        endpoint: Where the driver listens.
+
+    Raises:
+        OSError: The driver cannot be reached.
+        WireError: What listens there does not have the key.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.is_open = True
+        self._reader = FrameReader()
+        self._unsent = b""
+        self._lock = threading.Lock()
+        self._socket = socket.create_connection((endpoint.host, endpoint.port), CONNECT_SECONDS)
+        try:
+            self._introduce(endpoint.key)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._socket.settimeout(0)
+
+    def fileno(self) -> int:
+        """Return the socket's file descriptor."""
+        return self._socket.fileno()
+
+    @property
+    def events(self) -> int:
+        """What to poll for."""
+        return select.POLLIN if self.is_clear else select.POLLIN | select.POLLOUT
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether everything that was sent is on its way."""
+        return not self._unsent
+
+    def send(self, *message: Any) -> None:
+        """Send a message; what does not fit now goes with the next `flush`.
+
+        When this returns and `is_clear`, the message survives the death of this process.
+        """
+        with self._lock:
+            self._unsent += frame(*message)
+            self._push()
+
+    def flush(self) -> None:
+        """Send what did not fit before."""
+        with self._lock:
+            self._push()
+
+    def drain(self, seconds: float) -> None:
+        """Send what did not fit before, waiting for room if need be."""
+        while self.is_open and not self.is_clear:
+            if not select.select([], [self._socket], [], seconds)[1]:
+                return
+            self.flush()
+
+    def receive(self) -> list[tuple[Any, ...]]:
+        """Return the messages that have come; at its end, the channel is not open any more."""
+        try:
+            data = self._socket.recv(_READ_BYTES)
+            if data:
+                return self._reader.feed(data)
+        except BlockingIOError:
+            return []
+        except (OSError, WireError):
+            pass
+        self.is_open = False
+        return []
+
+    def close(self) -> None:
+        """Close the connection; for the thread that receives."""
+        self.is_open = False
+        self._socket.close()
+
+    def _push(self) -> None:
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            # Closed by the thread that polls it, not under its hands.
+            self.is_open, self._unsent = False, b""
+
+    def _introduce(self, key: bytes) -> None:
+        mine = new_nonce()
+        self._socket.sendall(frame(VERSION, mine))
+        theirs, their_proof = self._receive_one()
+        check(their_proof, proof(key, b"driver", mine, theirs))
+        self._socket.sendall(frame(proof(key, b"worker", theirs, mine)))
+        self._reader.limit = FRAME_MAX_BYTES
+
+    def _receive_one(self) -> tuple[bytes, bytes]:
+        while True:
+            data = self._socket.recv(_READ_BYTES)
+            if not data:
+                raise WireError("the driver has closed the connection")
+            for message in self._reader.feed(data):
+                match message:
+                    case (bytes() as nonce, bytes() as their_proof):
+                        return nonce, their_proof
+                    case _:
+                        raise WireError("the driver's answer is no challenge")

@@ -1,0 +1,247 @@
+"""The thread beside the user's code: reports live, takes orders, and ends what does not react."""
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from raysched.errors import TaskRunCancelled, TaskRunError, TaskRunTimedOut
+from raysched.model.states import StateType
+from raysched.model.values import FailureClass
+from raysched.worker.channel import Channel
+from raysched.worker.context import Endpoint
+from raysched.worker.failures import describe_error, stack_of
+from raysched.worker.progress import Outcome
+from raysched.worker.runner import UnitRun
+from raysched.worker.wire import ACKNOWLEDGE, BEGAN, CANCEL, PROGRESSED, WireError
+
+TICK_SECONDS = 0.05
+"""What runs longer than this is announced; outcomes are sent this often."""
+
+GRACE_SECONDS = 5.0
+"""How long user code may go on after its timeout or cancellation before its worker is ended."""
+
+CLOSE_SECONDS = 2.0
+"""How long the last report of a worker that is ended has time to leave."""
+
+_AWAKE_SECONDS = 1.0
+"""How long the thread goes on ticking between units: waking it costs more than a tick."""
+
+_RECONNECT_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Watches the unit that runs in this process.
+
+    Quick units never meet it: it looks every `TICK_SECONDS` while units come, and sleeps when
+    nothing changes any more. Log records are sent by the thread that logs, so that they survive
+    whatever that thread does next.
+
+    Args:
+        endpoint: Where the driver listens.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._channel: Channel | None = None
+        self._tried = 0.0
+        self._run: UnitRun | None = None
+        self._announced: set[int] = set()
+        self._cancelled_at: dict[int, float] = {}
+        self._changed_at = 0.0
+        self._asleep = False
+        self._closed = False
+        self._sending = threading.Lock()
+        self._wake_up, self._wake = os.pipe()
+        self._connect()
+        threading.Thread(target=self._loop, name="raysched reporter", daemon=True).start()
+
+    @contextlib.contextmanager
+    def watching(self, run: UnitRun) -> Iterator[None]:
+        """See `runner.Watcher`."""
+        self._announced = set()
+        self._cancelled_at = {}
+        run.progress.on_log = self._on_log
+        run.progress.on_change = self._on_change
+        self._run = run
+        self._on_change()
+        try:
+            yield
+        finally:
+            self._run = None
+
+    def close(self) -> None:
+        """End the thread and its channel: another driver, or another engine of it, took over."""
+        self._closed = True
+        os.write(self._wake, b"\0")
+
+    def _on_change(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            os.write(self._wake, b"\0")
+
+    def _on_log(self) -> None:
+        run = self._run
+        if run is not None:
+            self._send_unsent(run)
+
+    def _loop(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake_up, select.POLLIN)
+        while not self._closed:
+            # Before it looks: what changes from here on wakes it.
+            self._asleep = True
+            wait = self._tick()
+            if wait == TICK_SECONDS:
+                self._asleep = False
+            channel = self._channel
+            if channel is not None:
+                poll.register(channel, channel.events)
+            ready = poll.poll(None if wait is None else max(wait, 0) * 1000)
+            self._asleep = False
+            if channel is not None:
+                poll.unregister(channel)
+            for descriptor, _ in ready:
+                if descriptor == self._wake_up:
+                    os.read(self._wake_up, 64)
+                elif channel is not None:
+                    self._serve(channel)
+        if self._channel is not None:
+            self._channel.close()
+
+    def _tick(self) -> float | None:
+        """Do what is due; return when to look again (seconds), or None if nothing will be."""
+        run, now = self._run, time.monotonic()
+        if self._channel is None and now - self._tried > _RECONNECT_SECONDS:
+            self._connect()
+        if run is None:
+            idle = now - self._changed_at
+            return TICK_SECONDS if idle < _AWAKE_SECONDS else None
+        self._changed_at = now
+        self._announce(run)
+        self._send_unsent(run)
+        self._end_overdue(run)
+        if run.progress.has_unsent() or run.progress.running.keys() - self._announced:
+            return TICK_SECONDS
+        return self._next_overdue(run)
+
+    def _announce(self, run: UnitRun) -> None:
+        now = time.time_ns()
+        running = dict(run.progress.running)
+        late = [
+            position
+            for position, started in running.items()
+            if position not in self._announced and now - started > TICK_SECONDS * 1e9
+        ]
+        if late:
+            self._announced.update(late)
+            for position in late:
+                self._send(BEGAN, run.progress.unit.id, (position,), running[position])
+
+    def _send_unsent(self, run: UnitRun) -> None:
+        channel = self._channel
+        # One thread at a time: what is taken first has to be sent first.
+        with self._sending:
+            if channel is None or not channel.is_clear:
+                return
+            part = run.progress.take_unsent()
+            if part is not None:
+                report, outcomes, logs = part
+                channel.send(PROGRESSED, run.progress.unit.id, report, outcomes, logs)
+
+    def _send(self, *message: Any) -> None:
+        if self._channel is not None:
+            self._channel.send(*message)
+
+    def _serve(self, channel: Channel) -> None:
+        channel.flush()
+        for message in channel.receive():
+            run = self._run
+            kind, unit, *arguments = message
+            if run is not None and run.progress.unit.id == unit:
+                self._obey(run, kind, *arguments)
+        if not channel.is_open:
+            channel.close()
+            self._channel, self._tried = None, time.monotonic()
+
+    def _obey(self, run: UnitRun, kind: int, *arguments: Any) -> None:
+        if kind == ACKNOWLEDGE:
+            run.progress.acknowledge(*arguments)
+        elif kind == CANCEL:
+            positions = arguments[0]
+            now = time.monotonic()
+            for position in range(len(run.progress.unit.items)) if positions is None else positions:
+                self._cancelled_at.setdefault(position, now)
+            run.cancel(positions)
+
+    def _end_overdue(self, run: UnitRun) -> None:
+        now = time.monotonic()
+        overdue = [position for position, at in self._overdue_at(run).items() if at <= now]
+        if overdue:
+            self._end_process(run, overdue)
+
+    def _next_overdue(self, run: UnitRun) -> float | None:
+        due = self._overdue_at(run).values()
+        return min(due) - time.monotonic() if due else None
+
+    def _overdue_at(self, run: UnitRun) -> dict[int, float]:
+        """Return when each running item has to be ended by force (monotonic seconds)."""
+        elsewhere = time.time() - time.monotonic()
+        timeout = run.context.timeout_seconds
+        due = {}
+        for position, started in dict(run.progress.running).items():
+            limits = []
+            if timeout is not None:
+                limits.append(started / 1e9 - elsewhere + timeout)
+            if position in self._cancelled_at:
+                limits.append(self._cancelled_at[position])
+            if limits:
+                due[position] = min(limits) + GRACE_SECONDS
+        return due
+
+    def _end_process(self, run: UnitRun, overdue: list[int]) -> NoReturn:
+        """End this process, which runs code that cannot be interrupted, and say why before."""
+        now = time.time_ns()
+        for position in overdue:
+            started = run.progress.running.get(position, now)
+            state, error, failure_class = self._verdict(run, position)
+            info = describe_error(error, failure_class)
+            if not run.overlaps:
+                info = replace(info, traceback=stack_of(threading.main_thread()))
+            run.progress.end(Outcome(position, state, started, now, error=info))
+        channel = self._channel
+        if channel is not None:
+            channel.drain(CLOSE_SECONDS)
+            self._send_unsent(run)
+            channel.drain(CLOSE_SECONDS)
+        os._exit(1)
+
+    def _verdict(self, run: UnitRun, position: int) -> tuple[StateType, TaskRunError, FailureClass]:
+        key = run.progress.unit.items[position].key
+        how = f"and did not react for {GRACE_SECONDS:g} s, so its worker was ended"
+        if position in self._cancelled_at:
+            cancelled = TaskRunCancelled(f"{key} was cancelled {how}", key=key)
+            return StateType.CANCELLED, cancelled, FailureClass.CANCELLED
+        timeout = run.context.timeout_seconds
+        late = TaskRunTimedOut(f"{key} took longer than timeout_seconds={timeout:g} {how}", key=key)
+        return StateType.TIMED_OUT, late, FailureClass.TIMEOUT
+
+    def _connect(self) -> None:
+        self._tried = time.monotonic()
+        try:
+            self._channel = Channel(self._endpoint)
+        except (OSError, WireError) as error:
+            _log.warning(
+                "the driver at %s:%d does not answer: %s. Log records of this worker come when "
+                "their task run has ended, not live",
+                self._endpoint.host,
+                self._endpoint.port,
+                error,
+            )

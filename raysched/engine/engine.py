@@ -47,6 +47,12 @@ logger = logging.getLogger("raysched.engine")
 
 MILLISECOND_NS = 1_000_000
 
+GROUPS_NS = 20 * MILLISECOND_NS
+"""How long rows of new groups may wait for the first outcome to be committed with (ns)."""
+
+BUSY_UNITS = 32
+"""With so many units on their way, turns wait for messages to gather."""
+
 STORE_RETRY_SECONDS = 0.5
 """Pause between tries to reach the store (seconds)."""
 
@@ -100,7 +106,8 @@ class Engine:
         self._next_unit = count()
         self._versions = json.dumps({"python": platform.python_version(), **_versions()})
         backend.start(self._told)
-        self._loop = Loop(clock, self._settle, backend.pump if backend.pumped else None)
+        pump = backend.pump if backend.pumped else None
+        self._loop = Loop(clock, self._settle, self._is_busy, pump)
         self.post = self._loop.post
         self.wait = self._loop.wait
         self.wait_async = self._loop.wait_async
@@ -149,6 +156,10 @@ class Engine:
             return
         run.invisible += sum(group.size for group in groups)
         plan = compile_segment(groups)
+        if not run.groups:
+            # Nobody waits for these rows: the first outcome usually takes them along.
+            run.groups_at = self._clock.now() + GROUPS_NS
+            self._loop.at(run.groups_at, self._groups_time, run, run.groups_at)
         run.groups.extend(group_row(planned.group) for planned in plan)
         self.advance(run, SegmentPlanned(plan))
 
@@ -165,11 +176,13 @@ class Engine:
         self, run: OpenFlowRun, state: StateType, message: str, error: ErrorInfo | None
     ) -> None:
         """See `Host.conclude`."""
+        self._groups_due(run)
         self._settle()
         self._change(run, FlowRunChange(state, message, self._clock.now(), error, run.attempt))
 
     def retry_flow(self, run: OpenFlowRun, error: ErrorInfo | None) -> None:
         """See `Host.retry_flow`."""
+        self._groups_due(run)
         self._settle()
         self._change(run, FlowRunChange(StateType.RUNNING, "", 0, error, run.attempt))
 
@@ -177,6 +190,18 @@ class Engine:
         batch = Batch(run.number, run.row.epoch, change)
         self._commit(run, batch)
         self._loop.made_visible()
+
+    def _groups_time(self, run: OpenFlowRun, at: int) -> None:
+        if run.groups_at == at:
+            self._groups_due(run)
+
+    def _groups_due(self, run: OpenFlowRun) -> None:
+        if run.groups:
+            run.groups_due = True
+            self.touch(run)
+
+    def _is_busy(self) -> bool:
+        return len(self._units) >= BUSY_UNITS
 
     def _told(self, message: Message) -> None:
         self.post(self._take_message, message)
@@ -253,10 +278,11 @@ class Engine:
 
     def _settle_run(self, run: OpenFlowRun) -> None:
         commands, run.commands = run.commands, []
-        batch = Batch(run.number, run.row.epoch, groups=run.groups, logs=run.logs)
-        run.groups, run.logs = [], []
+        batch = Batch(run.number, run.row.epoch, logs=run.logs)
+        run.logs = []
         members = fill(batch, commands)
-        if batch:
+        if batch or run.groups_due:
+            batch.groups, run.groups, run.groups_due = run.groups, [], False
             self._commit(run, batch)
         for group, indices in members.items():
             before = group.open_visible
@@ -325,7 +351,7 @@ class Engine:
         self.advance(run, CapacityKnown(command.scheduling_class, capacity.slots, capacity.lacking))
 
     def _wake_at(self, run: OpenFlowRun, command: WakeAt) -> None:
-        self._loop.at(command.at, self.advance, run, TimePassed())
+        self._loop.at(command.at, self.advance, run, TimePassed(command.at))
 
     def _call_hooks(self, _: OpenFlowRun, command: CallHooks) -> None:
         state = StateType.RUNNING if command.kind == "on_running" else None

@@ -122,6 +122,8 @@ class OpenFlowRun:
         self.header = _header(start)
         self.commands: list[Command] = []
         self.groups: list[GroupRow] = []
+        self.groups_at = 0
+        self.groups_due = False
         self.logs: list[LogRow] = []
         self.unit_numbers: dict[int, int] = {}
         self.invisible = 0

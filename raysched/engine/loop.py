@@ -1,17 +1,21 @@
 """Turns, one at a time: posted functions, timers, and waiting for what turns make visible.
 
-A turn runs in a thread of the loop's own or, for a pumped backend, in whichever thread of the flow
-waits. Other threads only post functions to be called in the next turn.
+Whoever waits takes the turns: the thread of the flow that waits for a result compiles, dispatches,
+commits and sees that it is done, without a hop to another thread. While nobody waits, a thread of
+the loop's own takes them. For a pumped backend there is no such thread, and the waiting thread also
+runs the units.
 """
 
 import asyncio
+import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from heapq import heappop, heappush
 from itertools import count
+from types import FrameType
 from typing import Any
 
 from raysched.engine.ports import Clock
@@ -21,6 +25,9 @@ NANOSECONDS = 1e9
 PUMP_SECONDS = 0.005
 """How long a pumped backend works before its outcomes are committed (seconds)."""
 
+GATHER_SECONDS = 0.002
+"""How long a busy loop lets messages gather, so that they share a turn and a commit (seconds)."""
+
 
 class Loop:
     """Calls what was posted, turn by turn.
@@ -28,23 +35,33 @@ class Loop:
     Args:
         clock: The time of timers.
         settle: Called at the end of each turn.
+        busy: Whether so much is on its way that a turn should wait for more messages.
         pump: None for a thread of the loop's own; otherwise what a waiting thread calls to get
             work done: it returns whether there was any.
     """
 
     def __init__(
-        self, clock: Clock, settle: Callable[[], None], pump: Callable[[], bool] | None
+        self,
+        clock: Clock,
+        settle: Callable[[], None],
+        busy: Callable[[], bool],
+        pump: Callable[[], bool] | None,
     ) -> None:
         self._clock = clock
         self._settle = settle
+        self._busy = busy
         self._pump = pump
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = count()
-        self._wake = threading.Event()
         self._turn = threading.RLock()
+        self._lead = threading.Lock()
+        self._own_wake = threading.Event()
+        self._leader_wake: threading.Event | None = None
         self._visible = threading.Condition()
+        self._followers = 0
         self._sleepers: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
+        self._interrupts = Interrupts()
         self._broken: BaseException | None = None
         self._stopped = False
         self._thread: threading.Thread | None = None
@@ -55,7 +72,8 @@ class Loop:
     def post(self, function: Callable[..., None], *args: Any) -> None:
         """Have `function(*args)` called in the next turn; from any thread."""
         self._inbox.append((function, args))
-        self._wake.set()
+        # In this order: a leader that resigns looks at the inbox after it has taken its event away.
+        (self._leader_wake or self._own_wake).set()
 
     def at(self, when: int, function: Callable[..., None], *args: Any) -> None:
         """Have `function(*args)` called at a time (ns since the epoch); only within a turn."""
@@ -63,13 +81,16 @@ class Loop:
 
     def made_visible(self) -> None:
         """Wake those who wait; only within a turn."""
-        with self._visible:
-            self._visible.notify_all()
-            sleepers, self._sleepers = self._sleepers, set()
-        for loop, future in sleepers:
-            # The user's event loop may have been closed over the future.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(_wake_sleeper, future)
+        if self._followers:
+            with self._visible:
+                self._visible.notify_all()
+        if self._sleepers:
+            with self._visible:
+                sleepers, self._sleepers = self._sleepers, set()
+            for loop, future in sleepers:
+                # The user's event loop may have been closed over the future.
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(_wake_sleeper, future)
 
     def fail(self, error: BaseException) -> None:
         """Take no more turns: all who wait now or later get `error`."""
@@ -79,15 +100,17 @@ class Loop:
     def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Block until `done()`; return whether it is. See `RunPort.wait`."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        if self._pump is None:
-            return self._wait_visible(done, deadline)
-        while not self._pumped_turn(done):
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            if not self._pump_once():
-                self._sleep(left)
-        return True
+        with self._interrupts.held_back_in_turns():
+            while True:
+                if self._lead.acquire(blocking=False):
+                    try:
+                        return self._wait_leading(done, deadline)
+                    finally:
+                        self._resign()
+                if self._wait_following(done, deadline):
+                    return True
+                if _left(deadline) == 0:
+                    return False
 
     async def wait_async(
         self,
@@ -100,10 +123,12 @@ class Loop:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             with self._visible:
                 self._sleepers.add((asyncio.get_running_loop(), future))
-            if self._pumped_turn(done) if self._pump else self._check(done):
+            if self._pump:
+                self.turn()
+            if self._check(done):
                 return True
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+            left = _left(deadline)
+            if left == 0:
                 return False
             if self._pump is None:
                 await asyncio.wait([future], timeout=left)
@@ -115,40 +140,76 @@ class Loop:
     def stop(self) -> None:
         """Take no more turns and end the thread. Idempotent."""
         self._stopped = True
-        self._wake.set()
+        self._own_wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
 
     def turn(self) -> None:
-        """Take one turn, now."""
-        with self._turn:
-            now = self._clock.now()
-            while self._timers and self._timers[0][0] <= now:
-                _, _, function, args = heappop(self._timers)
-                self._inbox.append((function, args))
-            while self._inbox:
-                function, args = self._inbox.popleft()
-                function(*args)
-            self._settle()
-
-    def _work(self) -> None:
-        while not self._stopped and self._broken is None:
-            self._wake.wait(self._pause(None))
-            self._wake.clear()
+        """Take one turn, now. An error in it ends the loop, and is what all who wait get."""
+        with self._turn, self._interrupts.held_back():
+            if self._broken is not None or self._stopped:
+                return
             try:
-                self.turn()
+                self._take_turn()
             except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever it is
                 self.fail(error)
 
-    def _pumped_turn(self, done: Callable[[], bool]) -> bool:
-        with self._turn:
-            if self._broken is None:
-                try:
-                    self.turn()
-                except Exception as error:
-                    self.fail(error)
-                    raise
-            return self._check(done)
+    def _take_turn(self) -> None:
+        now = self._clock.now()
+        while self._timers and self._timers[0][0] <= now:
+            _, _, function, args = heappop(self._timers)
+            self._inbox.append((function, args))
+        while self._inbox:
+            function, args = self._inbox.popleft()
+            function(*args)
+        self._settle()
+
+    def _work(self) -> None:
+        while not self._stopped and self._broken is None:
+            self._sleep(self._own_wake, None)
+            with self._lead:
+                self.turn()
+            if self._followers:
+                with self._visible:
+                    self._visible.notify_all()
+
+    def _wait_leading(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        wake = self._leader_wake = threading.Event()
+        while True:
+            self.turn()
+            if self._check(done):
+                return True
+            left = _left(deadline)
+            if left == 0:
+                return False
+            if self._pump is None or not self._pump_once():
+                self._sleep(wake, left)
+
+    def _resign(self) -> None:
+        self._leader_wake = None
+        self._lead.release()
+        # What came too late for the leader, and its timers, are now for the loop's own thread.
+        if self._inbox or self._timers:
+            self._own_wake.set()
+        if self._followers:
+            with self._visible:
+                self._visible.notify_all()
+
+    def _wait_following(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        """Wait until `done()`, the timeout, or the lead is free."""
+        with self._visible:
+            self._followers += 1
+            try:
+                while self._lead.locked():
+                    if self._check(done):
+                        return True
+                    left = _left(deadline)
+                    if left == 0:
+                        return False
+                    self._visible.wait(left)
+            finally:
+                self._followers -= 1
+        return self._check(done)
 
     def _pump_once(self) -> bool:
         assert self._pump is not None  # noqa: S101 - the callers have looked
@@ -162,15 +223,6 @@ class Loop:
                     break
         return worked
 
-    def _wait_visible(self, done: Callable[[], bool], deadline: float | None) -> bool:
-        with self._visible:
-            while not self._check(done):
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._visible.wait(left)
-        return True
-
     def _check(self, done: Callable[[], bool]) -> bool:
         if done():
             return True
@@ -178,9 +230,10 @@ class Loop:
             raise self._broken
         return False
 
-    def _sleep(self, limit: float | None) -> None:
-        self._wake.wait(self._pause(limit))
-        self._wake.clear()
+    def _sleep(self, wake: threading.Event, limit: float | None) -> None:
+        if wake.wait(self._pause(limit)) and self._busy():
+            time.sleep(GATHER_SECONDS)
+        wake.clear()
 
     def _pause(self, limit: float | None) -> float | None:
         """Return how long nothing can happen (seconds), or None for ever."""
@@ -188,6 +241,56 @@ class Loop:
             return limit
         due = max(0.0, (self._timers[0][0] - self._clock.now()) / NANOSECONDS)
         return due if limit is None else min(due, limit)
+
+
+class Interrupts:
+    """Holds Ctrl-C back while a turn is under way: half a turn would leave the tracker torn."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._pending = False
+
+    @contextmanager
+    def held_back_in_turns(self) -> Iterator[None]:
+        """Have SIGINT obey `held_back` inside the block, where it is the main thread that waits."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.getsignal(signal.SIGINT)
+        if not callable(previous):
+            yield
+            return
+
+        def on_interrupt(number: int, frame: FrameType | None) -> None:
+            if self._depth:
+                self._pending = True
+            else:
+                previous(number, frame)
+
+        signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Hold a Ctrl-C back until the end of the block."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._pending and not self._depth:
+                self._pending = False
+                signal.raise_signal(signal.SIGINT)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _wake_sleeper(future: "asyncio.Future[None]") -> None:

@@ -98,7 +98,7 @@ def _record(drawing: Drawing) -> dict[str, Any]:
                 "kind": box.kind.value,
                 "name": box.name,
                 "size": box.size,
-                "needs": [{"id": arrow.parent, "how": arrow.words} for arrow in box.arrows],
+                "needs": [{"id": arrow.parent, "how": list(arrow.words)} for arrow in box.arrows],
             }
             for box in drawing.boxes
         ],

@@ -57,12 +57,22 @@ class Arrow:
 
     Attributes:
         parent: The other box.
-        words: For people: `each`, `all`, `elements`, `many`, `after`, members such as `[1], [2]`,
-            or "" for the one value.
+        words: For people: `each`, `all`, `elements`, `many`, members such as `[1]` or `[0:5]`, and
+            `after` or `after [1]` for order only. None for the one value.
     """
 
     parent: int
-    words: str
+    words: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What stands at the arrow."""
+        return ", ".join(self.words)
+
+    @property
+    def only_order(self) -> bool:
+        """Whether no value goes along."""
+        return bool(self.words) and all(word.startswith("after") for word in self.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +170,9 @@ class Drawing:
             lines.append(f"  g{box.id}{left}{_quoted(box.label)}{right}")
         for box in self.boxes:
             for arrow in box.arrows:
-                line = "-.->" if arrow.words == "after" else "-->"
-                words = f"|{_quoted(arrow.words)}|" if arrow.words else ""
-                lines.append(f"  g{arrow.parent} {line}{words} g{box.id}")
+                line = "-.->" if arrow.only_order else "-->"
+                label = f"|{_quoted(arrow.label)}|" if arrow.label else ""
+                lines.append(f"  g{arrow.parent} {line}{label} g{box.id}")
         return "\n".join(lines)
 
     def _children(self) -> Mapping[int | None, list[Box]]:
@@ -186,7 +196,7 @@ def _draw(plan: Plan, boxes: list[Box], ids: dict[Group, int], above: tuple[Arro
     for subflow in plan.subflows:
         number = len(boxes)
         boxes.append(Box(number, subflow.flow, above, kind=Kind.FLOW))
-        _draw(subflow, boxes, ids, (Arrow(number, ""),))
+        _draw(subflow, boxes, ids, (Arrow(number),))
     if plan.continues:
         boxes.append(Box(len(boxes), GOES_ON, above, kind=Kind.MARK))
 
@@ -197,9 +207,9 @@ def _arrows(group: Group, ids: Mapping[Group, int]) -> Iterator[Arrow]:
         words[ids[edge.parent]][_words(edge)] = None
     for parent, found in words.items():
         if len(found) > MOST_NAMED_MEMBERS:
-            yield Arrow(parent, "many")
+            yield Arrow(parent, ("many",))
         else:
-            yield Arrow(parent, ", ".join(word for word in found if word))
+            yield Arrow(parent, tuple(word for word in found if word))
 
 
 def _edges(group: Group) -> Iterator[Edge]:
@@ -209,29 +219,39 @@ def _edges(group: Group) -> Iterator[Edge]:
 
 
 def _words(edge: Edge) -> str:
-    first = edge.parent.first
-    whole = edge.index == 0 and edge.stop == edge.parent.size
     match edge.kind:
         case EdgeKind.ONE_TO_ONE:
             return "each"
-        case EdgeKind.GATHER:
-            return "all" if whole else f"[{first + edge.index}:{first + edge.stop}]"
         case EdgeKind.SCATTER:
             return "elements"
+        case EdgeKind.GATHER:
+            return _members(edge) or "all"
         case EdgeKind.BROADCAST:
-            return "" if edge.parent.size == 1 else f"[{first + edge.index}]"
+            return _members(edge)
         case EdgeKind.AFTER:
-            return "after"
+            return f"after {_members(edge)}".rstrip()
+
+
+def _members(edge: Edge) -> str:
+    """Return the needed members by their indices in the flow run, or "" for all there are."""
+    if edge.index == 0 and edge.stop == edge.parent.size:
+        return ""
+    first, stop = edge.parent.first + edge.index, edge.parent.first + edge.stop
+    return f"[{first}]" if stop == first + 1 else f"[{first}:{stop}]"
 
 
 def _needs(arrow: Arrow, name: str, box: Box) -> str:
     if arrow.parent == box.id:
         return "earlier ones of its own"
-    if arrow.words.startswith("["):
-        return arrow.words.replace("[", f"{name}[")
-    if arrow.words == "elements":
+    return ", ".join(_phrase(word, name) for word in arrow.words or ("",))
+
+
+def _phrase(word: str, name: str) -> str:
+    if word.endswith("]"):
+        return word.replace("[", f"{name}[")
+    if word == "elements":
         return f"elements of {name}"
-    return f"{arrow.words} {name}".lstrip()
+    return f"{word} {name}".lstrip()
 
 
 def _quoted(text: str) -> str:

@@ -169,16 +169,16 @@ def _paint_arrow(axes: "Axes", points: Sequence[Position], arrow: Arrow, gap: fl
             shrinkB=0,
             color=LINE,
             linewidth=1,
-            linestyle="--" if back or arrow.words == "after" else "-",
+            linestyle="--" if back or arrow.only_order else "-",
             fill=False,
             zorder=1,
         )
     )
-    if arrow.words:
+    if arrow.label:
         x = (points[-2][0] + points[-1][0] * 2) / 3
         y = points[-2][1] + (points[-1][1] - points[-2][1]) * 0.6
         halo = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
-        axes.text(x, y, arrow.words, fontsize=7, color=LINE, ha="center", bbox=halo, zorder=2)
+        axes.text(x, y, arrow.label, fontsize=7, color=LINE, ha="center", bbox=halo, zorder=2)
 
 
 def _half_height(box: Box) -> float:

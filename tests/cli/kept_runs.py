@@ -1,0 +1,119 @@
+"""Runs that are in the database already, written as the engine writes them."""
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+from raysched.model.rows import (
+    AttemptRow,
+    Batch,
+    FlowRunChange,
+    FlowRunRow,
+    GroupRow,
+    LogRow,
+    TaskRunColumns,
+)
+from raysched.model.states import StateType
+from raysched.model.values import ErrorInfo
+from raysched.settings import settings
+from raysched.store import open_store
+from raysched.store.sql import SqlStore
+
+SECOND = 10**9
+NOON = 1_795_176_000 * SECOND + 123_456_789
+"""2026-11-20 12:00:00.123456789 in UTC."""
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/shop/flow.py", line 83, in read_usage
+    rows = db.execute(
+           ^^^^^^^^^^^
+sqlite3.OperationalError: no such table: usage
+"""
+NO_TABLE = ErrorInfo("sqlite3.OperationalError", "no such table: usage", TRACEBACK)
+
+_digits = count(1)
+
+
+def store() -> SqlStore:
+    return open_store(settings().resolved_database_url())
+
+
+def open_run(kept: SqlStore, flow: str, **columns: object) -> tuple[str, int]:
+    """Opens a run that started at noon; returns its id and number."""
+    run_id = f"{next(_digits):08x}" * 4
+    row = FlowRunRow(run_id, flow, f"{flow}-1", StateType.RUNNING, started=NOON, **columns)  # type: ignore[arg-type]
+    return run_id, kept.open_run(row)
+
+
+def close_run(
+    kept: SqlStore,
+    number: int,
+    state: StateType = StateType.COMPLETED,
+    message: str = "",
+    error: ErrorInfo | None = None,
+) -> None:
+    """Ends a run after 2.5 s."""
+    ended = NOON + 5 * SECOND // 2
+    kept.commit(Batch(number, flow_run=FlowRunChange(state, message, ended, error)))
+
+
+def members(
+    group: int,
+    indices: Sequence[int],
+    state: StateType,
+    attempts: int = 1,
+    roots: Mapping[int, tuple[str, ...]] | None = None,
+) -> TaskRunColumns:
+    """Task runs that took a quarter of a second, if they ran."""
+    size = len(indices)
+    ended = NOON + SECOND // 4 if state.is_terminal and attempts else 0
+    return TaskRunColumns(
+        group,
+        indices,
+        [state] * size,
+        [attempts] * size,
+        [NOON if attempts else 0] * size,
+        [ended] * size,
+        [bytes(16)] * size,
+        [None] * size,
+        [0] * size,
+        roots=dict(roots or {}),
+    )
+
+
+def keep_billing(kept: SqlStore) -> str:
+    """A failed run with one root, and forty task runs that only followed."""
+    run_id, number = open_run(kept, "billing", parameters='{"month": "2026-10"}', tags=("demo",))
+    because = dict.fromkeys(range(40), ("read_usage[0]",))
+    batch = Batch(
+        number,
+        groups=[GroupRow(0, "read_usage", 0, 1), GroupRow(1, "send", 0, 40, mapped=True)],
+        task_runs=[
+            members(0, [0], StateType.FAILED, attempts=2),
+            members(1, range(40), StateType.UPSTREAM_FAILED, attempts=0, roots=because),
+        ],
+        attempts=[
+            AttemptRow(0, 0, attempt, StateType.FAILED, NOON, NOON + SECOND // 4, NO_TABLE)
+            for attempt in (1, 2)
+        ],
+        logs=[
+            LogRow(-1, 0, 1, NOON, 20, "raysched.flow", "starting"),
+            LogRow(0, 0, 1, NOON + SECOND, 30, "raysched.task", "no luck [yet]"),
+        ],
+    )
+    kept.commit(batch)
+    close_run(kept, number, StateType.FAILED, "1 task run failed: read_usage[0]", NO_TABLE)
+    return run_id
+
+
+def keep_nightly(kept: SqlStore, size: int = 3) -> str:
+    """A run that went well."""
+    run_id, number = open_run(kept, "nightly")
+    kept.commit(
+        Batch(
+            number,
+            groups=[GroupRow(0, "parse", 0, size, mapped=True)],
+            task_runs=[members(0, range(size), StateType.COMPLETED)],
+        )
+    )
+    close_run(kept, number)
+    return run_id

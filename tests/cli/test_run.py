@@ -1,0 +1,149 @@
+"""`raysched run` as people type it; inline, but for one run on Ray."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cli.commands import Command
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+class TestCompleted:
+    def test_tells_what_happened_and_what_to_type_next(self, raysched: Command) -> None:
+        done = raysched("run", "sums.py", "--backend", "inline")
+        assert (done.code, done.err) == (0, "")
+        lines = done.out.splitlines()
+        assert re.fullmatch(r"adding [0-9a-f]{8} started on inline, in this process", lines[0])
+        assert any(line.endswith("INFO    parse[2] parsing 2") for line in lines)
+        assert any(line.endswith("WARNING adding adding 3 for x") for line in lines)
+        assert any(line.endswith("parse 3/3, total 1/1") for line in lines)
+        assert any(re.match(r"✔ adding [0-9a-f]{8} COMPLETED in ", line) for line in lines)
+        assert "returned 6" in lines
+        assert re.fullmatch(r"run   [0-9a-f]{32}", lines[-2])
+        assert lines[-1] == "next  raysched show last   raysched logs last"
+
+    def test_json_has_the_run_alone_on_standard_output(self, raysched: Command) -> None:
+        done = raysched("run", "sums.py", "--backend", "inline", "--json", "-p", "n=2")
+        run = done.json()
+        assert done.code == 0
+        assert (run["flow"], run["state"], run["tasks"]) == (
+            "adding",
+            "COMPLETED",
+            {"COMPLETED": 3},
+        )
+        assert (run["failures"], run["parameters"]) == ([], {"n": 2, "name": "x"})
+        assert re.fullmatch(TIME, run["started"])
+        assert re.fullmatch(TIME, run["ended"])
+        assert "parsing 1" in done.err
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("sums.py", "--param", "n=1", "--param", "name=007"),
+            ("sums.py:adding", "--params-json", '{"n": 1, "name": "007"}'),
+            ("sums:adding", "--params-json", "@parameters.json"),
+            ("sums:adding", "--params-json", "@-"),
+        ],
+    )
+    def test_parameters_and_targets(self, raysched: Command, arguments: tuple[str, ...]) -> None:
+        parameters = '{"n": 1, "name": "007"}'
+        Path("parameters.json").write_text(parameters, encoding="utf-8")
+        done = raysched("run", *arguments, "--backend", "inline", "--json", stdin=parameters)
+        assert done.json()["parameters"] == {"n": 1, "name": "007"}
+
+    @pytest.mark.timeout(180)
+    def test_on_ray_a_sibling_module_is_found(self, raysched: Command) -> None:
+        done = raysched("run", "sums.py", "--json")
+        assert done.code == 0, done.err
+        assert done.json()["tasks"] == {"COMPLETED": 4}
+        assert done.json()["backend"].startswith("Ray ")
+
+    def test_async_flow(self, raysched: Command) -> None:
+        source = "from raysched import flow\n@flow\nasync def going(): return 5\n"
+        Path("later.py").write_text(source, encoding="utf-8")
+        done = raysched("run", "later.py", "--backend", "inline")
+        assert (done.code, "returned 5" in done.out) == (0, True)
+
+
+class TestFailed:
+    def test_root_comes_first_and_what_followed_is_a_count(self, raysched: Command) -> None:
+        done = raysched("run", "sums.py", "--backend", "inline", "--param", "n=5")
+        assert done.code == 1
+        shown = done.out[done.out.index("✘ adding") :]
+        assert shown.count("cannot parse 3") == 2  # in the message of the run, and as the root
+        root, followed = shown.index("parse[3]  FAILED after 2 attempts"), shown.index("never ran")
+        assert root < followed
+        assert "  ValueError: cannot parse 3\n  sums.py:10 in parse\n" in shown
+        assert "1 task run never ran because of that: total 1" in shown
+        assert re.search(r"^parse +5 +4 +1 *$", shown, re.MULTILINE)
+
+    def test_json_names_the_root(self, raysched: Command) -> None:
+        done = raysched("run", "sums.py", "--backend", "inline", "--param", "n=5", "--json")
+        run = done.json()
+        assert (done.code, run["state"]) == (1, "FAILED")
+        assert run["tasks"] == {"COMPLETED": 4, "FAILED": 1, "UPSTREAM_FAILED": 1}
+        (root,) = run["failures"]
+        assert (root["key"], root["attempts"], root["error"]["type"]) == (
+            "parse[3]",
+            2,
+            "ValueError",
+        )
+
+    def test_flow_function_that_raises_shows_its_last_frame(self, raysched: Command) -> None:
+        source = "from raysched import flow\n@flow\ndef bad():\n    raise KeyError('k')\n"
+        Path("raising.py").write_text(source, encoding="utf-8")
+        done = raysched("run", "raising.py", "--backend", "inline")
+        assert done.code == 1
+        assert (
+            "bad  FAILED, in the flow function\n  KeyError: 'k'\n  raising.py:4 in bad" in done.out
+        )
+
+    def test_sys_exit_in_the_flow_is_no_success(self, raysched: Command) -> None:
+        source = "import sys\nfrom raysched import flow\n@flow\ndef leave():\n    sys.exit(0)\n"
+        Path("leaving.py").write_text(source, encoding="utf-8")
+        done = raysched("run", "leaving.py", "--backend", "inline")
+        assert done.code == 1
+
+
+class TestBadUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("missing.py",), "there is no file"),
+            (("sums.py", "--param", "n"), "give it as name=value"),
+            (("sums.py", "--param", "m=1"), "m"),
+            (("sums.py", "--param", "n=many"), "n"),
+            (("sums.py", "--backend", "dask"), "--backend"),
+            (("sums.py", "--nonsense"), "--nonsense"),
+            ((), "TARGET"),
+        ],
+    )
+    def test_is_one_message_and_code_2(
+        self, raysched: Command, arguments: tuple[str, ...], message: str
+    ) -> None:
+        done = raysched("run", "--backend", "inline", *arguments)
+        assert (done.code, done.out) == (2, "")
+        assert message in done.err
+        assert "Traceback" not in done.err
+        assert raysched("runs", "--json").json() == []
+
+    def test_parameter_that_does_not_fit_shows_the_signature(self, raysched: Command) -> None:
+        done = raysched("run", "sums.py", "--backend", "inline", "--param", "n=many")
+        assert "adding(n: int = 3, name: str = 'x') -> int" in done.err
+
+    def test_database_that_cannot_be_written_is_code_1(
+        self, raysched: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RAYSCHED_HOME", "/proc/nowhere")
+        done = raysched("run", "sums.py", "--backend", "inline")
+        assert (done.code, "Traceback" in done.err) == (1, False)
+        assert done.err.startswith("error: /proc/nowhere")
+
+    def test_debug_shows_the_traceback(self, raysched: Command) -> None:
+        done = raysched("--debug", "run", "missing.py")
+        assert done.code != 0
+        assert "Traceback" in done.err

@@ -1,6 +1,7 @@
 """The passes. Each takes a plan and returns a plan, and says in a note what it decided and why."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from graphlib import CycleError as GraphlibCycleError
 from graphlib import TopologicalSorter
@@ -8,6 +9,7 @@ from typing import Any
 
 from raysched.compiler.plan import Plan, PlannedGroup, SchedulingClass
 from raysched.errors import CycleError
+from raysched.graph.builder import Member
 from raysched.graph.group import Edge, EdgeKind, Group
 
 PLACING = frozenset(
@@ -32,28 +34,36 @@ MAX_CONCURRENT_UNIT = 1000
 def parents_first(plan: Plan) -> Plan:
     """Order the groups so that each comes after those it needs.
 
+    Groups that need members of each other in turns (`b[0]` needs `a[0]`, `a[1]` needs `b[0]`) stay
+    in the order of recording, after the others.
+
     Raises:
-        CycleError: Groups wait for each other. A group may need earlier members of itself.
+        CycleError: Task runs wait for each other.
     """
     planned = {item.group.id: item for item in plan}
     sorter: TopologicalSorter[int] = TopologicalSorter()
     for item in plan:
-        parents = _parents(item.group)
-        sorter.add(item.group.id, *(parent for parent in parents if parent in planned))
-    try:
-        return tuple(planned[group] for group in sorter.static_order())
-    except GraphlibCycleError as error:
-        names = " -> ".join(planned[group].group.spec.name for group in error.args[1])
-        message = f"task runs would wait for each other for ever: {names}"
-        raise CycleError(message) from error
+        sorter.add(item.group.id, *(_parents(item.group) & planned.keys()))
+    # A loop of groups need not be one of task runs: the sorter goes on as far as it can.
+    with suppress(GraphlibCycleError):
+        sorter.prepare()
+    order: list[int] = []
+    while ready := sorter.get_ready():
+        order += ready
+        sorter.done(*ready)
+    ordered = set(order)
+    rest = [item for item in plan if item.group.id not in ordered]
+    _refuse_cycles([item.group for item in rest])
+    return (*(planned[group] for group in order), *rest)
 
 
 def recognise_columns(plan: Plan) -> Plan:
-    """Turn edges of members that all look alike into one edge of the group.
+    """Turn edges of members that all look alike into edges of the group.
 
-    `[f.submit(x) for x in xs]` mapped over is the same graph as a map over a map.
+    `[f.submit(x) for x in xs]` mapped over is the same graph as a map over a map, and
+    `[f.submit(model, x) for x in xs]` the same as a map with `model` unmapped.
     """
-    return tuple(_with_column(item) for item in plan)
+    return tuple(_with_columns(item) for item in plan)
 
 
 def classify(plan: Plan) -> Plan:
@@ -76,29 +86,74 @@ def size_units(plan: Plan) -> Plan:
 
 
 def _parents(group: Group) -> set[int]:
-    edges = [*group.edges]
-    for own in group.member_edges.values():
-        edges.extend(own)
-    # A member may need an earlier member of its own group: that is a chain, not a cycle.
-    return {edge.parent.id for edge in edges if edge.parent is not group}
+    parents = {edge.parent.id for edge in group.edges}
+    for index, edges in group.member_edges.items():
+        # A member may need an earlier member of its own group: that is a chain, not a cycle.
+        parents.update(e.parent.id for e in edges if e.parent is not group or e.stop > index)
+    return parents
 
 
-def _with_column(item: PlannedGroup) -> PlannedGroup:
+def _refuse_cycles(groups: Sequence[Group]) -> None:
+    among = set(groups)
+    sorter: TopologicalSorter[Member] = TopologicalSorter()
+    for group in groups:
+        for index in range(group.size):
+            for edge in group.edges_of(index):
+                if edge.parent in among:
+                    sorter.add((group, index), *_members(edge, index))
+    try:
+        sorter.prepare()
+    except GraphlibCycleError as error:
+        # graphlib names the parent first.
+        keys = " -> ".join(group.key(index) for group, index in reversed(error.args[1]))
+        raise CycleError(f"task runs would wait for each other for ever: {keys}") from error
+
+
+def _members(edge: Edge, index: int) -> Iterator[Member]:
+    if edge.kind is EdgeKind.ONE_TO_ONE:
+        yield edge.parent, index + edge.index
+    else:
+        yield from ((edge.parent, member) for member in range(edge.index, edge.stop))
+
+
+def _with_columns(item: PlannedGroup) -> PlannedGroup:
     group = item.group
     if group.edges or group.size < 2 or len(group.member_edges) != group.size:  # noqa: PLR2004 - one member has no pattern
         return item
-    first, *others = group.member_edges[0]
-    if others or first.kind is not EdgeKind.BROADCAST or first.parent is group:
+    rows = [group.member_edges[index] for index in range(group.size)]
+    width = len(rows[0])
+    if any(len(row) != width for row in rows):
         return item
-    for index in range(group.size):
-        own = group.member_edges[index]
-        expected = replace(first, index=first.index + index, stop=first.index + index + 1)
-        if len(own) != 1 or own[0] != expected:
+    edges: list[Edge] = []
+    for position in range(width):
+        edge = _common_edge(group, [row[position] for row in rows])
+        if edge is None:
             return item
-    group.edges = (Edge(first.parent, EdgeKind.ONE_TO_ONE, first.index, 1, first.allow_failure),)
+        edges.append(edge)
+    group.edges = tuple(edges)
     group.member_edges = {}
-    note = f"each needs one of {first.parent.spec.name}, in order: one edge for all"
+    names = ", ".join(dict.fromkeys(edge.parent.spec.name for edge in edges))
+    note = f"all need {names} in the same way: one edge for all"
     return replace(item, notes=(*item.notes, note))
+
+
+def _common_edge(group: Group, column: Sequence[Edge]) -> Edge | None:
+    """Return the one edge that says the same as these edges of the members, if there is one."""
+    first = column[0]
+    if first.parent is group:
+        return None
+    if all(edge == first for edge in column):
+        return first
+    in_order = first.kind is EdgeKind.BROADCAST and all(
+        edge.index == index
+        and edge.parent is first.parent
+        and edge.kind is first.kind
+        and edge.allow_failure == first.allow_failure
+        for index, edge in enumerate(column, first.index)
+    )
+    if not in_order:
+        return None
+    return replace(first, kind=EdgeKind.ONE_TO_ONE, stop=1)
 
 
 def _sized(item: PlannedGroup) -> PlannedGroup:

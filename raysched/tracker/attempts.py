@@ -7,7 +7,7 @@ from raysched.graph.group import Group
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, FailureClass
 from raysched.policies.retry import Ask, Retry, decide
-from raysched.tracker.messages import AskRetry, CallHooks, RecordAttempt, WakeAt
+from raysched.tracker.messages import AskRetry, CallHooks, RecordAttempt
 from raysched.tracker.run import Node, Turn
 from raysched.tracker.transitions import move
 
@@ -49,8 +49,8 @@ def failed(turn: Turn, failure: Failure, *, answer: bool | None = None) -> bool:
     """
     node, index = failure.node, failure.index
     group = node.group
-    if group.states[index] == StateType.CANCELLING:
-        finish(turn, failure, f"cancelled by {turn.run.cancelled_by}")
+    if group.states[index] == StateType.CANCELLING or turn.run.cancelled_by:
+        finish(turn, failure, f"cancelled by {turn.run.cancelled_by or 'the flow'}")
         return True
     infrastructure = failure.error.failure_class is FailureClass.INFRASTRUCTURE
     crashes = node.crashes.get(index, 0) + (infrastructure and answer is None)
@@ -95,8 +95,21 @@ def finish(turn: Turn, failure: Failure, reason: str) -> None:
         _record(turn, group, index, failure.state, failure.error, reason)
 
 
+def cancel_waiting(turn: Turn, node: Node, index: int) -> None:
+    """Enter CANCELLED without an attempt, or end with the attempt that is being asked about."""
+    by = f"cancelled by {turn.run.cancelled_by}"
+    if index in node.questions:
+        state, error = node.questions.pop(index)
+        finish(turn, Failure(node, index, state, error), by)
+        return
+    group = node.group
+    group.ended[index] = turn.now
+    group.errors[index] = ErrorInfo("", by, failure_class=FailureClass.CANCELLED)
+    _enter(turn, group, index, StateType.CANCELLED)
+
+
 def due(turn: Turn) -> None:
-    """Queue the task runs again whose time to be retried has come."""
+    """Queue the task runs whose time to be retried has come."""
     timers = turn.run.timers
     while timers and timers[0][0] <= turn.now:
         _, group_id, index, attempt = heappop(timers)
@@ -104,8 +117,6 @@ def due(turn: Turn) -> None:
         group = node.group
         if group.states[index] == StateType.AWAITING_RETRY and group.attempts[index] == attempt:
             _queue(turn, node, index)
-    if timers:
-        turn.commands.append(WakeAt(timers[0][0]))
 
 
 def _retry(turn: Turn, failure: Failure, at: int) -> None:
@@ -118,7 +129,6 @@ def _retry(turn: Turn, failure: Failure, at: int) -> None:
         _queue(turn, node, index)
         return
     heappush(turn.run.timers, (at, group.id, index, group.attempts[index]))
-    turn.commands.append(WakeAt(at))
 
 
 def _queue(turn: Turn, node: Node, index: int) -> None:

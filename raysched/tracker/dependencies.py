@@ -2,32 +2,40 @@
 
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.states import FAILURES, FIRST_TERMINAL, SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass
-from raysched.tracker.run import Gate, Node, Roots, Run, Turn
+from raysched.tracker.gates import Gate
+from raysched.tracker.run import Node, Roots, Run, Turn
 from raysched.tracker.transitions import move
 
+if TYPE_CHECKING:
+    from raysched.graph.builder import Member
 
-def join(turn: Turn, node: Node) -> list[int]:
-    """Connect a new node with its parents; return the members that can never run.
 
-    Those that wait for nothing become ready.
+def join(turn: Turn, nodes: Sequence[Node]) -> None:
+    """Connect new nodes with their parents; members that wait for nothing become ready.
+
+    All are connected before anything begins: groups may need members of each other in turns.
     """
-    run, group = turn.run, node.group
-    everyone = range(group.size)
-    node.waiting = array("I", bytes(4 * group.size))
-    node.open = group.size
-    run.open += group.size
-    for edge in group.edges:
-        _connect(run, node, edge, everyone)
-    for index, edges in group.member_edges.items():
-        for edge in edges:
-            _connect(run, node, edge, (index,))
-    if not group.edges and not group.member_edges:
-        return _begin(turn, node, everyone)
-    return _begin(turn, node, [i for i in everyone if not node.waiting[i]])
+    run = turn.run
+    for node in nodes:
+        size = node.group.size
+        node.waiting = array("I", bytes(4 * size))
+        node.open = size
+        run.open += size
+    for node in nodes:
+        for edge in node.group.edges:
+            _connect(run, node, edge, range(node.group.size))
+        for index, edges in node.group.member_edges.items():
+            for edge in edges:
+                _connect(run, node, edge, (index,))
+    for node, ready in [(node, _waiting_for_nothing(node)) for node in nodes]:
+        doomed = _begin(turn, node, ready)
+        if doomed:
+            settle(turn, node, doomed)
 
 
 def settle(turn: Turn, node: Node, indices: Sequence[int]) -> None:
@@ -36,14 +44,23 @@ def settle(turn: Turn, node: Node, indices: Sequence[int]) -> None:
     while queue:
         parent, ended = queue.pop()
         _close(turn, parent, ended)
-        for child, met in _met_by(parent, ended):
+        for child, met in _met_by(parent, ended).items():
             doomed = _begin(turn, child, met)
             if doomed:
                 queue.append((child, doomed))
 
 
+def _waiting_for_nothing(node: Node) -> Sequence[int]:
+    group = node.group
+    if not group.edges and not group.member_edges:
+        return range(group.size)
+    return [index for index, unmet in enumerate(node.waiting) if not unmet]
+
+
 def _connect(run: Run, node: Node, edge: Edge, members: Sequence[int]) -> None:
     parent = run.nodes[edge.parent.id]
+    if not parent.open:
+        return
     if edge.kind is EdgeKind.ONE_TO_ONE:
         parent.aligned.append((node, edge.index))
         states = parent.group.states
@@ -51,32 +68,31 @@ def _connect(run: Run, node: Node, edge: Edge, members: Sequence[int]) -> None:
             if states[index + edge.index] < FIRST_TERMINAL:
                 node.waiting[index] += 1
         return
-    start, stop = edge.index, edge.stop
-    remaining = sum(state < FIRST_TERMINAL for state in parent.group.states[start:stop])
-    if not remaining:
-        return
-    gate = Gate(node, members, start, stop, remaining)
-    if stop - start == 1:
-        parent.member_gates.setdefault(start, []).append(gate)
-    else:
-        parent.gates.append(gate)
+    gate = parent.gates.find(edge.index, edge.stop)
+    if gate is None:
+        states = parent.group.states[edge.index : edge.stop]
+        remaining = sum(state < FIRST_TERMINAL for state in states)
+        if not remaining:
+            return
+        gate = Gate(edge.index, edge.stop, remaining)
+        parent.gates.add(gate)
+    gate.add(node, members)
     for index in members:
         node.waiting[index] += 1
 
 
-def _met_by(parent: Node, ended: Sequence[int]) -> Iterable[tuple[Node, list[int]]]:
+def _met_by(parent: Node, ended: Sequence[int]) -> dict[Node, list[int]]:
+    """Return by node the members that wait for nothing more, now that these have ended."""
+    met: dict[Node, list[int]] = {}
     for child, offset in parent.aligned:
         size = child.group.size
-        yield child, _lower(child, [i - offset for i in ended if 0 <= i - offset < size])
-    if parent.member_gates:
-        for index in ended:
-            for gate in parent.member_gates.pop(index, ()):
-                yield gate.node, _lower(gate.node, gate.members)
-    for gate in parent.gates:
-        gate.remaining -= sum(gate.start <= i < gate.stop for i in ended)
-        if not gate.remaining:
-            yield gate.node, _lower(gate.node, gate.members)
-    parent.gates = [gate for gate in parent.gates if gate.remaining]
+        aligned = [i - offset for i in ended if 0 <= i - offset < size]
+        met.setdefault(child, []).extend(_lower(child, aligned))
+    if parent.gates:
+        for gate in parent.gates.opened(ended):
+            for child, members in gate.waiting.items():
+                met.setdefault(child, []).extend(_lower(child, members))
+    return met
 
 
 def _lower(node: Node, members: Iterable[int]) -> list[int]:
@@ -105,7 +121,8 @@ def _begin(turn: Turn, node: Node, members: Sequence[int]) -> list[int]:
             if group.states[index] >= FIRST_TERMINAL:
                 continue
             (ready if _can_run(turn, group, index) else doomed).append(index)
-    elif run.cancelled_by:
+    elif node.failures or run.cancelled_by:
+        # What was cancelled while it waited has ended before its parents.
         ready = [i for i in members if group.states[i] < FIRST_TERMINAL]
     for index in ready:
         move(group, index, StateType.PENDING)
@@ -123,51 +140,59 @@ def _may_fail(run: Run, group: Group) -> bool:
 
 def _can_run(turn: Turn, group: Group, index: int) -> bool:
     run = turn.run
-    roots: dict[tuple[Group, int], None] = {}
+    roots: tuple[Member, ...] = ()
+    consumed: list[Member] = []
     skipped = ""
     for edge in group.edges_of(index):
         if not run.nodes[edge.parent.id].failures:
             continue
         found, skip = _roots_of(run, edge, index)
         if edge.allow_failure:
-            for parent, member in found:
-                parent.handled.add(member)
-                turn.record(parent, member)
-            continue
-        roots.update(dict.fromkeys(found))
-        skipped = skipped or skip
+            consumed.extend(found)
+        else:
+            # Mostly there is one edge with failures: then all its members share its tuple.
+            roots = tuple(dict.fromkeys(roots + found)) if roots and found else roots or found
+            skipped = skipped or skip
     if roots:
-        group.roots[index] = tuple(roots)
+        group.roots[index] = roots
         group.errors[index] = _upstream_error(group, index)
         move(group, index, StateType.UPSTREAM_FAILED)
-    elif skipped:
+        return False
+    if skipped:
         group.errors[index] = ErrorInfo("", skipped, failure_class=FailureClass.UPSTREAM)
         move(group, index, StateType.SKIPPED)
-    return not roots and not skipped
+        return False
+    for parent, member in consumed:
+        if member not in parent.handled:
+            parent.handled.add(member)
+            turn.record(parent, member)
+    return True
 
 
 def _roots_of(run: Run, edge: Edge, index: int) -> Roots:
     parent = edge.parent
     if edge.kind is EdgeKind.ONE_TO_ONE:
-        members = range(index + edge.index, index + edge.index + 1)
-    else:
-        members = range(edge.index, edge.stop)
-        if edge in run.roots_of_edges:
-            return run.roots_of_edges[edge]
-    roots: dict[tuple[Group, int], None] = {}
-    skipped = ""
-    for member in members:
-        state = StateType(parent.states[member])
-        if state is StateType.UPSTREAM_FAILED:
-            roots.update(dict.fromkeys(parent.roots[member]))
-        elif state in FAILURES:
-            roots[parent, member] = None
-        elif state not in SUCCESSES:
-            skipped = skipped or f"{parent.key(member)} was skipped"
-    found = tuple(roots), skipped
-    if len(members) > 1:
-        run.roots_of_edges[edge] = found
-    return found
+        return _roots_at(parent, index + edge.index)
+    if edge.stop - edge.index == 1:
+        return _roots_at(parent, edge.index)
+    if edge not in run.roots_of_edges:
+        roots: dict[Member, None] = {}
+        skipped = ""
+        for member in range(edge.index, edge.stop):
+            found, skip = _roots_at(parent, member)
+            roots.update(dict.fromkeys(found))
+            skipped = skipped or skip
+        run.roots_of_edges[edge] = tuple(roots), skipped
+    return run.roots_of_edges[edge]
+
+
+def _roots_at(parent: Group, index: int) -> Roots:
+    state = StateType(parent.states[index])
+    if state is StateType.UPSTREAM_FAILED:
+        return parent.roots[index], ""
+    if state in FAILURES:
+        return ((parent, index),), ""
+    return (), "" if state in SUCCESSES else f"{parent.key(index)} was skipped"
 
 
 def _upstream_error(group: Group, index: int) -> ErrorInfo:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from raysched.errors import InternalError
-from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType
+from raysched.model.states import FAILURES, FIRST_TERMINAL, SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass
-from raysched.tracker.attempts import Failure, completed, due, failed, finish
+from raysched.tracker.attempts import Failure, cancel_waiting, completed, due, failed, finish
 from raysched.tracker.dependencies import join, settle
 from raysched.tracker.messages import (
     AbortUnit,
@@ -25,7 +25,7 @@ from raysched.tracker.messages import (
     UnitStarted,
 )
 from raysched.tracker.run import Lane, Node, Run, Turn, Unit
-from raysched.tracker.schedule import dispatch, learn
+from raysched.tracker.schedule import ask_to_be_woken, dispatch, learn, woken
 from raysched.tracker.transitions import move
 
 _CLASSES = {
@@ -50,6 +50,7 @@ def advance(run: Run, event: Event, now: int) -> list[Command]:
     turn = Turn(run, now)
     _HANDLERS[type(event)](turn, event)
     dispatch(turn)
+    ask_to_be_woken(turn)
     return turn.finish()
 
 
@@ -59,12 +60,9 @@ def _segment_planned(turn: Turn, event: SegmentPlanned) -> None:
         if planned.group.id in run.nodes:
             message = f"group {planned.group.id} of run {run.id} was planned twice"
             raise InternalError(message)
-        node = Node(planned)
-        run.nodes[planned.group.id] = node
+        run.nodes[planned.group.id] = Node(planned)
         run.lanes.setdefault(planned.scheduling_class, Lane())
-        doomed = join(turn, node)
-        if doomed:
-            settle(turn, node, doomed)
+    join(turn, [run.nodes[planned.group.id] for planned in event.plan])
     if run.cancelled_by:
         _cancel_waiting(turn)
 
@@ -80,14 +78,15 @@ def _unit_started(turn: Turn, event: UnitStarted) -> None:
 
 
 def _start(turn: Turn, unit: Unit, position: int, at: int) -> None:
-    group, index = unit.node.group, unit.indices[position]
+    node, group, index = unit.node, unit.node.group, unit.indices[position]
     unit.began = unit.began or at
     if group.states[index] != StateType.PENDING:
         return
     move(group, index, StateType.RUNNING)
     group.started[index] = at
     turn.record(group, index)
-    if group.spec.hooks.on_running and unit.attempts[position] == 1:
+    if group.spec.hooks.on_running and index not in node.announced:
+        node.announced.add(index)
         turn.commands.append(CallHooks(group, index, "on_running"))
 
 
@@ -148,13 +147,16 @@ def _unit_lost(turn: Turn, event: UnitLost) -> None:
     for position in sorted(unit.open):
         index = unit.indices[position]
         run.running -= 1
-        stopping = group.states[index] == StateType.CANCELLING
-        if suspects and not stopping:
+        stopping = cancelled or group.states[index] == StateType.CANCELLING
+        if suspects and not stopping and not run.cancelled_by:
             _run_alone(turn, unit, position)
             continue
-        _start(turn, unit, position, unit.began or turn.now)
+        state = StateType.CANCELLED if suspects or stopping else StateType.CRASHED
+        if state is StateType.CRASHED and group.states[index] == StateType.PENDING:
+            # Nobody has told that it began, so its hooks are not called.
+            move(group, index, StateType.RUNNING)
+            group.started[index] = unit.began or turn.now
         group.ended[index] = turn.now
-        state = StateType.CANCELLED if cancelled or stopping else StateType.CRASHED
         if failed(turn, Failure(node, index, state, event.error)):
             settled.append(index)
     unit.open.clear()
@@ -187,7 +189,8 @@ def _retry_answered(turn: Turn, event: RetryAnswered) -> None:
         settle(turn, node, (event.index,))
 
 
-def _time_passed(turn: Turn, _: TimePassed) -> None:
+def _time_passed(turn: Turn, event: TimePassed) -> None:
+    woken(turn.run, event.at)
     due(turn)
 
 
@@ -197,7 +200,7 @@ def _capacity_known(turn: Turn, event: CapacityKnown) -> None:
 
 def _failures_handled(turn: Turn, event: FailuresHandled) -> None:
     for index in event.indices:
-        if event.group.states[index] >= FIRST_TERMINAL and index not in event.group.handled:
+        if event.group.states[index] in FAILURES and index not in event.group.handled:
             event.group.handled.add(index)
             turn.record(event.group, index)
 
@@ -227,8 +230,8 @@ def _cancel_waiting(turn: Turn) -> None:
         (unit.node, unit.indices[position]) for unit in run.units.values() for position in unit.open
     }
     for lane in run.lanes.values():
-        lane.ready.clear()
-        lane.queued = 0
+        lane.clear()
+    run.timers.clear()
     ended = {
         node: [
             index
@@ -238,13 +241,9 @@ def _cancel_waiting(turn: Turn) -> None:
         for node in run.nodes.values()
         if node.open
     }
-    by = f"cancelled by {run.cancelled_by}"
-    error = ErrorInfo("", by, failure_class=FailureClass.CANCELLED)
     for node, indices in ended.items():
         for index in indices:
-            state, cause = node.questions.pop(index, (StateType.CANCELLED, error))
-            node.group.ended[index] = turn.now
-            finish(turn, Failure(node, index, state, cause), by)
+            cancel_waiting(turn, node, index)
     # Only when all are marked: otherwise one would seem to have failed because of the other.
     for node, indices in ended.items():
         settle(turn, node, indices)

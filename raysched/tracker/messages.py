@@ -124,7 +124,9 @@ class FlowRestarted:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """A time that the tracker asked for with `WakeAt` has come."""
+    """A time (ns) that the tracker asked for with `WakeAt` has come."""
+
+    at: int
 
 
 Event: TypeAlias = (

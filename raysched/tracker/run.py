@@ -2,7 +2,7 @@
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -11,29 +11,11 @@ from raysched.graph.builder import Member
 from raysched.graph.group import Edge, Group
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
+from raysched.tracker.gates import Gates
 from raysched.tracker.messages import Command, Record
 
 Roots: TypeAlias = tuple[tuple[Member, ...], str]
 """Root failures behind an edge, and a reason if it leads to a skipped member, else ""."""
-
-
-@dataclass(slots=True, eq=False)
-class Gate:
-    """Opens for its members when a range of a parent's members has ended.
-
-    Attributes:
-        node: The node whose members wait.
-        members: Which of them.
-        start: First of the parent's members.
-        stop: End of the range.
-        remaining: How many of the range are still open.
-    """
-
-    node: "Node"
-    members: Sequence[int]
-    start: int
-    stop: int
-    remaining: int
 
 
 @dataclass(slots=True, eq=False)
@@ -46,10 +28,10 @@ class Node:
         open: Number of members that are not terminal.
         failures: Number of members that ended without a value.
         aligned: Nodes whose member i needs this one's member i + offset, with the offset.
-        gates: Gates on several members.
-        member_gates: Gates on a single member, by its index.
+        gates: What waits for ranges of its members.
         crashes: Number of crashes of each member that had any.
         alone: Members that must run in a unit of their own, since a unit with them was lost.
+        announced: Members whose `on_running` hooks were called, where there are such hooks.
         questions: Failed attempts about which `retry_condition_fn` is being asked.
     """
 
@@ -58,10 +40,10 @@ class Node:
     open: int = 0
     failures: int = 0
     aligned: list[tuple["Node", int]] = field(default_factory=list)
-    gates: list[Gate] = field(default_factory=list)
-    member_gates: dict[int, list[Gate]] = field(default_factory=dict)
+    gates: Gates = field(default_factory=Gates)
     crashes: dict[int, int] = field(default_factory=dict)
     alone: set[int] = field(default_factory=set)
+    announced: set[int] = field(default_factory=set)
     questions: dict[int, tuple[StateType, ErrorInfo]] = field(default_factory=dict)
 
     @property
@@ -92,6 +74,22 @@ class Unit:
 
 
 @dataclass(slots=True, eq=False)
+class Queued:
+    """Members of one node that became ready together.
+
+    Attributes:
+        node: The node.
+        members: Which of its members.
+        taken: How many of them have left the queue: a pointer, since cutting a million members
+            off their list one by one would copy it a million times.
+    """
+
+    node: Node
+    members: Sequence[int]
+    taken: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Lane:
     """The queue of one scheduling class.
 
@@ -105,7 +103,7 @@ class Lane:
     """
 
     slots: int | None = None
-    ready: deque[tuple[Node, Sequence[int]]] = field(default_factory=deque)
+    ready: deque[Queued] = field(default_factory=deque)
     queued: int = 0
     units: int = 0
     mean_ns: float = 0.0
@@ -113,8 +111,29 @@ class Lane:
 
     def add(self, node: Node, members: Sequence[int]) -> None:
         """Queue members that can run."""
-        self.ready.append((node, members))
+        self.ready.append(Queued(node, members))
         self.queued += len(members)
+
+    def take(self, number: int) -> tuple[Node, Sequence[int]]:
+        """Remove the first members, all of one node; return them with it."""
+        first = self.ready[0]
+        taken = first.members[first.taken : first.taken + number]
+        first.taken += number
+        if first.taken == len(first.members):
+            self.ready.popleft()
+        self.queued -= number
+        return first.node, taken
+
+    def clear(self) -> None:
+        """Remove all members."""
+        self.ready.clear()
+        self.queued = 0
+
+    def waiting(self) -> Iterator[tuple[Node, int]]:
+        """Yield the queued members, with their nodes."""
+        for entry in self.ready:
+            for index in entry.members[entry.taken :]:
+                yield entry.node, index
 
 
 @dataclass(slots=True, eq=False)
@@ -128,6 +147,7 @@ class Run:
         lanes: Queues by scheduling class.
         units: Dispatched units by number.
         timers: Heap of (time, group id, member, attempt): when retries are due.
+        wakes: Heap of the times (ns) that were asked for with `WakeAt` and have not come.
         running: Number of dispatched task runs.
         open: Number of task runs that are not terminal.
         cancelled_by: Who cancelled the run, or "".
@@ -141,6 +161,7 @@ class Run:
     lanes: dict[SchedulingClass, Lane] = field(default_factory=dict)
     units: dict[int, Unit] = field(default_factory=dict)
     timers: list[tuple[int, int, int, int]] = field(default_factory=list)
+    wakes: list[int] = field(default_factory=list)
     next_unit: int = 0
     running: int = 0
     open: int = 0

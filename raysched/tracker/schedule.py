@@ -1,10 +1,10 @@
 """Cutting what is ready into units, as many as the slots can take."""
 
-from collections.abc import Sequence
+from heapq import heappop, heappush
 
 from raysched.policies.limits import window
 from raysched.tracker.messages import AskCapacity, Dispatch, WakeAt
-from raysched.tracker.run import Lane, Node, Run, Turn, Unit
+from raysched.tracker.run import Lane, Queued, Run, Turn, Unit
 
 SMOOTHING = 0.2
 """Weight of the newest duration in a lane's moving average."""
@@ -20,15 +20,35 @@ def dispatch(turn: Turn) -> None:
         if not lane.queued:
             continue
         if turn.now >= lane.ask_at:
-            node = lane.ready[0][0]
+            node = lane.ready[0].node
             lane.ask_at = turn.now + CAPACITY_NS
             turn.commands.append(AskCapacity(node.planned.scheduling_class, node.group))
         if not lane.slots:
-            turn.commands.append(WakeAt(lane.ask_at))
             continue
         limit = window(lane.slots, lane.mean_ns / 1e9)
         while lane.queued and lane.units < limit and _room(run) > 0:
             _dispatch_one(turn, lane)
+
+
+def ask_to_be_woken(turn: Turn) -> None:
+    """Ask for the next time at which something is due, unless an earlier one was asked for.
+
+    Never twice for one time: each wake-up would ask for the next one again, and their number
+    would grow without end.
+    """
+    run = turn.run
+    times = [lane.ask_at for lane in run.lanes.values() if lane.queued]
+    if run.timers:
+        times.append(run.timers[0][0])
+    if times and (not run.wakes or min(times) < run.wakes[0]):
+        heappush(run.wakes, min(times))
+        turn.commands.append(WakeAt(min(times)))
+
+
+def woken(run: Run, at: int) -> None:
+    """Account for a time (ns) that has come."""
+    while run.wakes and run.wakes[0] <= at:
+        heappop(run.wakes)
 
 
 def learn(lane: Lane, duration: int) -> None:
@@ -45,12 +65,8 @@ def _room(run: Run) -> int:
 
 def _dispatch_one(turn: Turn, lane: Lane) -> None:
     run = turn.run
-    node, members = lane.ready.popleft()
-    size = min(_unit_size(lane, node, members), _room(run))
-    indices, rest = members[:size], members[size:]
-    if rest:
-        lane.ready.appendleft((node, rest))
-    lane.queued -= len(indices)
+    size = min(_unit_size(lane, lane.ready[0]), _room(run))
+    node, indices = lane.take(size)
     group = node.group
     attempts = group.attempts
     for index in indices:
@@ -64,12 +80,13 @@ def _dispatch_one(turn: Turn, lane: Lane) -> None:
     turn.commands.append(Dispatch(number, group, indices, numbers))
 
 
-def _unit_size(lane: Lane, node: Node, members: Sequence[int]) -> int:
+def _unit_size(lane: Lane, first: Queued) -> int:
+    node, members, taken = first.node, first.members, first.taken
     largest = node.planned.unit_size
-    if largest == 1 or members[0] in node.alone:
+    if largest == 1 or members[taken] in node.alone:
         return 1
     # Everything ready is spread over the slots, so that all of them finish together.
-    size = max(1, min(largest, -(-lane.queued // (lane.slots or 1)), len(members)))
+    size = max(1, min(largest, -(-lane.queued // (lane.slots or 1)), len(members) - taken))
     if node.alone:
-        size = next((n for n in range(1, size) if members[n] in node.alone), size)
+        size = next((n for n in range(1, size) if members[taken + n] in node.alone), size)
     return size

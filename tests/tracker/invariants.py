@@ -1,0 +1,317 @@
+"""What is true of a run after every event, as a list that can be read.
+
+Each invariant is a function whose name says what it checks. They recount from the graph and from
+the commands what the tracker keeps in its counters.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from raysched.graph.builder import Member
+from raysched.graph.group import Edge, EdgeKind, Group
+from raysched.model.states import FIRST_TERMINAL, ROOT_FAILURES, SUCCESSES, StateType
+from raysched.policies.limits import window
+from raysched.tracker.attempts import HOOKS
+from raysched.tracker.messages import Dispatch
+from raysched.tracker.transitions import TRANSITIONS
+
+if TYPE_CHECKING:
+    from tracker.ledger import Ledger
+
+S = StateType
+
+
+def parents(edge: Edge, index: int) -> Iterator[Member]:
+    """Yield the task runs that an edge of a member leads to."""
+    if edge.kind is EdgeKind.ONE_TO_ONE:
+        yield edge.parent, index + edge.index
+    else:
+        for member in range(edge.index, edge.stop):
+            yield edge.parent, member
+
+
+def roots_of(group: Group, index: int) -> set[Member]:
+    """Return the failures that keep a member from running: a recursion over the graph."""
+    found: set[Member] = set()
+    for edge in group.edges_of(index):
+        if edge.allow_failure:
+            continue
+        for parent, member in parents(edge, index):
+            state = S(parent.states[member])
+            if state is S.UPSTREAM_FAILED:
+                found |= roots_of(parent, member)
+            elif state in ROOT_FAILURES:
+                found.add((parent, member))
+    return found
+
+
+def terminal_states_never_change(ledger: "Ledger") -> None:
+    for group, states in ledger.before.items():
+        for before, after in zip(states, group.states, strict=True):
+            assert before < FIRST_TERMINAL or after == before
+
+
+def states_change_along_the_table(ledger: "Ledger") -> None:
+    """One event may take several steps of the table, so what counts is what can be reached."""
+    for group, states in ledger.before.items():
+        for before, after in zip(states, group.states, strict=True):
+            assert after == before or S(after) in _REACHABLE[S(before)]
+
+
+def dispatched_only_when_every_parent_has_ended_well_enough(ledger: "Ledger") -> None:
+    for group, index in dispatched_now(ledger):
+        for edge in group.edges_of(index):
+            for parent, member in parents(edge, index):
+                state = S(parent.states[member])
+                assert state.is_terminal
+                assert edge.allow_failure or state in SUCCESSES
+
+
+def no_member_is_in_two_places(ledger: "Ledger") -> None:
+    """Each open member that could run is queued, on its way, asked about or waiting for a time."""
+    places: Counter[Member] = Counter()
+    for unit, positions in ledger.unanswered.items():
+        group, indices = ledger.units[unit].group, ledger.units[unit].indices
+        places.update((group, indices[position]) for position in positions)
+    for node, index in queued(ledger):
+        places[node, index] += 1
+        assert node.states[index] == S.PENDING
+    places.update((group, index) for group, index, _ in ledger.questions)
+    for group, index in ledger.members:
+        state = S(group.states[index])
+        expected = not state.is_terminal and state not in {S.SCHEDULED, S.AWAITING_RETRY}
+        assert places[group, index] == expected, (group.key(index), state.name)
+
+
+def units_are_those_that_were_dispatched(ledger: "Ledger") -> None:
+    units = ledger.run.units
+    assert {number: unit.open for number, unit in units.items()} == ledger.unanswered
+    for number, unit in units.items():
+        command = ledger.units[number]
+        assert (unit.node.group, list(unit.indices)) == (command.group, list(command.indices))
+        assert list(unit.attempts) == list(command.attempts)
+
+
+def counters_equal_a_recount(ledger: "Ledger") -> None:
+    run = ledger.run
+    assert run.running == sum(len(positions) for positions in ledger.unanswered.values())
+    assert run.open == sum(open_members(group) for group in ledger.groups)
+    for node in run.nodes.values():
+        states = node.group.states
+        assert node.open == open_members(node.group)
+        assert node.failures == sum(state >= FIRST_TERMINAL for state in states) - sum(
+            state in SUCCESSES for state in states
+        )
+    for lane in run.lanes.values():
+        assert lane.queued == len(list(lane.waiting()))
+        assert lane.units == sum(run.lane(unit.node) is lane for unit in run.units.values())
+
+
+def waiting_counts_equal_a_recount(ledger: "Ledger") -> None:
+    for node in ledger.run.nodes.values():
+        group = node.group
+        for index in range(group.size):
+            unmet = sum(
+                any(
+                    parent.states[member] < FIRST_TERMINAL
+                    for parent, member in parents(edge, index)
+                )
+                for edge in group.edges_of(index)
+            )
+            assert node.waiting[index] == unmet, group.key(index)
+            state = S(group.states[index])
+            if not state.is_terminal:
+                assert (state is S.SCHEDULED) == bool(unmet)
+
+
+def limits_hold(ledger: "Ledger") -> None:
+    run = ledger.run
+    classes = {
+        run.nodes[command.group.id].planned.scheduling_class
+        for command in ledger.commands
+        if isinstance(command, Dispatch)
+    }
+    for scheduling_class in classes:
+        lane = run.lanes[scheduling_class]
+        assert lane.slots
+        assert lane.units <= window(lane.slots, lane.mean_ns / 1e9)
+        assert run.max_workers is None or run.running <= run.max_workers
+
+
+def nothing_waits_that_could_run(ledger: "Ledger") -> None:
+    run = ledger.run
+    if run.max_workers is not None and run.running >= run.max_workers:
+        return
+    for lane in run.lanes.values():
+        assert (
+            not lane.queued
+            or not lane.slots
+            or lane.units >= window(lane.slots, lane.mean_ns / 1e9)
+        )
+
+
+def a_cancelled_run_begins_nothing(ledger: "Ledger") -> None:
+    if not ledger.run.cancelled_by:
+        return
+    assert not list(dispatched_now(ledger))
+    on_their_way = {
+        (unit.group, unit.indices[position])
+        for number, unit in ledger.units.items()
+        for position in ledger.unanswered[number]
+    }
+    for group, index in ledger.members:
+        assert group.states[index] >= FIRST_TERMINAL or (group, index) in on_their_way
+
+
+def attempts_stay_within_the_budget(ledger: "Ledger") -> None:
+    for (group, index), number in ledger.dispatches.items():
+        retry = group.spec.retry
+        charged = number - ledger.uncharged[group, index]
+        assert group.attempts[index] == charged, group.key(index)
+        assert charged <= 1 + retry.retries + retry.crash_retries
+
+
+def every_failed_attempt_has_one_row(ledger: "Ledger") -> None:
+    rows = Counter((row.group, row.index, row.attempt) for row in ledger.attempts)
+    assert all(number == 1 for number in rows.values())
+    for group, index in ledger.members:
+        begun = group.attempts[index]
+        failed_for_good = S(group.states[index]) in {S.FAILED, S.TIMED_OUT, S.CRASHED}
+        ended = begun if failed_for_good else begun - 1
+        for attempt in range(1, ended + 1):
+            assert rows[group, index, attempt] == 1, (group.key(index), attempt)
+
+
+def victims_name_exactly_their_roots(ledger: "Ledger") -> None:
+    for group, index in ledger.members:
+        state = S(group.states[index])
+        if state is S.UPSTREAM_FAILED:
+            roots = group.roots[index]
+            assert roots
+            assert len(set(roots)) == len(roots)
+            assert set(roots) == roots_of(group, index)
+        else:
+            assert index not in group.roots
+
+
+def only_ended_failures_are_handled(ledger: "Ledger") -> None:
+    for group in ledger.groups:
+        assert all(group.states[index] in ROOT_FAILURES for index in group.handled)
+
+
+def rows_tell_every_change(ledger: "Ledger") -> None:
+    """Of being queued nobody is told: a row may still say what was before."""
+    for group, index in ledger.members:
+        state, handled = ledger.rows.get((group, index), (S.SCHEDULED, False))
+        assert handled == (index in group.handled)
+        unsaid = group.states[index] == S.PENDING and state in {S.SCHEDULED, S.AWAITING_RETRY}
+        assert unsaid or state == group.states[index], group.key(index)
+
+
+def what_ended_holds_no_arguments(ledger: "Ledger") -> None:
+    for group in ledger.groups:
+        for payload, state in zip(group.payloads, group.states, strict=True):
+            assert (payload is None) == (state >= FIRST_TERMINAL)
+        assert open_members(group) or not group.shared
+
+
+def values_and_errors_fit_the_states(ledger: "Ledger") -> None:
+    for group, index in ledger.members:
+        state = S(group.states[index])
+        assert (group.values[index] is not None) == (state in SUCCESSES)
+        assert (index in group.errors) == (state.is_terminal and state not in SUCCESSES)
+
+
+def hooks_are_called_once(ledger: "Ledger") -> None:
+    for group, index in ledger.members:
+        if not group.spec.hooks.on_running:
+            continue
+        called = {kind: n for (g, i, kind), n in ledger.hooks.items() if (g, i) == (group, index)}
+        assert all(number == 1 for number in called.values()), (group.key(index), called)
+        ending = HOOKS.get(S(group.states[index]))
+        assert set(called) - {"on_running"} == ({ending} if ending else set())
+
+
+def a_retry_is_never_slept_through(ledger: "Ledger") -> None:
+    """There is a wake-up for the next retry, and no two for one time."""
+    assert len(set(ledger.wakes)) == len(ledger.wakes)
+    waiting = {
+        (group.id, index)
+        for group, index in ledger.members
+        if group.states[index] == S.AWAITING_RETRY
+    }
+    due = {(at, group, index) for at, group, index, _ in ledger.run.timers}
+    for group, index in waiting:
+        assert any(min(ledger.wakes) <= at for at, *of in due if of == [group, index])
+
+
+INVARIANTS: tuple[Callable[["Ledger"], None], ...] = (
+    terminal_states_never_change,
+    states_change_along_the_table,
+    dispatched_only_when_every_parent_has_ended_well_enough,
+    no_member_is_in_two_places,
+    units_are_those_that_were_dispatched,
+    counters_equal_a_recount,
+    waiting_counts_equal_a_recount,
+    limits_hold,
+    nothing_waits_that_could_run,
+    a_cancelled_run_begins_nothing,
+    attempts_stay_within_the_budget,
+    every_failed_attempt_has_one_row,
+    victims_name_exactly_their_roots,
+    only_ended_failures_are_handled,
+    rows_tell_every_change,
+    what_ended_holds_no_arguments,
+    values_and_errors_fit_the_states,
+    hooks_are_called_once,
+    a_retry_is_never_slept_through,
+)
+
+
+def check(ledger: "Ledger") -> None:
+    """Check all invariants."""
+    for invariant in INVARIANTS:
+        invariant(ledger)
+
+
+def nothing_is_left(ledger: "Ledger") -> None:
+    """Check what is true once all units have come to their end and all times have passed."""
+    assert all(group.states[index] >= FIRST_TERMINAL for group, index in ledger.members)
+    assert not ledger.run.units
+    assert not ledger.run.open
+    assert not ledger.run.running
+    assert not any(lane.queued or lane.units for lane in ledger.run.lanes.values())
+    assert not any(node.questions for node in ledger.run.nodes.values())
+    assert not any(node.gates for node in ledger.run.nodes.values())
+
+
+def dispatched_now(ledger: "Ledger") -> Iterator[Member]:
+    """Yield the members that the last event dispatched."""
+    for command in ledger.commands:
+        if isinstance(command, Dispatch):
+            for index in command.indices:
+                yield command.group, index
+
+
+def queued(ledger: "Ledger") -> Iterator[Member]:
+    """Yield the members that can run and are not dispatched."""
+    for lane in ledger.run.lanes.values():
+        for node, index in lane.waiting():
+            yield node.group, index
+
+
+def open_members(group: Group) -> int:
+    """Return how many members have not ended."""
+    return sum(state < FIRST_TERMINAL for state in group.states)
+
+
+def _reachable() -> dict[StateType, set[StateType]]:
+    reachable = {state: set(TRANSITIONS.get(state, ())) for state in S}
+    for _ in S:
+        for targets in reachable.values():
+            targets |= {further for target in set(targets) for further in reachable[target]}
+    return reachable
+
+
+_REACHABLE = _reachable()

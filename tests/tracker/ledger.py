@@ -1,0 +1,276 @@
+"""An engine on paper: it performs nothing, and keeps the book that the invariants look into."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from raysched.compiler import compile_segment
+from raysched.graph.builder import Builder, Member
+from raysched.graph.group import Group
+from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType
+from raysched.model.values import CrashKind, ErrorInfo, FailureClass
+from raysched.tracker import Run, advance
+from raysched.tracker.messages import (
+    AbortUnit,
+    AskCapacity,
+    AskRetry,
+    CallHooks,
+    CapacityKnown,
+    Command,
+    Dispatch,
+    Event,
+    Record,
+    RecordAttempt,
+    RetryAnswered,
+    SegmentPlanned,
+    TimePassed,
+    UnitEnded,
+    UnitLost,
+    UnitStarted,
+    WakeAt,
+)
+from tracker.invariants import check
+
+SECOND = 1_000_000_000
+EPOCH = 1_700_000_000 * SECOND
+
+CLASS_OF = {
+    StateType.FAILED: FailureClass.USER,
+    StateType.TIMED_OUT: FailureClass.TIMEOUT,
+    StateType.CRASHED: FailureClass.INFRASTRUCTURE,
+    StateType.CANCELLED: FailureClass.CANCELLED,
+}
+
+Row: TypeAlias = tuple[int, bool]
+"""What a reader sees of a task run: its state, and whether its failure was handled."""
+
+
+def failure(state: StateType, message: str = "broken") -> ErrorInfo:
+    """What is known of an attempt that ended in `state`."""
+    return ErrorInfo("builtins.ValueError", message, failure_class=CLASS_OF[state])
+
+
+LOST = ErrorInfo("", "gone", failure_class=FailureClass.INFRASTRUCTURE, kind=CrashKind.WORKER_DIED)
+STOPPED = ErrorInfo("", "stopped", failure_class=FailureClass.CANCELLED)
+
+
+@dataclass
+class Ledger:
+    """A run with everything that its commands have said so far.
+
+    Attributes:
+        run: The run.
+        builder: Its recorder.
+        now: The time (ns).
+        slots: Units at once, for every class; None leaves the question for capacity open.
+        commands: Of the last event.
+        before: The states of all groups before the last event.
+        units: Dispatched units that have not come to their end, by number.
+        unanswered: Positions of those units that have not ended.
+        rows: What was committed of each member.
+        attempts: Rows of attempts.
+        questions: Attempts about which the retry condition is being asked.
+        wakes: Times at which the tracker will be woken.
+        hooks: How often each hook of each member was called.
+        dispatches: How often each member was dispatched.
+        uncharged: How often each member was dispatched without an attempt being charged for it.
+        aborted: Units that were told to stop, with the last word on force.
+        asked: Classes whose capacity was asked for, one entry a question.
+    """
+
+    run: Run = field(default_factory=lambda: Run("run"))
+    builder: Builder = field(default_factory=lambda: Builder("run"))
+    now: int = EPOCH
+    slots: int | None = 2
+    commands: Sequence[Command] = ()
+    before: dict[Group, bytes] = field(default_factory=dict)
+    units: dict[int, Dispatch] = field(default_factory=dict)
+    unanswered: dict[int, set[int]] = field(default_factory=dict)
+    rows: dict[Member, Row] = field(default_factory=dict)
+    attempts: list[RecordAttempt] = field(default_factory=list)
+    questions: dict[tuple[Group, int, int], AskRetry] = field(default_factory=dict)
+    wakes: list[int] = field(default_factory=list)
+    hooks: Counter[tuple[Group, int, str]] = field(default_factory=Counter)
+    dispatches: Counter[Member] = field(default_factory=Counter)
+    uncharged: Counter[Member] = field(default_factory=Counter)
+    aborted: dict[int, bool] = field(default_factory=dict)
+    asked: list[AskCapacity] = field(default_factory=list)
+
+    @property
+    def groups(self) -> list[Group]:
+        """All groups of the run."""
+        return [node.group for node in self.run.nodes.values()]
+
+    @property
+    def members(self) -> list[Member]:
+        """All task runs of the run."""
+        return [(group, index) for group in self.groups for index in range(group.size)]
+
+    def tell(self, event: Event) -> Sequence[Command]:
+        """Let the tracker account for an event, and check the invariants; return its commands."""
+        self.before = {group: bytes(group.states) for group in self.groups}
+        self._note(event)
+        commands = self.commands = advance(self.run, event, self.now)
+        for command in commands:
+            self._perform(command)
+        check(self)
+        if self.slots is not None:
+            for command in commands:
+                if isinstance(command, AskCapacity):
+                    self.tell(CapacityKnown(command.scheduling_class, self.slots))
+        return commands
+
+    def plan(self, unit_size: int | None = None) -> None:
+        """Compile what was recorded and let it join the run.
+
+        Args:
+            unit_size: Most members a unit, instead of what the compiler chose.
+        """
+        plan = compile_segment(self.builder.take())
+        if unit_size is not None:
+            plan = tuple(replace(planned, unit_size=unit_size) for planned in plan)
+        self.tell(SegmentPlanned(plan))
+
+    def started(self, unit: int, positions: Sequence[int] | None = None) -> None:
+        """Members of a unit, by default all, began to run."""
+        if positions is None:
+            positions = range(len(self.units[unit].indices))
+        self.tell(UnitStarted(unit, positions, self.now))
+
+    def ended(self, unit: int, *states: StateType, positions: Sequence[int] | None = None) -> None:
+        """Members of a unit, by default the first ones, ended in these states."""
+        self.tell(self.report(unit, states, positions))
+
+    def report(
+        self, unit: int, states: Sequence[StateType], positions: Sequence[int] | None = None
+    ) -> UnitEnded:
+        """Return the event of members of a unit that ended in these states."""
+        if positions is None:
+            positions = range(len(states))
+        times = [self.now] * len(positions)
+        return UnitEnded(
+            unit,
+            positions,
+            bytes(states),
+            times,
+            times,
+            [b"value" if state in SUCCESSES else None for state in states],
+            {
+                position: failure(state)
+                for position, state in zip(positions, states, strict=True)
+                if state in CLASS_OF
+            },
+        )
+
+    def lost(self, unit: int, error: ErrorInfo = LOST) -> None:
+        """The infrastructure under a unit broke."""
+        self.tell(UnitLost(unit, error))
+
+    def answer(self, question: AskRetry, *, retry: bool) -> None:
+        """The retry condition said so."""
+        event = RetryAnswered(question.group, question.index, question.attempt, retry)
+        self.questions.pop((question.group, question.index, question.attempt), None)
+        self.tell(event)
+
+    def wake(self) -> None:
+        """Let the time pass until the tracker is woken next."""
+        at = min(self.wakes)
+        self.now = max(self.now, at)
+        self.tell(TimePassed(at))
+
+    def wake_for_units(self) -> bool:
+        """Let the time pass until there are units on their way; return whether there are."""
+        while not self.units and self.wakes:
+            self.wake()
+        return bool(self.units)
+
+    def run_all(self, state: StateType = StateType.COMPLETED) -> None:
+        """Have every unit that is on its way end in `state`, and those that follow, at once."""
+        while self.units:
+            unit = min(self.units)
+            positions = sorted(self.unanswered[unit])
+            self.ended(unit, *[state] * len(positions), positions=positions)
+
+    def states(self, part: tuple[Group, Iterable[int]]) -> list[StateType]:
+        """Return the states of these members."""
+        group, indices = part
+        return [StateType(group.states[index]) for index in indices]
+
+    def state(self, part: tuple[Group, Sequence[int]]) -> StateType:
+        """Return the state of the first of these members."""
+        return self.states(part)[0]
+
+    def sent(self, group: Group) -> list[int]:
+        """Return the members of a group that are on their way, by unit and position."""
+        return [i for unit in self.units.values() if unit.group is group for i in unit.indices]
+
+    def unit_of(self, part: tuple[Group, Sequence[int]]) -> int:
+        """Return the unit in which the first of these members is on its way."""
+        group, indices = part
+        return next(
+            number
+            for number, unit in self.units.items()
+            if unit.group is group and indices[0] in unit.indices
+        )
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case UnitEnded(unit, positions) if unit in self.units:
+                self.unanswered[unit] -= set(positions)
+                if not self.unanswered[unit]:
+                    self._forget(unit)
+            case UnitLost(unit, error) if unit in self.units:
+                self._note_suspects(unit, error)
+                self._forget(unit)
+            case TimePassed(at):
+                self.wakes = [wake for wake in self.wakes if wake > at]
+            case _:
+                pass
+
+    def _note_suspects(self, unit: int, error: ErrorInfo) -> None:
+        group, indices = self.units[unit].group, self.units[unit].indices
+        suspects = [indices[position] for position in self.unanswered[unit]]
+        if len(suspects) == 1 or error.failure_class is FailureClass.CANCELLED:
+            return
+        if self.run.cancelled_by:
+            return
+        for index in suspects:
+            if group.states[index] != StateType.CANCELLING:
+                self.uncharged[group, index] += 1
+
+    def _forget(self, unit: int) -> None:
+        del self.units[unit], self.unanswered[unit]
+        self.aborted.pop(unit, None)
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case Record(group, indices):
+                for index in indices:
+                    self.rows[group, index] = row(group, index)
+            case Dispatch(unit, group, indices):
+                self.units[unit] = command
+                self.unanswered[unit] = set(range(len(indices)))
+                self.dispatches.update((group, index) for index in indices)
+            case RecordAttempt():
+                self.attempts.append(command)
+            case AskRetry(group, index, attempt):
+                self.questions[group, index, attempt] = command
+            case WakeAt(at):
+                self.wakes.append(at)
+            case CallHooks(group, index, kind):
+                self.hooks[group, index, kind] += 1
+            case AbortUnit(unit, force):
+                self.aborted[unit] = force
+            case AskCapacity():
+                self.asked.append(command)
+        self.questions = {
+            (group, index, attempt): question
+            for (group, index, attempt), question in self.questions.items()
+            if group.states[index] < FIRST_TERMINAL
+        }
+
+
+def row(group: Group, index: int) -> Row:
+    """Return what a reader sees of a member once it is committed."""
+    return group.states[index], index in group.handled

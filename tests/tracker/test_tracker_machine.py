@@ -1,0 +1,225 @@
+"""The tracker under everything that can happen to it, in any order."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from raysched.graph.builder import Part
+from raysched.model.options import RetryOptions, TaskSpec
+from raysched.model.states import ROOT_FAILURES, StateType
+from raysched.tracker import Run
+from raysched.tracker.messages import (
+    CancelRequested,
+    CapacityKnown,
+    Event,
+    FailuresHandled,
+    FlowRestarted,
+    RetryAnswered,
+    TimePassed,
+    UnitEnded,
+    UnitLost,
+    UnitStarted,
+)
+from tracker.graphs import Need, add, add_map, every, one, spec
+from tracker.invariants import nothing_is_left
+from tracker.ledger import LOST, SECOND, STOPPED, Ledger
+
+OUTCOMES = (
+    StateType.COMPLETED,
+    StateType.COMPLETED,
+    StateType.FAILED,
+    StateType.TIMED_OUT,
+    StateType.CRASHED,
+    StateType.CANCELLED,
+    StateType.SKIPPED,
+)
+
+retry_options = st.builds(
+    RetryOptions,
+    retries=st.integers(0, 2),
+    delays=st.sampled_from([(), (1.0,), (0.5, 3.0)]),
+    jitter_factor=st.sampled_from([0.0, 0.5]),
+    condition=st.sampled_from([None, None, lambda *_: True]),
+    crash_retries=st.integers(0, 2),
+)
+specs = st.builds(
+    spec,
+    name=st.sampled_from("abc"),
+    retry=retry_options,
+    is_async=st.booleans(),
+    ray=st.sampled_from([{}, {}, {"num_gpus": 1}]),
+    hooks=st.booleans(),
+)
+
+
+class TrackerMachine(RuleBasedStateMachine):
+    """Records, plans, runs, breaks, repeats, cancels; the ledger checks after each event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger()
+        self.specs: list[TaskSpec] = []
+        self.parts: list[Part] = []
+        self.told: list[Event] = []
+
+    @initialize(
+        specs=st.lists(specs, min_size=2, max_size=4),
+        max_workers=st.sampled_from([None, None, 1, 3]),
+        slots=st.sampled_from([None, 1, 2, 3]),
+    )
+    def begin(self, specs: list[TaskSpec], max_workers: int | None, slots: int | None) -> None:
+        self.specs = specs
+        self.ledger = Ledger(Run("run", max_workers), slots=slots)
+
+    @rule(data=st.data(), unit_size=st.sampled_from([None, 1, 2, 5]))
+    def segment(self, data: st.DataObject, unit_size: int | None) -> None:
+        for _ in range(data.draw(st.integers(1, 4))):
+            self._record(data)
+        self.ledger.plan(unit_size)
+
+    @precondition(lambda self: self.ledger.units)
+    @rule(data=st.data())
+    def unit_started(self, data: st.DataObject) -> None:
+        unit, positions = self._some_of_a_unit(data)
+        self._tell(UnitStarted(unit, positions, self.ledger.now))
+
+    @precondition(lambda self: self.ledger.units)
+    @rule(data=st.data())
+    def unit_ended(self, data: st.DataObject) -> None:
+        unit, positions = self._some_of_a_unit(data)
+        states = [data.draw(st.sampled_from(OUTCOMES)) for _ in positions]
+        self._tell(self.ledger.report(unit, states, positions))
+
+    @precondition(lambda self: self.ledger.units)
+    @rule(data=st.data(), stopped=st.booleans())
+    def unit_lost(self, data: st.DataObject, *, stopped: bool) -> None:
+        unit = data.draw(st.sampled_from(sorted(self.ledger.units)))
+        self._tell(UnitLost(unit, STOPPED if stopped else LOST))
+
+    @precondition(lambda self: self.ledger.questions)
+    @rule(data=st.data(), retry=st.booleans())
+    def answered(self, data: st.DataObject, *, retry: bool) -> None:
+        question = data.draw(st.sampled_from(list(self.ledger.questions.values())))
+        self.told.append(RetryAnswered(question.group, question.index, question.attempt, retry))
+        self.ledger.answer(question, retry=retry)
+
+    @precondition(lambda self: self.ledger.wakes)
+    @rule()
+    def woken(self) -> None:
+        self.told.append(TimePassed(min(self.ledger.wakes)))
+        self.ledger.wake()
+
+    @rule(seconds=st.sampled_from([0.1, 0.5, 2.0, 10.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.ledger.now += int(seconds * SECOND)
+
+    @rule(seconds=st.sampled_from([-5.0, 0.0]))
+    def woken_for_nothing(self, seconds: float) -> None:
+        self._tell(TimePassed(self.ledger.now + int(seconds * SECOND)))
+
+    @precondition(lambda self: self.ledger.run.lanes)
+    @rule(data=st.data(), slots=st.integers(0, 4))
+    def capacity(self, data: st.DataObject, slots: int) -> None:
+        scheduling_class = data.draw(st.sampled_from(list(self.ledger.run.lanes)))
+        self._tell(CapacityKnown(scheduling_class, slots))
+
+    @rule(running=st.booleans(), force=st.booleans())
+    def cancel(self, *, running: bool, force: bool) -> None:
+        self._tell(CancelRequested("someone", running, force))
+
+    @precondition(lambda self: self.ledger.run.cancelled_by)
+    @rule()
+    def flow_restarted(self) -> None:
+        kept = {
+            group.identity(index): (group, index)
+            for group, index in self.ledger.members
+            if group.states[index] == StateType.COMPLETED
+        }
+        self.ledger.builder.restart(kept)
+        self._tell(FlowRestarted())
+
+    @precondition(lambda self: self.ledger.groups)
+    @rule(data=st.data())
+    def handled(self, data: st.DataObject) -> None:
+        group = data.draw(st.sampled_from(self.ledger.groups))
+        failed = [i for i, state in enumerate(group.states) if state in ROOT_FAILURES]
+        self._tell(FailuresHandled(group, failed))
+
+    @precondition(lambda self: self.told)
+    @rule(data=st.data())
+    def again(self, data: st.DataObject) -> None:
+        """What was told already is told again: it changes nothing, and is counted if late."""
+        event = data.draw(st.sampled_from(self.told))
+        states = {group: bytes(group.states) for group in self.ledger.groups}
+        self.ledger.tell(event)
+        if isinstance(event, UnitEnded | UnitLost | RetryAnswered):
+            assert all(bytes(group.states) == before for group, before in states.items())
+
+    def teardown(self) -> None:
+        """Everything comes to its end, whatever has happened before."""
+        ledger = self.ledger
+        ledger.slots = 2
+        for scheduling_class in ledger.run.lanes:
+            ledger.tell(CapacityKnown(scheduling_class, 2))
+        while ledger.units or ledger.questions or ledger.wakes:
+            for question in list(ledger.questions.values()):
+                ledger.answer(question, retry=True)
+            ledger.run_all(StateType.FAILED)
+            if ledger.wakes:
+                ledger.wake()
+        nothing_is_left(ledger)
+
+    def _tell(self, event: Event) -> None:
+        self.told.append(event)
+        self.ledger.tell(event)
+
+    def _some_of_a_unit(self, data: st.DataObject) -> tuple[int, Sequence[int]]:
+        unit = data.draw(st.sampled_from(sorted(self.ledger.units)))
+        open_positions = sorted(self.ledger.unanswered[unit])
+        number = data.draw(st.integers(1, len(open_positions)))
+        return unit, open_positions[:number]
+
+    def _record(self, data: st.DataObject) -> None:
+        task = data.draw(st.sampled_from(self.specs))
+        builder = self.ledger.builder
+        wait_for = self._needs(data)
+        kind = data.draw(st.sampled_from(["call", "call", "map", "aligned", "chain"]))
+        if kind == "chain":
+            length = data.draw(st.integers(2, 4))
+            last = add(builder, task, *self._needs(data), wait_for=wait_for)
+            links = accumulate(
+                range(length), lambda part, _: add(builder, task, one(part)), initial=last
+            )
+            self.parts.extend(links)
+        elif kind == "call":
+            self.parts.append(add(builder, task, *self._needs(data), wait_for=wait_for))
+        elif kind == "aligned" and self.parts:
+            part = data.draw(st.sampled_from(self.parts))
+            self.parts += add_map(builder, task, part, static=self._needs(data), wait_for=wait_for)
+        else:
+            items: list[Any] = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=5))
+            items += self._needs(data)
+            static = self._needs(data)
+            self.parts += add_map(builder, task, items, static=static, wait_for=wait_for)
+
+    def _needs(self, data: st.DataObject) -> list[Need]:
+        if not self.parts:
+            return []
+        chosen = data.draw(st.lists(st.sampled_from(self.parts), max_size=2))
+        return [self._need(data, part) for part in chosen]
+
+    @staticmethod
+    def _need(data: st.DataObject, part: Part) -> Need:
+        allow_failure = data.draw(st.sampled_from([False, False, True]))
+        if data.draw(st.booleans()):
+            return every(part, allow_failure=allow_failure)
+        position = data.draw(st.integers(0, len(part[1]) - 1))
+        return one(part, position, allow_failure=allow_failure)
+
+
+TestTracker = TrackerMachine.TestCase
+TestTracker.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

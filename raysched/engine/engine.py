@@ -63,12 +63,12 @@ class _Sent:
 
     Attributes:
         run: Its flow run.
-        unit: Its number there.
+        dispatched: The unit: the tracker may have closed it before the last report of it comes.
         logs_seen: How many of its log records have been taken.
     """
 
     run: OpenFlowRun
-    unit: int
+    dispatched: Dispatch
     logs_seen: int = 0
 
 
@@ -210,7 +210,7 @@ class Engine:
         sent = self._units.get(message.unit)
         if sent is None:
             return
-        run, unit = sent.run, sent.unit
+        run, unit = sent.run, sent.dispatched.unit
         if isinstance(message, Began):
             self.advance(run, UnitStarted(unit, message.positions, message.at))
             return
@@ -232,9 +232,9 @@ class Engine:
     def _keep_nested(self, sent: "_Sent", report: Report) -> None:
         """Keep what attempts of a unit ran themselves: it has ended, so nothing follows."""
         run = sent.run
-        dispatched = run.tracker.units[sent.unit]
+        dispatched = sent.dispatched
         for position, plain in report.nested:
-            key = dispatched.node.group.key(dispatched.indices[position])
+            key = dispatched.group.key(dispatched.indices[position])
             own, called = place(run.builder, plain, run.number, key)
             if own:
                 self._commit(run, own)
@@ -246,15 +246,15 @@ class Engine:
 
     def _forget(self, number: int) -> None:
         sent = self._units.pop(number)
-        del sent.run.unit_numbers[sent.unit]
+        del sent.run.unit_numbers[sent.dispatched.unit]
 
     def _keep_logs(self, sent: "_Sent", report: Report) -> None:
         fresh = report.fresh_logs(sent.logs_seen)
         if not fresh:
             return
         sent.logs_seen += len(fresh)
-        dispatched = sent.run.tracker.units[sent.unit]
-        group = dispatched.node.group.id
+        dispatched = sent.dispatched
+        group = dispatched.group.id
         sent.run.logs.extend(
             LogRow(
                 group,
@@ -327,7 +327,7 @@ class Engine:
 
     def _dispatch(self, run: OpenFlowRun, command: Dispatch) -> None:
         number = next(self._next_unit)
-        self._units[number] = _Sent(run, command.unit)
+        self._units[number] = _Sent(run, command)
         run.unit_numbers[command.unit] = number
         try:
             self.backend.submit(unit_call(number, command, run.header))

@@ -31,7 +31,7 @@ from raysched.store.rows import error_info
 from raysched.store.tables import ATTEMPT, DRIVER, FLOW_RUN, LOG, METADATA, TASK_RUN
 from raysched.store.views import LogView, RunView, TaskRunView, shown_state
 
-_PAGE = 200
+PAGE = 200
 """Runs fetched at once."""
 
 _CANDIDATES = 5
@@ -262,7 +262,7 @@ class Reader:
         query = _select_runs().where(*conditions).order_by(FLOW_RUN.c.number.desc())
         if states is not None:
             query = query.where(FLOW_RUN.c.state.in_(_recorded_codes(states)))
-        page = query.limit(_PAGE if limit is None else min(limit, _PAGE))
+        page = query.limit(PAGE if limit is None else min(limit, PAGE))
         found: list[RunView] = []
         while rows := self._rows(page):
             views = self._views(rows)

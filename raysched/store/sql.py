@@ -12,7 +12,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Table, func, insert, select, update
+from sqlalchemy import Connection, CursorResult, Table, bindparam, func, insert, select, update
 
 from raysched.errors import RunTakenOver, StoreError
 from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, LogRow
@@ -26,7 +26,8 @@ from raysched.store.tables import ATTEMPT, DRIVER, FLOW_RUN, LOG, TASK_GROUP, TA
 class _LogCounter:
     """Numbers the log records of one run.
 
-    A batch that is committed again brings the same `LogRow` objects, and so gets the same ids.
+    A batch that is committed again brings the same `LogRow` objects, and so gets the same ids. Ids
+    are given out before a commit, because one that failed may yet have arrived.
 
     Attributes:
         next: Id of the next new record.
@@ -37,6 +38,13 @@ class _LogCounter:
     next: int
     last: LogRow | None = None
     last_id: int = 0
+
+    def number(self, logs: Sequence[LogRow]) -> int:
+        """Return the id of the first of these records; the others follow."""
+        if logs[0] is not self.last:
+            self.last, self.last_id = logs[0], self.next
+        self.next = max(self.next, self.last_id + len(logs))
+        return self.last_id
 
 
 class SqlStore:
@@ -88,19 +96,9 @@ class SqlStore:
                 tried again.
             RunTakenOver: Another process has taken the run over: stop.
         """
-        with self._lock:
-            counter = self._counters.get(batch.run)
-            first = 0
-            with self._database.writing() as connection:
-                self._check_epoch(connection, batch)
-                if batch.logs:
-                    counter = counter or _LogCounter(_next_log(connection, batch.run))
-                    first = counter.last_id if batch.logs[0] is counter.last else counter.next
-                self._write(connection, batch, first)
-            if batch.logs and counter is not None:
-                counter.last, counter.last_id = batch.logs[0], first
-                counter.next = max(counter.next, first + len(batch.logs))
-                self._counters[batch.run] = counter
+        with self._lock, self._database.writing() as connection:
+            self._check_epoch(connection, batch)
+            self._write(connection, batch)
 
     def close(self) -> None:
         """Give up ownership of this process's runs and close. Idempotent."""
@@ -127,8 +125,7 @@ class SqlStore:
         return self._driver
 
     def _check_epoch(self, connection: Connection, batch: Batch) -> None:
-        statement = select(FLOW_RUN.c.epoch).where(FLOW_RUN.c.number == batch.run)
-        epoch = connection.execute(statement.with_for_update()).scalar()
+        epoch = connection.execute(_EPOCH, {"run": batch.run}).scalar()
         if epoch is None:
             raise StoreError(f"{self._database.name}: there is no run with the number {batch.run}")
         if epoch != batch.epoch:
@@ -137,15 +134,23 @@ class SqlStore:
                 f"(epoch {epoch}, ours is {batch.epoch}); this process must stop working on it"
             )
 
-    def _write(self, connection: Connection, batch: Batch, first_log: int) -> None:
+    def _write(self, connection: Connection, batch: Batch) -> None:
         self._upsert(connection, TASK_GROUP, rows.task_groups(batch))
         for columns, task_runs in rows.task_runs(batch):
             conflict = _conflict(TASK_RUN, columns)
             self._database.insert(connection, TASK_RUN, columns, task_runs, conflict)
         self._upsert(connection, ATTEMPT, rows.attempts(batch))
-        self._upsert(connection, LOG, rows.logs(batch, first_log))
+        if batch.logs:
+            first = self._counter(connection, batch.run).number(batch.logs)
+            self._upsert(connection, LOG, rows.logs(batch, first))
         if batch.flow_run is not None:
             self._change(connection, batch.run, batch.flow_run)
+
+    def _counter(self, connection: Connection, run: int) -> _LogCounter:
+        if run not in self._counters:
+            last = connection.execute(select(func.max(LOG.c.id)).where(LOG.c.run == run)).scalar()
+            self._counters[run] = _LogCounter((last or 0) + 1)
+        return self._counters[run]
 
     def _upsert(
         self, connection: Connection, table: Table, values: Sequence[tuple[object, ...]]
@@ -161,14 +166,13 @@ class SqlStore:
         connection.execute(update(FLOW_RUN).where(FLOW_RUN.c.number == run).values(values))
 
 
+_EPOCH = select(FLOW_RUN.c.epoch).where(FLOW_RUN.c.number == bindparam("run")).with_for_update()
+"""Made once: making it takes longer than the rest of a small commit."""
+
+
 def _inserted_number(result: CursorResult[Any]) -> int:
     # Typed as optional, for statements that insert several rows.
     return int(result.inserted_primary_key[0])  # type: ignore[index]
-
-
-def _next_log(connection: Connection, run: int) -> int:
-    last = select(func.max(LOG.c.id)).where(LOG.c.run == run)
-    return (connection.execute(last).scalar() or 0) + 1
 
 
 @lru_cache(maxsize=256)

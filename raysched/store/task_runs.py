@@ -16,7 +16,7 @@ from raysched.store.rows import error_info
 from raysched.store.tables import ATTEMPT, TASK_GROUP, TASK_RUN
 from raysched.store.views import DRIVER_LOST, RunView, TaskRunView, shown_state
 
-_PAGE = 2000
+PAGE = 2000
 """Rows fetched at once."""
 
 Reading: TypeAlias = Callable[[], AbstractContextManager[Connection]]
@@ -58,7 +58,7 @@ def stream(
     with reading() as connection:
         groups = read_groups(connection, run.number)
     wanted = [group for group in groups if task is None or group.task == task]
-    members = _Members(reading, run, states, _PAGE if stop is None else min(stop - offset, _PAGE))
+    members = _Members(reading, run, states, PAGE if stop is None else min(stop - offset, PAGE))
     if states is None:
         # Every member counts, so the first one is found without looking at those before it.
         starts = list(_starts(wanted, offset))

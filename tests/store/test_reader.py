@@ -8,6 +8,7 @@ from raysched.errors import RunNotFound
 from raysched.model.rows import AttemptRow, Batch, GroupRow
 from raysched.model.states import StateType
 from raysched.store import open_reader, open_store
+from raysched.store import reader as reader_module
 from raysched.store.reader import Reader
 from raysched.store.sql import SqlStore
 from store.samples import ERROR, NOON, closing, flow_run, group, log, task_runs
@@ -97,8 +98,11 @@ class TestRuns:
         assert ids(states={StateType.RUNNING}, limit=3) == ["05", "04", "01"]
         assert ids(states=[]) == []
 
-    def test_many_are_listed_whole(self, store: SqlStore, reader: Reader) -> None:
-        rows = [flow_run() for _ in range(401)]
+    def test_many_are_listed_whole(
+        self, store: SqlStore, reader: Reader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reader_module, "PAGE", 4)
+        rows = [flow_run() for _ in range(9)]
         for row in rows:
             store.open_run(row)
         assert [run.id for run in reader.runs()] == [row.id for row in reversed(rows)]
@@ -153,6 +157,23 @@ class TestCounts:
         assert list(reader.task_runs(run, states={StateType.RUNNING})) == []
         assert [run.id for run in reader.runs(states={StateType.CRASHED})] == [row.id]
         assert reader.runs(states={StateType.RUNNING}) == []
+
+
+def test_counts_by_task(url: str, reader: Reader) -> None:
+    store = open_store(url)
+    row = flow_run()
+    number = store.open_run(row)
+    groups = [group(0, 3), group(1, 2, "load"), group(2, 2, first=3)]
+    columns = [task_runs(0, [0]), task_runs(2, [0, 1], StateType.RUNNING)]
+    store.commit(Batch(number, groups=groups, task_runs=columns))
+    run = reader.find_run(row.id)
+    assert reader.task_counts(run) == {
+        "parse": {StateType.SCHEDULED: 2, StateType.RUNNING: 2, StateType.COMPLETED: 1},
+        "load": {StateType.SCHEDULED: 2},
+    }
+    store.close()
+    run = reader.find_run(row.id)
+    assert reader.task_counts(run)["parse"][StateType.CRASHED] == 2
 
 
 class TestTaskRuns:

@@ -2,15 +2,22 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle, repeat
+from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
 
 from raysched.engine.ports import Store
-from raysched.errors import RunTakenOver, StoreError
+from raysched.errors import RunTakenOver, StoreError, StoreUnavailable
 from raysched.model.rows import AttemptRow, Batch, FlowRunChange, GroupRow
 from raysched.model.states import StateType
 from raysched.store import open_reader, open_store
 from raysched.store.reader import Reader
+from raysched.store.sql import SqlStore
+from raysched.store.sqlite import SQLite
 from store.samples import ERROR, NOON, closing, execute, flow_run, group, identity, log, task_runs
 
 
@@ -232,6 +239,37 @@ class TestLogs:
         )
         assert [record.message for record in records] == [kept, "end"]
         assert run.message == kept
+
+
+class UnclearDatabase(SQLite):
+    """Loses answers: what it did is reported as failed."""
+
+    losses: Iterator[bool] = repeat(object=False)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        with super().writing() as connection:
+            yield connection
+        if next(self.losses):
+            raise StoreUnavailable("the answer got lost")
+
+
+def test_commit_that_arrived_but_failed_is_there_once(sqlite_path: Path) -> None:
+    database = UnclearDatabase(make_url(f"sqlite:///{sqlite_path}"), "FULL")
+    store = SqlStore(database)
+    row = flow_run()
+    number = store.open_run(row)
+    database.losses = cycle([True, False])
+    for message in ("a", "b", "c"):
+        batch = Batch(number, groups=[group()], logs=[log(message)])
+        with pytest.raises(StoreUnavailable, match="the answer got lost"):
+            store.commit(batch)
+        store.commit(batch)
+    store.close()
+    reader = open_reader(f"sqlite:///{sqlite_path}")
+    records = reader.logs(reader.find_run(row.id))
+    assert [(record.id, record.message) for record in records] == [(1, "a"), (2, "b"), (3, "c")]
+    reader.close()
 
 
 class TestEpoch:

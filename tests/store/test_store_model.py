@@ -122,7 +122,7 @@ def reader(url: str) -> Iterator[Reader]:
 
 # Each example has a run of its own, so they may share the database.
 @settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

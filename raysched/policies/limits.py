@@ -17,5 +17,5 @@ def window(slots: int, mean_seconds: float) -> int:
     """
     if mean_seconds <= 0:
         return 4 * slots
-    ahead = int(slots * WINDOW_SECONDS / mean_seconds)
-    return max(2 * slots, min(slots + ahead, max(MAX_UNITS, 4 * slots)))
+    ahead = slots * WINDOW_SECONDS / mean_seconds
+    return max(2 * slots, int(min(slots + ahead, max(MAX_UNITS, 4 * slots))))

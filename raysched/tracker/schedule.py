@@ -53,10 +53,12 @@ def woken(run: Run, at: int) -> None:
 
 def learn(lane: Lane, duration: int) -> None:
     """Account for the duration of one unit (ns) in the moving average of its lane."""
+    # A clock that was set back is no reason to forget that durations are known.
+    duration = max(duration, 1)
     if lane.mean_ns:
         lane.mean_ns += SMOOTHING * (duration - lane.mean_ns)
     else:
-        lane.mean_ns = float(max(duration, 1))
+        lane.mean_ns = float(duration)
 
 
 def _room(run: Run) -> int:

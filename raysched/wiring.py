@@ -136,7 +136,7 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
     # Imported here: SQLModel and Ray cost most of a second, and `import raysched` nothing.
     from raysched.store import open_store
 
-    store = open_store(chosen.resolved_database_url())
+    store = open_store(chosen.resolved_database_url(), synchronous=chosen.sqlite_synchronous)
     try:
         return Engine(
             make_backend(configuration, chosen),

@@ -9,11 +9,14 @@ descriptor of that file, so locks of this process are looked up and never opened
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_held: dict[Path, int] = {}
-"""Locked files of this process, with its process id: a forked child has a copy of this dict."""
+_held: dict[tuple[int, int], int] = {}
+"""Locked files of this process by device and inode, as a path may have several spellings.
+
+With its process id: a forked child has a copy of this dict, but not the locks.
+"""
 
 
 class LockFiles:
@@ -32,20 +35,21 @@ class LockFiles:
         self._directory.mkdir(exist_ok=True)
         path = self._directory / name
         descriptor = _create_locked(path)
-        _held[path] = os.getpid()
+        file = _identify(os.fstat(descriptor))
+        _held[file] = os.getpid()
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
-            _held.pop(path, None)
+            _held.pop(file, None)
             os.close(descriptor)
 
     def is_held(self, name: str) -> bool:
         """Whether a living process holds the lock of that name."""
         path = self._directory / name
-        if _held.get(path) == os.getpid():
-            return True
         try:
+            if _is_own(path):
+                return True
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
@@ -67,8 +71,15 @@ class LockFiles:
         if not self._directory.is_dir():
             return
         for path in self._directory.iterdir():
-            if _held.get(path) != os.getpid():
-                _remove_if_free(path)
+            _remove_if_free(path)
+
+
+def _identify(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _is_own(path: Path) -> bool:
+    return _held.get(_identify(path.stat())) == os.getpid()
 
 
 def _create_locked(path: Path) -> int:
@@ -76,13 +87,16 @@ def _create_locked(path: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.lockf(descriptor, fcntl.LOCK_EX)
         # Someone who cleans may have removed it between its creation and its lock.
-        if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
-            return descriptor
+        with suppress(FileNotFoundError):
+            if _identify(path.stat()) == _identify(os.fstat(descriptor)):
+                return descriptor
         os.close(descriptor)
 
 
 def _remove_if_free(path: Path) -> None:
     try:
+        if _is_own(path):
+            return
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return

@@ -17,8 +17,11 @@ from raysched.store.database import PATIENCE_SECONDS, Database
 SCHEMA_LOCK = int.from_bytes(b"raysched")
 """Key of the advisory lock on the schema; those of drivers are their ids."""
 
+CONNECT_SECONDS = 10
+"""How long a server that does not answer is waited for (seconds)."""
+
 KEEPER_SECONDS = 5.0
-"""How soon a driver that has nothing to commit takes its lock again after the server was away."""
+"""How soon a driver with nothing to commit finds that the server was away (seconds)."""
 
 _SESSION = {
     "application_name": "raysched",
@@ -137,7 +140,7 @@ class PostgreSQL(Database):
         own = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
         users = self._url.query.get("options", "")
         options = users if isinstance(users, str) else " ".join(users)
-        return {"connect_timeout": PATIENCE_SECONDS, "options": f"{own} {options}"}
+        return {"connect_timeout": CONNECT_SECONDS, "options": f"{own} {options}"}
 
     def _lock_drivers(self, connection: Any, _record: object) -> None:
         for key in self._held:

@@ -61,7 +61,8 @@ class SQLite(Database):
                 f"database URL {url}: names no file, and a database in memory would keep nothing; "
                 "use sqlite:///path/of/file.db"
             )
-        self.path = Path(url.database).expanduser().absolute()
+        # As SQLite does: links lead to the same database, and to the same files beside it.
+        self.path = Path(url.database).expanduser().resolve()
         self.name = str(self.path)
         self._synchronous = synchronous
         self._locks = LockFiles(self._beside(".drivers"))
@@ -84,7 +85,7 @@ class SQLite(Database):
                 self._use_wal(driver)
 
     def _refuse_network_file_system(self) -> None:
-        mount, kind = _mount(self.path.parent.resolve())
+        mount, kind = _mount(self.path.parent)
         if kind in NETWORK_FILE_SYSTEMS:
             raise StoreUnavailable(
                 f"{self.name}: {mount} is a network file system ({kind}), where SQLite's locks do "

@@ -10,7 +10,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+
+from store.samples import execute
 
 _numbers = count()
 
@@ -20,13 +21,16 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database that does not exist yet."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'runs.db'}"
-    server: str = request.getfixturevalue("postgresql_url")
+    schema: str = request.getfixturevalue("postgresql_url")
+    return schema
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> str:
+    """The URL of an empty schema."""
     schema = f"test_{next(_numbers)}"
-    engine = create_engine(server.replace("postgresql:", "postgresql+psycopg:"))
-    with engine.begin() as connection:
-        connection.execute(text(f"CREATE SCHEMA {schema}"))
-    engine.dispose()
-    return f"{server}&options=-csearch_path%3D{schema}"
+    execute(postgresql_server, f"CREATE SCHEMA {schema}")
+    return f"{postgresql_server}&options=-csearch_path%3D{schema}"
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def sqlite_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str]:
+def postgresql_server() -> Iterator[str]:
     """The URL of a database of a private server, which listens on a Unix socket only."""
     programs = _find_programs()
     if programs is None:

@@ -15,11 +15,17 @@ import pytest
 
 from raysched.model.rows import Batch
 from raysched.model.states import StateType
-from raysched.store import open_reader, open_store
+from raysched.store import open_reader, open_store, postgresql
 from raysched.store.reader import Reader
 from store.samples import closing, execute, flow_run, group, task_runs
 
 TESTS = Path(__file__).parents[1]
+
+TERMINATE = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+    "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+)
+"""Ends all other connections, as a restart of the server does."""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -164,6 +170,19 @@ class TestOwnProcess:
         assert run.counts == {StateType.RUNNING: 1}
 
 
+def test_link_to_a_database_is_the_same_database(sqlite_path: Path) -> None:
+    link = sqlite_path.with_name("link.db")
+    link.symlink_to(sqlite_path)
+    store = open_store(f"sqlite:///{sqlite_path}")
+    store.open_run(flow_run())
+    open_store(f"sqlite:///{link}").close()
+    reader = open_reader(f"sqlite:///{link}")
+    assert reader.find_run("last").state is StateType.RUNNING
+    store.close()
+    assert reader.find_run("last").state is StateType.CRASHED
+    reader.close()
+
+
 def test_lock_files_of_the_dead_are_removed(sqlite_path: Path) -> None:
     url = f"sqlite:///{sqlite_path}"
     directory = sqlite_path.with_name("runs.db.drivers")
@@ -177,17 +196,26 @@ def test_lock_files_of_the_dead_are_removed(sqlite_path: Path) -> None:
     assert list(directory.iterdir()) == []
 
 
-def test_server_that_comes_back_brings_the_lock_back(url: str, reader: Reader) -> None:
-    if url.startswith("sqlite"):
-        pytest.skip("SQLite has no server that could be away")
-    store = open_store(url)
+def test_server_that_comes_back_brings_the_lock_back(postgresql_url: str) -> None:
+    store, reader = open_store(postgresql_url), open_reader(postgresql_url)
     row = flow_run()
     number = store.open_run(row)
-    execute(
-        url,
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-        "WHERE pid <> pg_backend_pid() AND datname = current_database()",
-    )
+    execute(postgresql_url, TERMINATE)
     store.commit(Batch(number, groups=[group()]))
     assert reader.find_run(row.id).state is StateType.RUNNING
+    reader.close()
+    store.close()
+
+
+def test_idle_driver_takes_its_lock_again(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "KEEPER_SECONDS", 0.01)
+    store, reader = open_store(postgresql_url), open_reader(postgresql_url)
+    store.open_run(flow_run())
+    execute(postgresql_url, TERMINATE)
+    # The test's time limit ends this if the lock does not come back.
+    while reader.find_run("last").state is not StateType.RUNNING:
+        pass
+    reader.close()
     store.close()

@@ -321,5 +321,19 @@ def doctor(
     raise typer.Exit(examine(address, as_json=json))
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def bench(context: typer.Context) -> None:
+    """Measure this raysched beside bare Ray, in a checkout.
+
+    What may follow is told by raysched bench --help.
+    """
+    from raysched.cli.bench import run_benchmarks
+
+    run_benchmarks(context.args)
+
+
 def _states(names: "list[StateName] | None") -> tuple[StateType, ...]:
     return tuple(StateType[name.value] for name in names or ())

@@ -40,6 +40,9 @@ DEFAULT_LIMIT = 20
 
 NANOSECOND = 1e-9
 
+EPSILON = 1e-6
+"""So that 0.29 s, which is a little less in binary, does not become 0.28 s."""
+
 _MINUTE, _HOUR = 60, 3600
 _THOUSAND, _MILLION, _BILLION = 10**3, 10**6, 10**9
 _LONGEST_EXACT = 99_999
@@ -64,13 +67,16 @@ def state_text(state: StateType) -> Text:
 
 def duration(seconds: float) -> str:
     """Return a time span for people: `0.42 s`, `12.3 s`, `2 min 05 s`, `1 h 03 min`."""
-    if seconds < 1:
-        return f"{max(seconds, 0):.2f} s"
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s"
-    if seconds < _HOUR:
-        return f"{seconds // _MINUTE:.0f} min {seconds % _MINUTE:02.0f} s"
-    return f"{seconds // _HOUR:.0f} h {seconds % _HOUR // _MINUTE:02.0f} min"
+    # Rounded down, so that there are never 60 seconds or minutes.
+    hundredths = int(max(seconds, 0) * 100 + EPSILON)
+    whole = hundredths // 100
+    if whole == 0:
+        return f"{hundredths / 100:.2f} s"
+    if whole < _MINUTE:
+        return f"{hundredths // 10 / 10:.1f} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
 
 
 def count(number: int) -> str:

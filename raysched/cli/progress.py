@@ -128,6 +128,11 @@ class Progress:
                 # Thousands of subflows must not leave their columns behind.
                 del self._groups[run.id]
 
+    @property
+    def has_run(self) -> bool:
+        """Whether a run has begun; takes no lock, so that a signal handler may ask."""
+        return self._run is not None
+
     def snapshot(self) -> Snapshot:
         """Return what is known now, with the log records since the last call."""
         with self._lock:

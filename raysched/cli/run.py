@@ -20,8 +20,7 @@ from raysched.cli.progress import Progress
 from raysched.cli.records import run_record
 from raysched.cli.summary import print_summary
 from raysched.cli.target import Target, load_target
-from raysched.errors import InternalError, ParameterError, StoreError
-from raysched.model.states import StateType
+from raysched.errors import InternalError, ParameterError
 
 FAILURE = 1
 
@@ -74,19 +73,29 @@ def run_target(order: Order) -> int:
     )
     try:
         out = console(stderr=order.as_json)
-        with open_display(progress, out, target.flow.name) as display, Interrupts(display):
+        with (
+            open_display(progress, out, target.flow.name) as display,
+            Interrupts(display, lambda: progress.has_run),
+        ):
             result, error = _call(target, parameters)
-        run_id = _started(progress, target, error)
-        return _tell(run_id, result, order)
+        run = _kept(progress, target, error)
+        _tell(run, result, as_json=order.as_json)
+        return 0 if run.state.is_completed() else FAILURE
     finally:
         wiring.disconnect()
 
 
 class Interrupts:
-    """Ctrl-C: once cancels the run, twice stops it at once, a third time ends this process."""
+    """Ctrl-C: once cancels the run, twice stops it at once, a third time ends this process.
 
-    def __init__(self, display: Display) -> None:
+    Args:
+        display: Tells people.
+        has_run: Whether there is a run that can be cancelled.
+    """
+
+    def __init__(self, display: Display, has_run: Callable[[], bool]) -> None:
         self._display = display
+        self._has_run = has_run
         self._presses = 0
         self._before: Any = None
 
@@ -104,7 +113,8 @@ class Interrupts:
 
     def _press(self, _number: int, _frame: FrameType | None) -> None:
         self._presses += 1
-        if self._presses > 2:  # noqa: PLR2004 - as the class says
+        # Interrupted while it starts, Ray's C++ dies by a signal; its processes end with this one.
+        if self._presses > 2 or not self._has_run():  # noqa: PLR2004 - as the class says
             _exit_at_once()
         if self._presses == 1:
             self._display.note("Cancelling … press Ctrl-C again to stop at once")
@@ -135,28 +145,24 @@ def _call(target: Target, parameters: dict[str, Any]) -> tuple[object, BaseExcep
     return result, None
 
 
-def _started(progress: Progress, target: Target, error: BaseException | None) -> str:
-    """Return the id of the run, or raise why there is none or why it is not known."""
-    run = progress.snapshot().run
-    if isinstance(error, (StoreError, InternalError)):
-        raise error
-    if run is not None:
-        return run.id
-    if isinstance(error, ParameterError):
+def _kept(progress: Progress, target: Target, error: BaseException | None) -> client.Run:
+    """Return the run that has ended, or raise why there is none or why it is still open."""
+    row = progress.snapshot().run
+    run = None if row is None else client.get_run(row.id)
+    if run is not None and run.state.is_final():
+        return run
+    if run is None and isinstance(error, ParameterError):
         signature = describe_parameters(target.flow.fn, target.flow.name)
         raise ParameterError(f"{error}\n\n  {signature}") from error
-    if error is not None:
-        raise error
-    raise InternalError(f"{target.text} returned without a flow run")
+    # Not the user's error: that would have ended the run.
+    raise error or InternalError(f"{target.text} returned, but its run has not ended")
 
 
-def _tell(run_id: str, result: object, order: Order) -> int:
-    run = client.get_run(run_id)
-    if order.as_json:
+def _tell(run: client.Run, result: object, *, as_json: bool) -> None:
+    if as_json:
         print_json(run_record(run, failures=True))
     else:
         print_summary(run, _short(result))
-    return 0 if run.state.type is StateType.COMPLETED else FAILURE
 
 
 def _short(result: object) -> str:

@@ -1,7 +1,7 @@
 """What became of a run, for people: failures with their roots first, and counts by task."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -21,7 +21,13 @@ from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, FailureClass
 
 MOST_FAILURES = 5
-"""Failures that are described one by one."""
+"""Failures, or kinds of them, that are described one by one."""
+
+MOST_LOOKED_AT = 1000
+"""Failures among which those that are alike are found."""
+
+MOST_NAMES = 4
+"""Task runs that are named because they failed like another one."""
 
 MOST_STATES = 5
 """States with a column of their own; a table with more would not fit 80 columns."""
@@ -65,20 +71,24 @@ def print_outcome(run: Run) -> None:
 
 def print_failures(run: Run) -> None:
     """Print what failed itself, the flow function too, and how many task runs only followed."""
-    failures = list(run.task_runs(states=OWN_FAILURES, limit=MOST_FAILURES))
+    failures = list(run.task_runs(states=OWN_FAILURES, limit=MOST_LOOKED_AT))
     if run.error is not None and run.state.is_failed() and not _is_told(run.error, failures):
         _print_failure(run.flow, f"{run.state.type.name}, in the flow function", run.error)
+    alike: dict[Hashable, list[TaskRun]] = {}
     for failure in failures:
-        attempts = f" after {noun(failure.attempts, 'attempt')}" if failure.attempts > 1 else ""
-        # Of a run that failed, "handled" would only say that the flow was told before it raised.
-        handled = ", handled by the flow" if failure.handled and run.state.is_completed() else ""
-        name = f"{failure.key} ({failure.name})" if failure.name != failure.key else failure.key
-        _print_failure(name, f"{failure.state.type.name}{attempts}{handled}", failure.error)
-    more = sum(run.counts.get(state, 0) for state in OWN_FAILURES) - len(failures)
-    if more:
+        alike.setdefault(_kind(failure), []).append(failure)
+    shown = list(alike.values())[:MOST_FAILURES]
+    for first, *others in shown:
+        _print_failure(_title(first), _status(run, first), first.error)
+        if others:
+            names = ", ".join(other.key for other in others[:MOST_NAMES])
+            more = ", …" if len(others) > MOST_NAMES else ""
+            say((f"  and {len(others):,} more like it: {names}{more}", "red"))
+    rest = sum(run.counts.get(state, 0) for state in OWN_FAILURES) - sum(map(len, shown))
+    if rest:
         say()
         command = f"raysched show {run.id[:SHORT_ID]} --state failed"
-        say((f"… and {more:,} more failed themselves: {command}", "dim"))
+        say((f"… and {rest:,} more failed themselves: {command}", "dim"))
     _print_followers(run)
     _print_failed_subflows(run)
 
@@ -131,6 +141,31 @@ def _is_told(error: ErrorInfo, failures: Sequence[TaskRun]) -> bool:
     )
 
 
+def _kind(failure: TaskRun) -> Hashable:
+    """Return what failures that look alike to people have in common."""
+    error = failure.error
+    if error is None:
+        return failure.task, failure.state.type
+    frame = _last_frame(error)
+    return failure.task, failure.state.type, error.type, frame and (frame["file"], frame["line"])
+
+
+def _title(failure: TaskRun) -> str:
+    return failure.key if failure.name == failure.key else f"{failure.key} ({failure.name})"
+
+
+def _status(run: Run, failure: TaskRun) -> str:
+    attempts = f" after {noun(failure.attempts, 'attempt')}" if failure.attempts > 1 else ""
+    # Of a run that failed, "handled" would only say that the flow was told before it raised.
+    handled = ", handled by the flow" if failure.handled and run.state.is_completed() else ""
+    return f"{failure.state.type.name}{attempts}{handled}"
+
+
+def _last_frame(error: ErrorInfo) -> re.Match[str] | None:
+    frames = list(FRAME.finditer(error.traceback))
+    return frames[-1] if frames else None
+
+
 def _print_failure(name: str, status: str, error: ErrorInfo | None) -> None:
     say()
     say((name, "bold"), (f"  {status}", "red"))
@@ -141,9 +176,8 @@ def _print_failure(name: str, status: str, error: ErrorInfo | None) -> None:
         lines = [*lines[: MOST_MESSAGE_LINES - 1], "…"]
     for line in lines:
         say(f"  {line}")
-    frames = list(FRAME.finditer(error.traceback))
-    if frames:
-        frame = frames[-1]
+    frame = _last_frame(error)
+    if frame is not None:
         say((f"  {_shown(frame['file'])}:{frame['line']} in {frame['name']}", "dim"))
         if frame["code"]:
             say((f"    {frame['code'].strip()}", "dim"))

@@ -7,8 +7,9 @@ from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from raysched.errors import FutureError
+from raysched.graph.digest import digest
 from raysched.graph.group import Edge, EdgeKind, Group
-from raysched.graph.payload import Dependency, Slot, digest, dump_call
+from raysched.graph.payload import Dependency, Slot, dump_call
 from raysched.model.ids import IDENTITY_BYTES
 from raysched.model.options import TaskSpec
 

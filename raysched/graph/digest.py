@@ -1,0 +1,128 @@
+"""Canonical digests: equal values of equal types have equal ones, in every process.
+
+They are what a resume matches task runs on, so nothing that may differ between processes enters:
+not the order of sets and dicts, not which strings are one object, not line numbers or addresses.
+"""
+
+import io
+import pickle
+import types
+from hashlib import blake2b
+from typing import Any
+
+import cloudpickle
+
+from raysched.errors import FutureError, SerializationError
+from raysched.graph.payload import ATOMS, PROTOCOL, activity, is_by_value, slot
+from raysched.model.ids import IDENTITY_BYTES
+
+_UNORDERED = (b"}", b"\x8f", b"\x91")
+"""Opcodes EMPTY_DICT, EMPTY_SET and FROZENSET; as mere data they only cost time."""
+
+
+def digest(value: object, *context: bytes) -> bytes:
+    """Return the canonical digest of `value` within `context` (`IDENTITY_BYTES` bytes).
+
+    Functions and classes count by name. Functions without one, and those of modules that travel by
+    value, count by their code without line numbers, their defaults and what they capture. Futures
+    count by their identity.
+
+    Raises:
+        SerializationError: `value` cannot be pickled.
+        FutureError: `value` holds a future where none can be.
+    """
+    hasher = blake2b(b"\0".join(context), digest_size=IDENTITY_BYTES)
+    hasher.update(_canonical(value))
+    return hasher.digest()
+
+
+def _canonical(value: object) -> bytes:
+    if type(value) in ATOMS:
+        return pickle.dumps(value, PROTOCOL)
+    before, activity.digesting = activity.digesting, True
+    try:
+        data = _dumped(_Pickler, value)
+        unordered = any(opcode in data for opcode in _UNORDERED)
+        return _dumped(_SortingPickler, value) if unordered else data
+    except FutureError:
+        raise
+    except Exception:  # noqa: BLE001 - cyclic, or only cloudpickle can
+        return _canonical_with_memo(value)
+    finally:
+        activity.digesting = before
+
+
+def _dumped(factory: "type[_Pickler]", value: object, *, memo: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    pickler = factory(buffer, PROTOCOL)
+    # With the memo, equal strings that happen to be one object pickle unlike two.
+    pickler.fast = not memo
+    pickler.dump(value)
+    return buffer.getvalue()
+
+
+def _canonical_with_memo(value: object) -> bytes:
+    try:
+        return _dumped(_SortingPickler, value, memo=True)
+    except FutureError:
+        raise
+    except Exception:  # noqa: BLE001, S110 - only cloudpickle can, or says why not
+        pass
+    try:
+        data: bytes = cloudpickle.dumps(value, PROTOCOL)
+    except FutureError:
+        raise
+    except Exception as error:
+        message = f"{type(value).__qualname__} cannot be pickled: {error}"
+        raise SerializationError(message) from error
+    return data
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: object) -> Any:
+        if obj is slot or obj is _by_name or obj is _by_code:
+            return NotImplemented
+        if isinstance(obj, type):
+            return _by_name, (obj.__module__, obj.__qualname__)
+        if not isinstance(obj, types.FunctionType):
+            return NotImplemented
+        if "<" not in obj.__qualname__ and not is_by_value(obj.__module__):
+            return _by_name, (obj.__module__, obj.__qualname__)
+        return _by_code, (obj.__qualname__, *_parts(obj))
+
+
+class _SortingPickler(_Pickler):
+    def persistent_id(self, obj: object) -> Any:
+        if type(obj) is dict and len(obj) > 1:
+            items = sorted((_canonical(key), _canonical(value)) for key, value in obj.items())
+            return "dict", items
+        if isinstance(obj, set | frozenset):
+            return type(obj).__qualname__, sorted(map(_canonical, obj))
+        return None
+
+
+def _parts(function: types.FunctionType) -> tuple[Any, ...]:
+    contents = [cell.cell_contents for cell in function.__closure__ or ()]
+    captured = tuple(None if content is function else content for content in contents)
+    return (
+        *_code_key(function.__code__),
+        function.__defaults__,
+        function.__kwdefaults__,
+        captured,
+    )
+
+
+def _code_key(code: types.CodeType) -> tuple[Any, ...]:
+    constants = tuple(
+        _code_key(constant) if isinstance(constant, types.CodeType) else constant
+        for constant in code.co_consts
+    )
+    return code.co_code, code.co_names, constants
+
+
+def _by_name(module: str, qualname: str) -> None:
+    """Stand for a function or class. Never called, as digests are not unpickled."""
+
+
+def _by_code(*parts: object) -> None:
+    """Stand for a function without a name to count by."""

@@ -3,7 +3,6 @@
 import json
 import logging
 import platform
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +13,12 @@ from raysched.compiler import compile_segment
 from raysched.define.ports import FlowRunStart
 from raysched.engine.callbacks import Callbacks, call_hooks, may_retry, task_run_view
 from raysched.engine.flow_run import OpenFlowRun, kept_parameters, preview
-from raysched.engine.loop import Loop
+from raysched.engine.keeping import Keeper
+from raysched.engine.loop import BusyFlows, Loop
 from raysched.engine.placing import place
 from raysched.engine.ports import Backend, Began, Clock, Lost, Message, Observer, Reported, Store
 from raysched.engine.recording import fill, group_row, publish
 from raysched.engine.units import unit_call, unit_ended
-from raysched.errors import StoreUnavailable
 from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, LogRow
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
@@ -52,9 +51,6 @@ GROUPS_NS = 20 * MILLISECOND_NS
 
 BUSY_UNITS = 32
 """With so many units on their way, turns wait for messages to gather."""
-
-STORE_RETRY_SECONDS = 0.5
-"""Pause between tries to reach the store (seconds)."""
 
 
 @dataclass(slots=True)
@@ -97,13 +93,13 @@ class Engine:
         self.backend = backend
         self.settings = settings
         self.callbacks = Callbacks(inline=backend.pumped)
-        self._store = store
+        self._keeper = Keeper(store, settings.store_patience_seconds, observers)
         self._clock = clock
-        self._observers = observers
         self._target = target
         self._changed: dict[OpenFlowRun, None] = {}
         self._units: dict[int, _Sent] = {}
         self._next_unit = count()
+        self._busy_flows = BusyFlows()
         self._versions = json.dumps({"python": platform.python_version(), **_versions()})
         backend.start(self._told)
         pump = backend.pump if backend.pumped else None
@@ -129,9 +125,8 @@ class Engine:
             backend=self.backend.describe(),
             versions=self._versions,
         )
-        number = self._insisting(partial(self._store.open_run, row))
-        run = OpenFlowRun(self, start, row, number)
-        self._observe(row, Batch(number, flow_run=FlowRunChange(row.state)))
+        run = OpenFlowRun(self, start, row, self._keeper.open_run(row))
+        self._busy_flows.enter(run)
         return run
 
     def stop(self) -> None:
@@ -139,7 +134,8 @@ class Engine:
         self._loop.stop()
         self.callbacks.stop()
         self.backend.stop()
-        self._store.close()
+        self._busy_flows.clear()
+        self._keeper.close()
 
     def compile_soon(self, run: OpenFlowRun) -> None:
         """See `Host.compile_soon`."""
@@ -179,6 +175,7 @@ class Engine:
         self._groups_due(run)
         self._settle()
         self._change(run, FlowRunChange(state, message, self._clock.now(), error, run.attempt))
+        self._busy_flows.leave(run)
 
     def retry_flow(self, run: OpenFlowRun, error: ErrorInfo | None) -> None:
         """See `Host.retry_flow`."""
@@ -188,7 +185,7 @@ class Engine:
 
     def _change(self, run: OpenFlowRun, change: FlowRunChange) -> None:
         batch = Batch(run.number, run.row.epoch, change)
-        self._commit(run, batch)
+        self._keeper.commit(run.row, batch)
         self._loop.made_visible()
 
     def _groups_time(self, run: OpenFlowRun, at: int) -> None:
@@ -237,12 +234,12 @@ class Engine:
             key = dispatched.group.key(dispatched.indices[position])
             own, called = place(run.builder, plain, run.number, key)
             if own:
-                self._commit(run, own)
+                self._keeper.commit(run.row, own)
             for row, batches in called:
-                number = self._insisting(partial(self._store.open_run, row))
+                number = self._keeper.open_run(row)
                 for batch in batches:
                     batch.run = number
-                    self._insisting(partial(self._store.commit, batch))
+                    self._keeper.commit(row, batch)
 
     def _forget(self, number: int) -> None:
         sent = self._units.pop(number)
@@ -283,7 +280,7 @@ class Engine:
         members = fill(batch, commands)
         if batch or run.groups_due:
             batch.groups, run.groups, run.groups_due = run.groups, [], False
-            self._commit(run, batch)
+            self._keeper.commit(run.row, batch)
         for group, indices in members.items():
             before = group.open_visible
             publish(group, indices)
@@ -294,36 +291,6 @@ class Engine:
             perform = self._PERFORMERS.get(type(command))
             if perform is not None:
                 perform(self, run, command)
-
-    def _commit(self, run: OpenFlowRun, batch: Batch) -> None:
-        self._insisting(partial(self._store.commit, batch))
-        self._observe(run.row, batch)
-
-    def _observe(self, row: FlowRunRow, batch: Batch) -> None:
-        for observer in self._observers:
-            try:
-                observer(row, batch)
-            except Exception:
-                logger.exception("an observer raised")
-
-    def _insisting(self, function: Callable[[], Any]) -> Any:
-        """Call a function of the store, again and again while the store is away.
-
-        Raises:
-            StoreUnavailable: It stayed away for `store_patience_seconds`.
-        """
-        deadline = time.monotonic() + self.settings.store_patience_seconds
-        warned = False
-        while True:
-            try:
-                return function()
-            except StoreUnavailable as error:
-                if time.monotonic() > deadline:
-                    raise
-                if not warned:
-                    logger.warning("%s; nothing goes on until it is back", error)
-                    warned = True
-                time.sleep(STORE_RETRY_SECONDS)
 
     def _dispatch(self, run: OpenFlowRun, command: Dispatch) -> None:
         number = next(self._next_unit)

@@ -8,6 +8,7 @@ runs the units.
 
 import asyncio
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -24,6 +25,9 @@ NANOSECONDS = 1e9
 
 PUMP_SECONDS = 0.005
 """How long a pumped backend works before its outcomes are committed (seconds)."""
+
+SWITCH_SECONDS = 0.0005
+"""Python's switch interval while flow runs are open (seconds)."""
 
 GATHER_SECONDS = 0.002
 """How long a busy loop lets messages gather, so that they share a turn and a commit (seconds)."""
@@ -262,7 +266,8 @@ class Interrupts:
             return
 
         def on_interrupt(number: int, frame: FrameType | None) -> None:
-            if self._depth:
+            # Who presses Ctrl-C again will not wait for a store that is away.
+            if self._depth and not self._pending:
                 self._pending = True
             else:
                 previous(number, frame)
@@ -287,6 +292,40 @@ class Interrupts:
             if self._pending and not self._depth:
                 self._pending = False
                 signal.raise_signal(signal.SIGINT)
+
+
+class BusyFlows:
+    """Lets the loop's thread take its turns beside flows that compute in pure Python.
+
+    With Python's usual switch interval of 5 ms a thread that gives up the GIL for each of its
+    statements hardly gets anywhere beside a busy one: see docs/decisions/0003-commit-path.md.
+    """
+
+    def __init__(self) -> None:
+        self._runs: set[object] = set()
+        self._usual = 0.0
+        self._lock = threading.Lock()
+
+    def enter(self, run: object) -> None:
+        """Shorten the interval with the first open flow run."""
+        with self._lock:
+            if not self._runs:
+                self._usual = sys.getswitchinterval()
+                sys.setswitchinterval(SWITCH_SECONDS)
+            self._runs.add(run)
+
+    def leave(self, run: object) -> None:
+        """Restore it with the last one."""
+        with self._lock:
+            if run in self._runs:
+                self._runs.remove(run)
+                if not self._runs:
+                    sys.setswitchinterval(self._usual)
+
+    def clear(self) -> None:
+        """Restore it."""
+        for run in tuple(self._runs):
+            self.leave(run)
 
 
 def _left(deadline: float | None) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.ranges import flatten
+from raysched.define.states import State
 from raysched.define.visit import visit
 from raysched.graph.group import Edge
 from raysched.graph.payload import Dependency, dumps, is_digesting, reduce_dependency, without_slots
@@ -115,6 +116,8 @@ class _AllowedList:
 def _allow(leaf: Any) -> Any:
     if isinstance(leaf, TaskFuture):
         return Allowed(leaf)
+    if isinstance(leaf, State):
+        return leaf.result(raise_on_failure=False)
     return _AllowedList(leaf) if isinstance(leaf, TaskFutureList) else leaf
 
 

@@ -135,7 +135,7 @@ class Caller:
             elif isinstance(awaited, list | tuple | set | frozenset):
                 dependencies.extend(self._dependencies(awaited))
             elif isinstance(awaited, State):
-                awaited.result()
+                awaited.result()  # raises, where there is none
             else:
                 raise ParameterError(
                     f"{self._what}: wait_for has {awaited!r}, which is no future: list what "

@@ -1,6 +1,7 @@
 """What flows and tasks have in common: a function with options and hooks, perhaps a method."""
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -46,6 +47,11 @@ class Decorated(Generic[P, R]):
         function = fn if self._kind is None else fn.__func__
         if not callable(function) or isinstance(function, Decorated | type):
             raise InvalidOption(f"@{self.word} needs a function, not {fn!r}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidOption(
+                f"{self.word} {function.__name__!r} is a generator: return a list instead of "
+                "yielding"
+            )
         functools.update_wrapper(self, function)  # type: ignore[arg-type] # not called as P says
         self.fn = function
         self._options = dict(options)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from raysched.errors import (
+    FutureError,
     ResultError,
     TaskRunCancelled,
     TaskRunCrashed,
@@ -166,6 +167,11 @@ class State(Generic[R]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         if is_recording():  # an argument of a call: as in Prefect, the task gets its value
+            if not self.is_completed():
+                raise FutureError(
+                    f"a state that is {self.name} has no value to pass to a task; "
+                    "allow_failure(state) passes its exception"
+                ) from (self._exception() if self.is_final() else None)
             return _same, (self.result(),)
         return _rebuild, (self.type, self.name, self.message, self.data, self.timestamp)
 

@@ -1,0 +1,250 @@
+"""The table of docs/prefect.md: a test for each row, named by the row's anchor."""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from face.around import caught, ignore, in_flow
+from raysched import (
+    FlowRunFailed,
+    FutureError,
+    InvalidOption,
+    SerializationError,
+    State,
+    StateType,
+    TaskRunCrashed,
+    ThreadPoolTaskRunner,
+    UpstreamFailed,
+    allow_failure,
+    flow,
+    quote,
+    runtime,
+    task,
+)
+
+PAGE = (Path(__file__).parents[2] / "docs" / "prefect.md").read_text(encoding="utf-8")
+ROWS = re.findall(r'<span id="([\w-]+)">', PAGE)
+
+
+@task
+def same(value: Any) -> Any:
+    return value
+
+
+@task
+def fail(message: str = "no") -> int:
+    raise ValueError(message)
+
+
+@dataclass
+class Box:
+    content: Any
+
+
+def upstream() -> None:
+    def body() -> None:
+        with pytest.raises(UpstreamFailed) as error:
+            same(fail.submit())
+        assert isinstance(error.value.__cause__, ValueError)
+        assert error.value.roots == ("fail[0]",)
+
+    in_flow(body)
+
+
+def returned() -> None:
+    assert in_flow(lambda: {"k": [Box(same.submit(1))]}) == {"k": [Box(1)]}
+    with pytest.raises(ValueError, match="no"):
+        in_flow(lambda: [same.submit(1), fail.submit()])
+
+
+def unhandled() -> None:
+    with pytest.raises(FlowRunFailed, match=r"fail\[0\]"):
+        in_flow(lambda: ignore(fail.submit()))
+
+
+def truth() -> None:
+    def body() -> None:
+        with pytest.raises(FutureError, match="neither true nor false"):
+            bool(same.submit(1))
+
+    in_flow(body)
+
+
+def outside() -> None:
+    assert same(runtime.task_run.key) is None
+
+
+def submit_outside() -> None:
+    for method in (same.submit, same.map):
+        with pytest.raises(FutureError, match="only works in a flow"):
+            ignore(method([1]))
+
+
+def copied() -> None:
+    def body() -> Any:
+        values = [1]
+        future = same.submit(values)
+        values.append(2)
+        return future
+
+    assert in_flow(body) == [1]
+    with pytest.raises(SerializationError, match="argument 'value'"):
+        in_flow(same.submit, (n for n in range(1)))
+
+
+def shared() -> None:
+    @task
+    def extend(values: list[int]) -> int:
+        values.append(0)
+        return len(values)
+
+    def body() -> Any:
+        value = same.submit([])
+        return [extend.submit(value), extend.submit(value)]
+
+    assert in_flow(body) == [1, 1]
+
+
+def allow() -> None:
+    @task(crash_retries=0)
+    def crash() -> Any:
+        return State(StateType.CRASHED, message="the node is gone")
+
+    kind = in_flow(lambda: same(allow_failure(crash.submit())))
+    assert isinstance(kind, TaskRunCrashed)
+
+
+def state() -> None:
+    def body() -> Any:
+        assert same(same.submit(1, return_state=True)) == 1
+        failed = fail.submit(return_state=True)
+        with pytest.raises(FutureError, match="has no value") as error:
+            ignore(same.submit(failed))
+        assert isinstance(error.value.__cause__, ValueError)
+        return same(allow_failure(failed))
+
+    assert str(in_flow(body)) == "no"
+
+
+def quoted() -> None:
+    with pytest.raises(FutureError, match="cannot be pickled"):
+        in_flow(lambda: same.submit(quote(same.submit(1))))
+
+
+def result() -> None:
+    @flow
+    async def body() -> Any:
+        return same.submit(1, return_state=True).result()
+
+    assert asyncio.run(body()) == 1
+
+
+def awaited() -> None:
+    @flow
+    async def body() -> Any:
+        future = same.submit(1)
+        return await future, future.result()
+
+    assert asyncio.run(body()) == (1, 1)
+
+
+def whole_list() -> None:
+    assert in_flow(lambda: caught(fail.map(["a", "b"]).result)).startswith("ValueError")
+
+
+def types() -> None:
+    for kind in (StateType.TIMED_OUT, StateType.UPSTREAM_FAILED):
+        assert State(kind).is_failed()
+    for kind in (StateType.CACHED, StateType.SKIPPED):
+        assert State(kind).is_completed()
+
+
+def flow_retry() -> None:
+    def body() -> Any:
+        futures = [same.submit(n) for n in range(3)]
+        keys = [future.key for future in futures if future.wait()]
+        if runtime.flow_run.run_count == 1:
+            raise ValueError("again")
+        return keys
+
+    assert flow(body, retries=1)() == ["same[0]", "same[1]", "same[2]"]
+
+
+def crash() -> None:
+    assert (same.spec.retry.crash_retries, same.spec.retry.retries) == (3, 0)
+
+
+def options() -> None:
+    with pytest.raises(InvalidOption, match="there is no option 'cache_policy'"):
+        task(cache_policy=None)  # type: ignore[call-overload]
+    assert task(num_cpus=2)(same.fn).spec.ray == {"num_cpus": 2}
+
+
+def names() -> None:
+    with pytest.raises(InvalidOption, match="which is no parameter"):
+        task(same.fn, task_run_name="{other}")
+
+
+def runner() -> None:
+    assert flow(same.fn, task_runner=ThreadPoolTaskRunner(max_workers=3)).spec.max_workers == 3
+
+
+def server() -> None:
+    for name in ("serve", "deploy", "delay", "from_source", "visualize"):
+        with pytest.raises(AttributeError, match=rf"no \.{name}: use "):
+            getattr(flow(same.fn), name)
+    with pytest.raises(AttributeError, match=r"no \.delay: use "):
+        same.delay  # noqa: B018
+
+
+def runtime_import() -> None:
+    assert runtime.flow_run.id is None
+
+
+def generator() -> None:
+    def rows() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(InvalidOption, match="return a list"):
+        task(rows)
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    "upstream": upstream,
+    "returned": returned,
+    "unhandled": unhandled,
+    "truth": truth,
+    "outside": outside,
+    "submit-outside": submit_outside,
+    "copied": copied,
+    "shared": shared,
+    "allow": allow,
+    "state": state,
+    "quote": quoted,
+    "result": result,
+    "await": awaited,
+    "list": whole_list,
+    "types": types,
+    "flow-retry": flow_retry,
+    "crash": crash,
+    "options": options,
+    "names": names,
+    "runner": runner,
+    "server": server,
+    "runtime": runtime_import,
+    "generator": generator,
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_row(row: str) -> None:
+    CHECKS[row]()
+
+
+def test_every_check_has_a_row() -> None:
+    assert list(CHECKS) == ROWS

@@ -1,0 +1,129 @@
+"""Typed calls, checked by mypy: `assert_type` is what users see, each ignored error is wanted."""
+
+# assert_type hands the awaitable on, and nobody awaits it.
+# mypy: disable-error-code="unused-awaitable,unused-coroutine"
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, assert_type
+
+from raysched import (
+    Flow,
+    State,
+    Task,
+    TaskFuture,
+    TaskFutureList,
+    allow_failure,
+    as_completed,
+    flow,
+    task,
+    unmapped,
+    wait,
+)
+
+
+@task
+def parse(path: str, lines: int = 0) -> list[int]:
+    return [len(path), lines]
+
+
+@task(retries=3, retry_delay_seconds=[1, 10], num_cpus=2, memory="2GiB")
+def total(values: list[int]) -> int:
+    return sum(values)
+
+
+@task
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+@flow
+def report(day: str) -> int:
+    return total(parse(day))
+
+
+@flow(retries=1, timeout_seconds=60)
+async def collect(count: int) -> bytes:
+    return b"".join(await asyncio.gather(*(fetch(str(n)) for n in range(count))))
+
+
+class Shop:
+    @task
+    def price(self, net: int) -> float:
+        return float(net)
+
+
+def check_declarations() -> None:
+    assert_type(total.name, str)
+    assert_type(report("today"), int)
+    assert_type(total([1]), int)
+    assert_type(total.fn([1]), int)
+    assert_type(total.with_options(retries=1)([1]), int)
+    assert_type(Shop().price(1), float)
+    assert_type(task(lambda: 3)(), int)
+    parse("a", lines=3)
+
+    parse(3)  # type: ignore[call-overload]
+    parse("a", line=3)  # type: ignore[call-overload]
+    report()  # type: ignore[call-overload]
+    Shop().price("1")  # type: ignore[call-overload]
+    task(retrys=3)  # type: ignore[call-overload]
+    task(retries="3")  # type: ignore[call-overload]
+    flow(num_cpus=1)  # type: ignore[call-overload]
+
+
+def check_futures() -> None:
+    parsed = parse.submit("a")
+    assert_type(parsed, TaskFuture[list[int]])
+    assert_type(parsed.result(), list[int])
+    assert_type(parsed.result(timeout=1), list[int])
+    assert_type(parsed.result(raise_on_failure=False), list[int] | BaseException)
+    assert_type(parsed.state, State[list[int]])
+    assert_type(total.submit(parsed, wait_for=[parsed]).result(), int)
+    assert_type(fetch.submit("u"), TaskFuture[bytes])
+    assert_type(total.submit(allow_failure(parsed), return_state=True), State[int])
+    done, not_done = wait([parsed], timeout=1)
+    assert_type(done, set[TaskFuture[list[int]]])
+    assert_type(not_done, set[TaskFuture[list[int]]])
+    for future in as_completed([parsed]):
+        assert_type(future, TaskFuture[list[int]])
+    parsed.results()  # type: ignore[attr-defined]
+
+
+def check_maps() -> None:
+    parsed = parse.map(["a", "b"], unmapped(3))
+    assert_type(parsed, TaskFutureList[list[int]])
+    assert_type(parsed.result(), list[list[int]])
+    assert_type(parsed[0], TaskFuture[list[int]])
+    assert_type(parsed[1:], TaskFutureList[list[int]])
+    assert_type(total.map(parsed).result(), list[int])
+    assert_type(fetch.map(["u"]), TaskFutureList[bytes])
+    assert_type(total.map([[1]], return_state=True), list[State[int]])
+    assert_type([future.key for future in parsed], list[str])
+
+
+def check_states() -> None:
+    assert_type(total([1], return_state=True), State[int])
+    assert_type(report("d", return_state=True).result(), int)
+    assert_type(total([1], wait_for=[]), int)
+
+
+async def check_async() -> None:
+    assert_type(fetch("u"), Coroutine[Any, Any, bytes])
+    assert_type(await fetch("u"), bytes)
+    assert_type(await fetch.submit("u"), bytes)
+    assert_type(await total.map([[1]]), list[int])
+    assert_type(await collect(3), bytes)
+    assert_type(await collect(3, return_state=True), State[bytes])
+    assert_type(await asyncio.gather(fetch("a"), fetch("b")), tuple[bytes, bytes])
+
+
+def check_hooks() -> None:
+    @total.on_failure
+    def tell(task: Task[Any, Any], run: object, state: State[int]) -> None: ...
+
+    @report.on_completion
+    def tell_flow(flow: Flow[Any, Any], run: object, state: State[int]) -> None: ...
+
+    assert_type(tell.__name__, str)
+    assert_type(tell_flow.__name__, str)

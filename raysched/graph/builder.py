@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from raysched.errors import FutureError
-from raysched.graph.digest import digest
+from raysched.graph.digest import digest, task_label
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.graph.payload import Dependency, Slot, dump_call
 from raysched.model.ids import IDENTITY_BYTES
@@ -84,6 +84,7 @@ class Builder:
         self._next_group = 0
         self._next_index: dict[str, int] = {}
         self._occurrences: dict[bytes, int] = {}
+        self._labels: dict[TaskSpec, bytes] = {}
 
     def add_call(self, call: Call) -> Member:
         """Record one call; return the task run that it is.
@@ -94,7 +95,7 @@ class Builder:
         """
         payload, found = dump_call((call.args, dict(call.kwargs)))
         edges = self._edges(found, call.wait_for)
-        inputs = digest(tuple(call.bound.items()), self.scope, call.spec.name.encode())
+        inputs = digest(tuple(call.bound.items()), self.scope, self._label(call.spec))
         with self._lock:
             identity = self._identify(inputs)
             if identity in self.kept:
@@ -122,7 +123,7 @@ class Builder:
             self._check(parent)
             columns[call.names.index(name)] = (len(edges), (parent, first))
             edges.append(Edge(parent, EdgeKind.ONE_TO_ONE, first))
-        context = (self.scope, call.spec.name.encode(), digest((call.names, call.static)))
+        context = (self.scope, self._label(call.spec), digest((call.names, call.static)))
         members = [
             self._member(row, position, columns, len(edges), context)
             for position, row in enumerate(call.rows)
@@ -218,6 +219,12 @@ class Builder:
         )
         self._next_group += 1
         return group
+
+    def _label(self, spec: TaskSpec) -> bytes:
+        label = self._labels.get(spec)
+        if label is None:
+            label = self._labels[spec] = task_label(spec.name, spec.fn)
+        return label
 
     def _identify(self, inputs: bytes) -> bytes:
         occurrence = self._occurrences.get(inputs, 0)

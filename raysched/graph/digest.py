@@ -6,13 +6,17 @@ not the order of sets and dicts, not which strings are one object, not line numb
 
 import io
 import pickle
+import sys
 import types
+from collections.abc import Callable
 from hashlib import blake2b
+from inspect import unwrap
+from pathlib import PurePath
 from typing import Any
 
 import cloudpickle
 
-from raysched.errors import FutureError, SerializationError
+from raysched.errors import FutureError, RayschedError, SerializationError
 from raysched.graph.payload import ATOMS, PROTOCOL, activity, is_by_value, slot
 from raysched.model.ids import IDENTITY_BYTES
 
@@ -34,6 +38,31 @@ def digest(value: object, *context: bytes) -> bytes:
     hasher = blake2b(b"\0".join(context), digest_size=IDENTITY_BYTES)
     hasher.update(_canonical(value))
     return hasher.digest()
+
+
+def task_label(name: str, fn: Callable[..., Any]) -> bytes:
+    """Return what tells a task from others in digests, also from those of the same name.
+
+    A function that its module knows counts by the file's name and its own, not by its code: work
+    that has completed outlives a change of the code. One made inside another function, of which
+    there may be many, counts by its code and what it captures.
+
+    Args:
+        name: The task's name.
+        fn: The user's function.
+    """
+    function = unwrap(fn)
+    # What is not a function, such as a partial one, counts by what it is made of.
+    qualname = getattr(function, "__qualname__", "<object>")
+    # The same for `python f.py`, where the module is __main__, and for `package.f`.
+    file = getattr(sys.modules.get(function.__module__), "__file__", None) or ""
+    label = f"{name}\0{PurePath(file).stem}\0{qualname}".encode()
+    if "<" not in qualname:
+        return label
+    try:
+        return digest(function, label)
+    except RayschedError:
+        return label
 
 
 def _canonical(value: object) -> bytes:

@@ -1,7 +1,9 @@
 """`raysched logs`."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from heapq import merge
+from typing import TypeAlias
 
 from raysched.cli.output import (
     SHORT_ID,
@@ -18,12 +20,14 @@ from raysched.errors import UsageError
 FOLLOW_SECONDS = 0.5
 """Between two looks at a run that goes on."""
 
+Record: TypeAlias = tuple[Run, LogView]
+
 PAGE = 1000
 """Records that are read at once."""
 
 
 def print_logs(text: str, task: str | None, *, follow: bool, as_json: bool) -> None:
-    """Print log records.
+    """Print log records of a run and its subflows.
 
     Args:
         text: RUN.
@@ -36,42 +40,59 @@ def print_logs(text: str, task: str | None, *, follow: bool, as_json: bool) -> N
         RunNotFound: No run, or more than one, matches.
     """
     run = get_run(text)
-    if task is not None and task not in run and run.state.is_final():
-        raise UsageError(f"run {run.id[:SHORT_ID]} has no task {task!r}; it has: {', '.join(run)}")
-    rows = _follow(run, task) if follow else _pages(run, task)
+    if task is not None and run.state.is_final():
+        _check_task(run, task)
+    records = _follow(run, task) if follow else _records(_tree(run), task, {})
     if as_json:
         printer = print_json_lines if follow else print_json_list
-        printer(map(log_record, rows))
+        printer(log_record(run, row) for run, row in records)
         return
     some = False
     try:
-        for row in rows:
+        for run, row in records:
             some = True
-            console().print(
-                log_text(row.at, row.level, row.key or run.flow, row.message, date=True),
-                soft_wrap=True,
-            )
+            line = log_text(row.at, row.level, row.key or run.flow, row.message, date=True)
+            console().print(line, soft_wrap=True)
     except KeyboardInterrupt:
         return
     if not some:
         say(("no log records", "dim"), stderr=True)
 
 
-def _pages(run: Run, task: str | None, after: int = 0) -> Iterator[LogView]:
-    while rows := run.logs(task=task, after=after, limit=PAGE):
-        yield from rows
-        after = rows[-1].id
+def _check_task(run: Run, task: str) -> None:
+    known = dict.fromkeys(name for each in _tree(run) for name in each)
+    if task not in known:
+        names = ", ".join(known) or "none"
+        raise UsageError(f"run {run.id[:SHORT_ID]} has no task {task!r}; it has: {names}")
 
 
-def _follow(run: Run, task: str | None) -> Iterator[LogView]:
-    after = 0
+def _tree(run: Run) -> list[Run]:
+    """Return a run and those of its subflows."""
+    runs = [run]
+    for each in runs:
+        runs.extend(each.children)
+    return runs
+
+
+def _records(runs: Iterable[Run], task: str | None, seen: dict[str, int]) -> Iterator[Record]:
+    """Yield records of runs by time; `seen` keeps the id of the last one by run."""
+    return merge(*(_pages(run, task, seen) for run in runs), key=lambda record: record[1].at)
+
+
+def _pages(run: Run, task: str | None, seen: dict[str, int]) -> Iterator[Record]:
+    while rows := run.logs(task=task, after=seen.get(run.id, 0), limit=PAGE):
+        for row in rows:
+            seen[run.id] = row.id
+            yield run, row
+
+
+def _follow(run: Run, task: str | None) -> Iterator[Record]:
+    seen: dict[str, int] = {}
     while True:
         # Looked at first: what is written before the end is still read.
         run.refresh()
         ended = run.state.is_final()
-        for row in _pages(run, task, after):
-            after = row.id
-            yield row
+        yield from _records(_tree(run), task, seen)
         if ended:
             return
         time.sleep(FOLLOW_SECONDS)

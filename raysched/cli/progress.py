@@ -107,6 +107,7 @@ class Progress:
         self._most_logs = most_logs
         self._lock = threading.Lock()
         self._run: FlowRunRow | None = None
+        self._ended = False
         self._tasks: dict[str, TaskProgress] = {}
         self._groups: dict[str, dict[int, _Group]] = {}
         self._logs: list[LogLine] = []
@@ -127,11 +128,12 @@ class Progress:
             if batch.flow_run is not None and batch.flow_run.state.is_terminal:
                 # Thousands of subflows must not leave their columns behind.
                 del self._groups[run.id]
+                self._ended = self._ended or run.id == self._run.id
 
     @property
-    def has_run(self) -> bool:
-        """Whether a run has begun; takes no lock, so that a signal handler may ask."""
-        return self._run is not None
+    def is_open(self) -> bool:
+        """Whether the run has begun and not ended; takes no lock: a signal handler may ask."""
+        return self._run is not None and not self._ended
 
     def snapshot(self) -> Snapshot:
         """Return what is known now, with the log records since the last call."""

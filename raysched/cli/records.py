@@ -54,9 +54,11 @@ def task_run_record(task_run: TaskRun) -> dict[str, Any]:
     }
 
 
-def log_record(row: LogView) -> dict[str, Any]:
-    """Return a log record."""
+def log_record(run: Run, row: LogView) -> dict[str, Any]:
+    """Return a log record of a run."""
     return {
+        "run": run.id,
+        "flow": run.flow,
         "time": iso(utc(row.at)),
         "level": logging.getLevelName(row.level),
         "logger": row.logger,

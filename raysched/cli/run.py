@@ -71,31 +71,31 @@ def run_target(order: Order) -> int:
             target=target.text,
         )
     )
-    try:
-        out = console(stderr=order.as_json)
-        with (
-            open_display(progress, out, target.flow.name) as display,
-            Interrupts(display, lambda: progress.has_run),
-        ):
-            result, error = _call(target, parameters)
-        run = _kept(progress, target, error)
-        _tell(run, result, as_json=order.as_json)
-        return 0 if run.state.is_completed() else FAILURE
-    finally:
-        wiring.disconnect()
+    display = open_display(progress, console(stderr=order.as_json), target.flow.name)
+    with Interrupts(display, lambda: progress.is_open):
+        try:
+            with display:
+                result, error = _call(target, parameters)
+            run = _kept(progress, target, error)
+            _tell(run, result, as_json=order.as_json)
+        finally:
+            wiring.disconnect()
+    return 0 if run.state.is_completed() else FAILURE
 
 
 class Interrupts:
     """Ctrl-C: once cancels the run, twice stops it at once, a third time ends this process.
 
+    Where there is no run to cancel, because it has not begun or has ended, already the first does.
+
     Args:
         display: Tells people.
-        has_run: Whether there is a run that can be cancelled.
+        is_open: Whether there is a run to cancel.
     """
 
-    def __init__(self, display: Display, has_run: Callable[[], bool]) -> None:
+    def __init__(self, display: Display, is_open: Callable[[], bool]) -> None:
         self._display = display
-        self._has_run = has_run
+        self._is_open = is_open
         self._presses = 0
         self._before: Any = None
 
@@ -113,18 +113,22 @@ class Interrupts:
 
     def _press(self, _number: int, _frame: FrameType | None) -> None:
         self._presses += 1
-        # Interrupted while it starts, Ray's C++ dies by a signal; its processes end with this one.
-        if self._presses > 2 or not self._has_run():  # noqa: PLR2004 - as the class says
+        # An exception while it starts makes Ray's C++ crash; its processes end with this one.
+        if self._presses > 2 or not self._is_open():  # noqa: PLR2004 - as the class says
             _exit_at_once()
         if self._presses == 1:
             self._display.note("Cancelling … press Ctrl-C again to stop at once")
         else:
             self._display.note("Stopping at once")
             # User code that holds on to this thread must not hold up the person.
-            watchdog = threading.Timer(STOP_SECONDS, _exit_at_once)
+            watchdog = threading.Timer(STOP_SECONDS, self._give_up)
             watchdog.daemon = True
             watchdog.start()
         raise KeyboardInterrupt
+
+    def _give_up(self) -> None:
+        if self._is_open():
+            _exit_at_once()
 
 
 def _exit_at_once() -> NoReturn:

@@ -93,7 +93,8 @@ def _print_task_runs(
 ) -> None:
     total = _number(run, task, states)
     if not total:
-        say("No such task runs." if task or states else "No task runs.")
+        if task is not None or states:
+            say("No such task runs.")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("task run", overflow="fold")

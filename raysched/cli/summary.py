@@ -65,14 +65,16 @@ def print_outcome(run: Run) -> None:
         (f" {run.id[:SHORT_ID]} ", "cyan"),
         (state.name, STYLES[state]),
         f" in {took}" if took else "",
-        f": {run.message}" if run.message else "",
+        f": {_first_line(run.message)}" if run.message else "",
     )
 
 
 def print_failures(run: Run) -> None:
     """Print what failed itself, the flow function too, and how many task runs only followed."""
     failures = list(run.task_runs(states=OWN_FAILURES, limit=MOST_LOOKED_AT))
-    if run.error is not None and run.state.is_failed() and not _is_told(run.error, failures):
+    children = [child for child in run.children if child.state.type in OWN_FAILURES]
+    errors = [failure.error for failure in failures] + [child.error for child in children]
+    if run.error is not None and run.state.is_failed() and not _is_told(run.error, errors):
         _print_failure(run.flow, f"{run.state.type.name}, in the flow function", run.error)
     alike: dict[Hashable, list[TaskRun]] = {}
     for failure in failures:
@@ -90,7 +92,13 @@ def print_failures(run: Run) -> None:
         command = f"raysched show {run.id[:SHORT_ID]} --state failed"
         say((f"… and {rest:,} more failed themselves: {command}", "dim"))
     _print_followers(run)
-    _print_failed_subflows(run)
+    for child in children[:MOST_FAILURES]:
+        say()
+        print_outcome(child)
+        print_failures(child)
+    if len(children) > MOST_FAILURES:
+        say()
+        say((f"… and {noun(len(children) - MOST_FAILURES, 'subflow')} more failed", "dim"))
 
 
 def print_tasks(run: Run) -> None:
@@ -128,17 +136,14 @@ def _cells(
     return cells
 
 
-def _is_told(error: ErrorInfo, failures: Sequence[TaskRun]) -> bool:
-    """Whether the flow function only raised what the failures of task runs say already."""
+def _is_told(error: ErrorInfo, others: Sequence[ErrorInfo | None]) -> bool:
+    """Whether the flow function only raised what failures of task runs or subflows say already."""
     if error.failure_class in {FailureClass.UPSTREAM, FailureClass.CANCELLED}:
         return True
-    if error.type.startswith("raysched.errors.") and failures:
+    if error.type.startswith("raysched.errors.") and others:
         return True
-    return any(
-        failure.error is not None
-        and (failure.error.type, failure.error.message) == (error.type, error.message)
-        for failure in failures
-    )
+    told = {(other.type, other.message) for other in others if other is not None}
+    return (error.type, error.message) in told
 
 
 def _kind(failure: TaskRun) -> Hashable:
@@ -202,14 +207,9 @@ def _print_followers(run: Run) -> None:
     )
 
 
-def _print_failed_subflows(run: Run) -> None:
-    failed = [child for child in run.children if child.state.type in OWN_FAILURES]
-    for child in failed[:MOST_FAILURES]:
-        say()
-        print_outcome(child)
-        say((f"  raysched show {child.id[:SHORT_ID]}", "dim"))
-    if len(failed) > MOST_FAILURES:
-        say((f"… and {noun(len(failed) - MOST_FAILURES, 'subflow')} more failed", "dim"))
+def _first_line(text: str) -> str:
+    first, *rest = text.splitlines() or [""]
+    return f"{first} …" if rest else first
 
 
 def _shown(file: str) -> str:

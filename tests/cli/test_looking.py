@@ -202,6 +202,24 @@ class TestLogs:
         assert (second["key"], second["message"]) == ("read_usage[0]", "no luck [yet]")
         assert looking("logs", billing, "--json", "--task", "send").json() == []
 
+    def test_of_subflows_are_among_them(self, looking: Command, kept: SqlStore) -> None:
+        parent, number = open_run(kept, "around")
+        _, child = open_run(kept, "inner", parent=parent)
+        for run, seconds in ((number, 0), (child, 1), (number, 2)):
+            row = LogRow(-1, 0, 1, NOON + seconds * SECOND, 20, "x", f"at {seconds}")
+            kept.commit(Batch(run, logs=[row]))
+        lines = looking("logs", parent).out.splitlines()
+        assert [line.split()[3:] for line in lines] == [
+            ["around", "at", "0"],
+            ["inner", "at", "1"],
+            ["around", "at", "2"],
+        ]
+        assert [each["flow"] for each in looking("logs", parent, "--json").json()] == [
+            "around",
+            "inner",
+            "around",
+        ]
+
     def test_of_one_task(self, looking: Command, billing: str) -> None:
         (line,) = looking("logs", billing, "--task", "read_usage").out.splitlines()
         assert "no luck" in line

@@ -102,6 +102,30 @@ class TestFailed:
             "bad  FAILED, in the flow function\n  KeyError: 'k'\n  raising.py:4 in bad" in done.out
         )
 
+    def test_failure_in_a_subflow_is_told_once_where_it_was(self, raysched: Command) -> None:
+        source = (
+            "from sums import adding\nfrom raysched import flow\n"
+            "@flow\ndef around():\n    return adding(5)\n"
+        )
+        Path("nesting.py").write_text(source, encoding="utf-8")
+        done = raysched("run", "nesting.py", "--backend", "inline")
+        assert done.code == 1
+        shown = done.out[done.out.index("✘ around") :]
+        assert "in the flow function" not in shown
+        assert shown.index("✘ adding") < shown.index("parse[3]  FAILED after 2 attempts")
+        assert shown.count("sums.py:10 in parse") == 1
+
+    def test_failures_that_are_alike_are_told_once(self, raysched: Command) -> None:
+        source = (
+            "from raysched import flow, task\n"
+            "@task\ndef fail(n):\n    raise ValueError(n)\n"
+            "@flow\ndef many():\n    fail.map(range(9)).wait()\n"
+        )
+        Path("failing.py").write_text(source, encoding="utf-8")
+        done = raysched("run", "failing.py", "--backend", "inline")
+        assert done.out.count("ValueError: ") == 1
+        assert "and 8 more like it: fail[1], fail[2], fail[3], fail[4], …" in done.out
+
     def test_sys_exit_in_the_flow_is_no_success(self, raysched: Command) -> None:
         source = "import sys\nfrom raysched import flow\n@flow\ndef leave():\n    sys.exit(0)\n"
         Path("leaving.py").write_text(source, encoding="utf-8")

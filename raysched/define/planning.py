@@ -1,6 +1,5 @@
 """Recording what a flow would run, without running it."""
 
-import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Sequence
@@ -38,6 +37,8 @@ def plan(start: FlowRunStart, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     Raises:
         Exception: What the flow function raised.
     """
+    import asyncio  # only asynchronous flows need it, and it takes 20 ms
+
     port = _PlanningPort(start)
     function = start.spec.fn
 
@@ -104,6 +105,8 @@ class _PlanningPort:
         timeout: float | None = None,  # noqa: ARG002, ASYNC109
     ) -> bool:
         """See `RunPort.wait_async`."""
+        import asyncio
+
         await asyncio.sleep(0)  # what is gathered with it is recorded, too
         return self.wait(done)
 
@@ -139,6 +142,8 @@ class _PlanningPort:
 
 
 def _beside_a_running_loop(function: Callable[[], None]) -> None:
+    import asyncio
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -14,14 +14,9 @@ from inspect import unwrap
 from pathlib import PurePath
 from typing import Any
 
-import cloudpickle
-
-from raysched.errors import FutureError, RayschedError, SerializationError
-from raysched.graph.payload import ATOMS, PROTOCOL, activity, is_by_value, slot
+from raysched.errors import FutureError, RayschedError
+from raysched.graph.payload import ATOMS, PROTOCOL, activity, dumps_by_value, is_by_value, slot
 from raysched.model.ids import IDENTITY_BYTES
-
-_UNORDERED = (b"}", b"\x8f", b"\x91")
-"""Opcodes EMPTY_DICT, EMPTY_SET and FROZENSET; as mere data they only cost time."""
 
 
 def digest(value: object, *context: bytes) -> bytes:
@@ -71,7 +66,8 @@ def _canonical(value: object) -> bytes:
     before, activity.digesting = activity.digesting, True
     try:
         data = _dumped(_Pickler, value)
-        unordered = any(opcode in data for opcode in _UNORDERED)
+        # Opcodes EMPTY_DICT, EMPTY_SET and FROZENSET; where they are mere data they cost time only.
+        unordered = b"}" in data or b"\x8f" in data or b"\x91" in data
         return _dumped(_SortingPickler, value) if unordered else data
     except FutureError:
         raise
@@ -95,16 +91,8 @@ def _canonical_with_memo(value: object) -> bytes:
         return _dumped(_SortingPickler, value, memo=True)
     except FutureError:
         raise
-    except Exception:  # noqa: BLE001, S110 - only cloudpickle can, or says why not
-        pass
-    try:
-        data: bytes = cloudpickle.dumps(value, PROTOCOL)
-    except FutureError:
-        raise
-    except Exception as error:
-        message = f"{type(value).__qualname__} cannot be pickled: {error}"
-        raise SerializationError(message) from error
-    return data
+    except Exception:  # noqa: BLE001 - only cloudpickle can, or says why not
+        return dumps_by_value(value)
 
 
 class _Pickler(pickle.Pickler):

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-import cloudpickle
-
 from raysched.errors import FutureError, SerializationError
 
 if TYPE_CHECKING:
@@ -135,7 +133,7 @@ def dumps(
         pass
     if buffers is not None:
         buffers.clear()
-    return _cloudpickle(value, keep_in_band)
+    return dumps_by_value(value, keep_in_band)
 
 
 def _collector(
@@ -174,7 +172,7 @@ def dump_call(value: object, first_slot: int = 0) -> tuple[bytes, list[Dependenc
         except Exception:  # noqa: BLE001, S110 - cloudpickle says what is wrong, if it is
             pass
         found.clear()
-        return _cloudpickle(value), found
+        return dumps_by_value(value), found
     finally:
         activity.found, activity.first_slot = before
 
@@ -208,9 +206,16 @@ def _names_by_value(data: bytes) -> bool:
     return False
 
 
-def _cloudpickle(
+def dumps_by_value(
     value: object, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None
 ) -> bytes:
+    """Pickle `value` by cloudpickle, which also knows functions and classes without a name.
+
+    Raises:
+        SerializationError: `value` cannot be pickled.
+    """
+    import cloudpickle  # often not needed, and slow to import
+
     try:
         data: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=buffer_callback)
     except FutureError:

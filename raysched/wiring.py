@@ -15,7 +15,7 @@ from raysched.define.context import AttemptContext, attempt_context
 from raysched.define.ports import Engine as EnginePort
 from raysched.define.ports import FlowRunStart, RunPort
 from raysched.engine.engine import Engine
-from raysched.engine.ports import Backend, Observer
+from raysched.engine.ports import Backend, Clock, Observer
 from raysched.errors import UsageError
 from raysched.model.options import FlowSpec
 from raysched.settings import Settings, settings
@@ -27,6 +27,10 @@ class SystemClock:
     def now(self) -> int:
         """Return nanoseconds since the epoch."""
         return time.time_ns()
+
+    def seconds_until(self, at: int) -> float:
+        """See `Clock.seconds_until`."""
+        return max(0.0, (at - self.now()) / 1e9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Configuration:
             of the running script.
         observers: Look at every committed batch.
         target: What is being run, for the rows of flow runs: `dir/flow.py:flow`.
+        clock: Where the time comes from.
     """
 
     backend: str = ""
@@ -49,6 +54,7 @@ class Configuration:
     code_path: Path | None = None
     observers: Sequence[Observer] = ()
     target: str = ""
+    clock: Clock = field(default_factory=SystemClock)
 
 
 _lock = threading.Lock()
@@ -56,11 +62,16 @@ _configuration = Configuration()
 _engine: Engine | None = None
 
 
-def configure(configuration: Configuration) -> None:
-    """Decide what the next engine of this process is made of; stops the one that is there."""
-    global _configuration  # noqa: PLW0603 - one engine a process, so one configuration
+def configure(configuration: Configuration) -> Configuration:
+    """Decide what the next engine of this process is made of; stops the one that is there.
+
+    Returns:
+        What was decided before.
+    """
+    global _configuration
     disconnect()
-    _configuration = configuration
+    before, _configuration = _configuration, configuration
+    return before
 
 
 class ProcessEngine:
@@ -111,7 +122,7 @@ def open_nested(attempt: AttemptContext) -> RunPort:
     from raysched.backends.inline import InlineBackend
     from raysched.engine.nested import open_nested
 
-    return open_nested(attempt, InlineBackend(), settings(), SystemClock())
+    return open_nested(attempt, InlineBackend(), settings(), _configuration.clock)
 
 
 def disconnect() -> None:
@@ -142,7 +153,7 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
             make_backend(configuration, chosen),
             store,
             chosen,
-            SystemClock(),
+            configuration.clock,
             observers=configuration.observers,
             target=configuration.target,
         )

@@ -21,8 +21,6 @@ from typing import Any
 
 from raysched.engine.ports import Clock
 
-NANOSECONDS = 1e9
-
 PUMP_SECONDS = 0.005
 """How long a pumped backend works before its outcomes are committed (seconds)."""
 
@@ -243,7 +241,7 @@ class Loop:
         """Return how long nothing can happen (seconds), or None for ever."""
         if not self._timers:
             return limit
-        due = max(0.0, (self._timers[0][0] - self._clock.now()) / NANOSECONDS)
+        due = self._clock.seconds_until(self._timers[0][0])
         return due if limit is None else min(due, limit)
 
 

@@ -186,6 +186,12 @@ class Clock(Protocol):
     def now(self) -> int:
         """Return nanoseconds since the epoch."""
 
+    def seconds_until(self, at: int) -> float:
+        """Return how long to wait for a time (ns since the epoch) before which nothing is due.
+
+        The clock of a test may jump there instead, and return 0.
+        """
+
 
 class Observer(Protocol):
     """Looks at what was committed. Must be quick; what it raises is logged and harms nothing."""

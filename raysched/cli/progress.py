@@ -131,9 +131,14 @@ class Progress:
                 self._ended = self._ended or run.id == self._run.id
 
     @property
-    def is_open(self) -> bool:
-        """Whether the run has begun and not ended; takes no lock: a signal handler may ask."""
-        return self._run is not None and not self._ended
+    def has_begun(self) -> bool:
+        """Whether the run has begun; takes no lock, so that a signal handler may ask."""
+        return self._run is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has ended; takes no lock either."""
+        return self._ended
 
     def snapshot(self) -> Snapshot:
         """Return what is known now, with the log records since the last call."""

@@ -72,7 +72,7 @@ def run_target(order: Order) -> int:
         )
     )
     display = open_display(progress, console(stderr=order.as_json), target.flow.name)
-    with Interrupts(display, lambda: progress.is_open):
+    with Interrupts(display, progress):
         try:
             with display:
                 result, error = _call(target, parameters)
@@ -86,16 +86,16 @@ def run_target(order: Order) -> int:
 class Interrupts:
     """Ctrl-C: once cancels the run, twice stops it at once, a third time ends this process.
 
-    Where there is no run to cancel, because it has not begun or has ended, already the first does.
+    Before a run has begun there is nothing to cancel, and already the first one ends the process.
 
     Args:
         display: Tells people.
-        is_open: Whether there is a run to cancel.
+        progress: Knows whether the run has begun and ended.
     """
 
-    def __init__(self, display: Display, is_open: Callable[[], bool]) -> None:
+    def __init__(self, display: Display, progress: Progress) -> None:
         self._display = display
-        self._is_open = is_open
+        self._progress = progress
         self._presses = 0
         self._before: Any = None
 
@@ -114,8 +114,10 @@ class Interrupts:
     def _press(self, _number: int, _frame: FrameType | None) -> None:
         self._presses += 1
         # An exception while it starts makes Ray's C++ crash; its processes end with this one.
-        if self._presses > 2 or not self._is_open():  # noqa: PLR2004 - as the class says
+        if self._presses > 2 or not self._progress.has_begun:  # noqa: PLR2004 - as the class says
             _exit_at_once()
+        if self._progress.has_ended:
+            return
         if self._presses == 1:
             self._display.note("Cancelling … press Ctrl-C again to stop at once")
         else:
@@ -127,7 +129,7 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def _give_up(self) -> None:
-        if self._is_open():
+        if not self._progress.has_ended:
             _exit_at_once()
 
 

@@ -45,9 +45,9 @@ from raysched import flow, task
 
 @task
 def hold() -> None:
-    print("holding")
     while True:
         try:
+            print("holding")
             time.sleep(600)
         except BaseException:
             print("still here")
@@ -150,6 +150,7 @@ class TestCtrlC:
         terminal.read_until("holding")
         terminal.press_ctrl_c()
         terminal.read_until("Cancelling …")
+        terminal.read_until("still here")
         terminal.press_ctrl_c()
         assert terminal.finish() == 1
         assert "Stopping at once" in terminal.text

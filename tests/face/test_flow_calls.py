@@ -1,16 +1,10 @@
 import asyncio
-import contextlib
 import dataclasses
-import signal
 import threading
-import time
 from collections.abc import Callable
-from datetime import date
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field, PositiveInt
 
 from face.around import ignore, in_flow
 from raysched import (
@@ -20,7 +14,6 @@ from raysched import (
     Flow,
     FlowRunCancelled,
     FlowRunFailed,
-    FlowRunTimedOut,
     InvalidOption,
     ParameterError,
     ResultError,
@@ -48,104 +41,6 @@ def fail(x: Any = 0) -> int:
 @dataclasses.dataclass
 class Box:
     content: Any
-
-
-class Table(BaseModel):
-    rows: int
-
-
-class TestParameters:
-    def test_are_coerced(self) -> None:
-        @flow
-        def typed(day: date, n: int, path: Path, table: Table, names: tuple[str, ...] = ()) -> Any:
-            return day, n, path, table, names
-
-        result = typed("2026-11-20", "3", path="x", table={"rows": 1}, names=["a"])  # type: ignore[call-overload]
-        assert result == (date(2026, 11, 20), 3, Path("x"), Table(rows=1), ("a",))
-
-    @pytest.mark.parametrize(
-        ("args", "kwargs", "message"),
-        [
-            (("x",), {}, r"flow 'typed': parameter 'n': .*valid integer.*got 'x'"),
-            ((0,), {}, r"parameter 'n': .*greater than 0"),
-            ((), {}, r"flow 'typed': missing a required argument: 'n'"),
-            ((1,), {"tabel": None}, r"'tabel'.*did you mean 'table'"),
-            ((1,), {"table": {"rows": "many"}}, r"parameter \"table\['rows'\]\": .*integer"),
-            ((1, None, 3), {}, r"too many positional arguments"),
-        ],
-        ids=["type", "range", "missing", "unknown", "nested", "too many"],
-    )
-    def test_mistakes_are_found_before_anything_runs(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], message: str
-    ) -> None:
-        ran: list[int] = []
-
-        @flow
-        def typed(n: PositiveInt, table: Table | None = None) -> None:
-            ran.append(n)
-
-        with pytest.raises(ParameterError, match=message):
-            typed(*args, **kwargs)
-        assert ran == []
-
-    def test_annotated(self) -> None:
-        @flow
-        def typed(months: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)) -> Any:
-            return months
-
-        assert typed([2]) == (2,)  # type: ignore[call-overload]
-        with pytest.raises(ParameterError, match="at least 1 item"):
-            typed(())
-
-    def test_may_stay_as_they_are(self) -> None:
-        @flow(validate_parameters=False)
-        def untyped(n: int) -> Any:
-            return n
-
-        assert untyped("3") == "3"  # type: ignore[call-overload]
-
-    def test_types_unknown_to_pydantic(self) -> None:
-        class Odd:
-            pass
-
-        @flow
-        def typed(odd: Odd) -> bool:
-            return isinstance(odd, Odd)
-
-        assert typed(Odd())
-
-    def test_variadic(self) -> None:
-        @flow
-        def typed(*args: int, **kwargs: float) -> Any:
-            return args, kwargs
-
-        assert typed("1", x="2") == ((1,), {"x": 2.0})  # type: ignore[call-overload]
-
-    def test_positional_only(self) -> None:
-        @flow
-        def typed(x: int, /, y: int = 1) -> int:
-            return x + y
-
-        assert typed("1") == 2  # type: ignore[call-overload]
-
-    def test_annotations_that_cannot_be_read(self) -> None:
-        @flow
-        def typed(x: "Unknown") -> None:  # type: ignore[name-defined] # noqa: F821
-            pass
-
-        with pytest.raises(ParameterError, match="validate_parameters=False"):
-            typed(1)
-
-    def test_names_that_pydantic_models_do_not_allow(self) -> None:
-        @flow
-        def typed(_x: int, copy: int, model_config: int) -> int:
-            return _x + copy + model_config
-
-        assert typed("1", 2, model_config=3) == 6  # type: ignore[call-overload]
-
-    def test_cannot_take_our_names(self) -> None:
-        with pytest.raises(InvalidOption, match=r"cannot be named 'wait_for'"):
-            flow(lambda wait_for: wait_for)
 
 
 class TestReturn:
@@ -356,178 +251,6 @@ class TestSubflows:
         for thread in threads:
             thread.join()
         assert results == {n: 2 * n for n in range(4)}
-
-
-class TestRetries:
-    def test_completed_task_runs_are_kept(self, tmp_path: Path) -> None:
-        @task
-        def count(name: str) -> int:
-            file = tmp_path / name
-            file.write_text(file.read_text() + "x" if file.exists() else "x")
-            return len(file.read_text())
-
-        @flow(retries=2)
-        def stubborn() -> Any:
-            first = count("first")
-            if runtime.flow_run.run_count < 3:
-                raise ValueError("again")
-            return first, count("second"), runtime.flow_run.run_count
-
-        assert stubborn() == (1, 1, 3)
-
-    def test_failed_task_runs_run_again(self, tmp_path: Path) -> None:
-        @task
-        def flaky() -> int:
-            file = tmp_path / "tried"
-            if file.exists():
-                return 1
-            file.touch()
-            raise ValueError("first time")
-
-        assert flow(lambda: (flaky(),), name="f", retries=1)() == (1,)
-
-    def test_failures_that_nobody_saw_count(self, tmp_path: Path) -> None:
-        @task
-        def flaky() -> int:
-            file = tmp_path / "tried"
-            if file.exists():
-                return 1
-            file.touch()
-            raise ValueError("first time")
-
-        def body() -> int:
-            ignore(flaky.submit())
-            return runtime.flow_run.run_count
-
-        assert flow(body, retries=3)() == 2
-
-    def test_success_is_not_run_again(self) -> None:
-        assert flow(lambda: runtime.flow_run.run_count, name="f", retries=3)() == 1
-
-    def test_failed_state_is_retried(self) -> None:
-        def body() -> Any:
-            return 7 if runtime.flow_run.run_count == 2 else Failed(message="again")
-
-        assert flow(body, retries=1)() == 7
-
-    def test_end_after_the_last(self) -> None:
-        counts: list[int] = []
-
-        def body() -> None:
-            counts.append(runtime.flow_run.run_count)
-            raise ValueError("always")
-
-        with pytest.raises(ValueError, match="always"):
-            flow(body, retries=2, retry_delay_seconds=0)()
-        assert counts == [1, 2, 3]
-
-
-class TestTimeout:
-    def test_python_code(self) -> None:
-        def body() -> None:
-            while True:
-                pass
-
-        with pytest.raises(FlowRunTimedOut, match=r"'body' took longer than timeout_seconds=0.05"):
-            flow(body, timeout_seconds=0.05)()
-
-    def test_system_calls(self) -> None:
-        state = flow(lambda: time.sleep(60), name="f", timeout_seconds=0.05)(return_state=True)
-        assert state.type is StateType.TIMED_OUT
-
-    def test_swallowed(self) -> None:
-        def body() -> str:
-            with contextlib.suppress(BaseException):
-                time.sleep(60)
-            return "as if nothing had happened"
-
-        with pytest.raises(FlowRunTimedOut):
-            flow(body, timeout_seconds=0.05)()
-
-    def test_in_another_thread(self) -> None:
-        errors: list[BaseException] = []
-
-        def body() -> None:
-            while True:
-                pass
-
-        def run() -> None:
-            try:
-                flow(body, timeout_seconds=0.05)()
-            except BaseException as error:  # noqa: BLE001
-                errors.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        assert [type(error) for error in errors] == [FlowRunTimedOut]
-
-    def test_async(self) -> None:
-        @flow(timeout_seconds=0.05)
-        async def body() -> None:
-            await asyncio.sleep(60)
-
-        with pytest.raises(FlowRunTimedOut):
-            asyncio.run(body())
-
-    def test_timeout_error_of_the_users(self) -> None:
-        @flow(timeout_seconds=60)
-        async def body() -> None:
-            raise TimeoutError("mine")
-
-        with pytest.raises(TimeoutError, match="mine"):
-            asyncio.run(body())
-
-    def test_of_the_flow_around(self) -> None:
-        states: list[StateType] = []
-
-        @flow(timeout_seconds=60)
-        def inner() -> None:
-            time.sleep(60)
-
-        inner.on_cancellation(lambda _flow, _run, state: states.append(state.type))
-
-        with pytest.raises(FlowRunTimedOut, match="'outer'"):
-            flow(lambda: [inner()], name="outer", timeout_seconds=0.05)()
-        assert states == [StateType.CANCELLED]
-
-    def test_inner_one_is_shorter(self) -> None:
-        @flow(timeout_seconds=0.05)
-        def inner() -> None:
-            time.sleep(60)
-
-        def outer() -> str:
-            try:
-                inner()
-            except FlowRunTimedOut:
-                return "went on"
-            return "nothing raised"
-
-        assert flow(outer, timeout_seconds=60)() == "went on"
-
-    def test_leaves_the_timer_as_it_was(self) -> None:
-        def on_alarm(*_: Any) -> None: ...
-
-        before = signal.signal(signal.SIGALRM, on_alarm)
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 1000)
-            flow(lambda: double(1), name="f", timeout_seconds=60)()
-            assert 0 < signal.setitimer(signal.ITIMER_REAL, 0)[0] <= 1000
-            assert signal.getsignal(signal.SIGALRM) is on_alarm
-        finally:
-            signal.signal(signal.SIGALRM, before)
-
-    def test_in_time(self) -> None:
-        assert flow(lambda: double(1), name="f", timeout_seconds=60)() == 2
-
-    def test_after_tasks(self) -> None:
-        def body() -> None:
-            double.map(range(3)).wait()
-            while True:
-                pass
-
-        with pytest.raises(FlowRunTimedOut):
-            flow(body, timeout_seconds=0.1)()
 
 
 class TestNames:

@@ -29,6 +29,10 @@ GRACE_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 """How long the last report of a worker that is ended has time to leave."""
 
+LOGS_AT_ONCE = 200
+"""Log records a tick that are sent by the thread that logs; a flood goes in batches, a tick late,
+or logging would cost each of them a system call and the driver a message."""
+
 _AWAKE_SECONDS = 1.0
 """How long the thread goes on ticking between units: waking it costs more than a tick."""
 
@@ -56,6 +60,7 @@ class Reporter:
         self._announced: set[int] = set()
         self._cancelled_at: dict[int, float] = {}
         self._changed_at = 0.0
+        self._logs_sent = 0
         self._asleep = False
         self._closed = False
         self._sending = threading.Lock()
@@ -89,8 +94,10 @@ class Reporter:
 
     def _on_log(self) -> None:
         run = self._run
-        if run is not None:
+        if run is not None and self._logs_sent < LOGS_AT_ONCE:
+            self._logs_sent += 1
             self._send_unsent(run)
+        self._on_change()
 
     def _loop(self) -> None:
         poll = select.poll()
@@ -119,6 +126,7 @@ class Reporter:
     def _tick(self) -> float | None:
         """Do what is due; return when to look again (seconds), or None if nothing will be."""
         run, now = self._run, time.monotonic()
+        self._logs_sent = 0
         if self._channel is None and now - self._tried > _RECONNECT_SECONDS:
             self._connect()
         if run is None:

@@ -1,6 +1,7 @@
 """Units as Ray calls."""
 
 import contextlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,7 +17,8 @@ from raysched.backends.ray.connection import connect
 from raysched.backends.ray.failures import cancelled, describe_loss
 from raysched.backends.ray.listener import Listener
 from raysched.backends.ray.options import validate_ray_options
-from raysched.backends.ray.remote import WITH_LARGE, remote_function
+from raysched.backends.ray.remote import WITH_LARGE, Place, remote_function
+from raysched.backends.ray.shipping import default_code_path
 from raysched.compiler.plan import SchedulingClass
 from raysched.engine.ports import Capacity, Lost, Message, Reported, Sink, UnitCall
 from raysched.errors import InvalidOption, ResultLost, SerializationError
@@ -30,6 +32,8 @@ from raysched.worker.runner import refuse
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -71,7 +75,7 @@ class RayBackend:
         self._settings = settings()
         self._address = address or self._settings.address
         self._init_kwargs = dict(init_kwargs or {})
-        self._code_path = code_path
+        self._code_path = code_path or default_code_path()
         self._sink: Sink = _nowhere
         self._connected = self._started = False
         self._listener: Listener | None = None
@@ -82,8 +86,10 @@ class RayBackend:
     def start(self, sink: Sink) -> None:
         """See `Backend.start`."""
         self._sink = sink
-        if not ray.is_initialized():
-            self._started = connect(self._address, self._init_kwargs)
+        if ray.is_initialized():
+            self._say_what_is_not_shipped()
+        else:
+            self._started = connect(self._address, self._init_kwargs, self._code_path)
             self._connected = True
         # Workers of a Ray that was started here are on this machine, too.
         host = "127.0.0.1" if self._started else ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
@@ -160,13 +166,25 @@ class RayBackend:
             self._connected = False
             ray.shutdown()
 
+    def _say_what_is_not_shipped(self) -> None:
+        environment = ray.get_runtime_context().runtime_env
+        shipped = environment.get("working_dir") or environment.get("py_modules")
+        if self._code_path is not None and not shipped and len(_nodes()) > 1:
+            _log.warning(
+                "Ray was initialised by the program, so modules of %s do not reach other nodes by "
+                "themselves: give ray.init a runtime_env with working_dir or py_modules, or leave "
+                "ray.init to raysched",
+                self._code_path,
+            )
+
     def _new_function(self, spec: TaskSpec) -> Any:
         validate_ray_options(spec.ray)
         options = dict(spec.ray)
         endpoint = self._listener.endpoint if self._listener is not None else None
         # Nobody can look at them in a Ray that has no dashboard; 20 us and 4 kB in Ray's head each.
         options.setdefault("enable_task_events", not self._started)
-        return remote_function(context_of(spec, self._settings, refer, endpoint), options)
+        place = Place(ray.get_runtime_context().get_node_id(), str(self._code_path or ""))
+        return remote_function(context_of(spec, self._settings, refer, endpoint), place, options)
 
     def _on_reply(self, unit: int, reply: "Future[bytes]") -> None:
         """Take a reply; runs in a thread of Ray's, so it must be quick."""

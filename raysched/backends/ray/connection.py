@@ -17,6 +17,7 @@ from ray import exceptions
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
+from raysched.backends.ray.shipping import with_code
 from raysched.errors import BackendUnreachable
 
 CONNECT_SECONDS = 2.0
@@ -32,12 +33,13 @@ _SETTINGS_FRAME = 4
 _log = logging.getLogger(__name__)
 
 
-def connect(address: str, init_kwargs: Mapping[str, Any]) -> bool:
+def connect(address: str, init_kwargs: Mapping[str, Any], code_path: Path | None) -> bool:
     """Connect this process to Ray; return whether that started a Ray of our own.
 
     Args:
         address: `host:port`, `auto`, `local`, or "" for that of `RAY_ADDRESS`, else `local`.
         init_kwargs: More arguments for `ray.init`.
+        code_path: Directory for the workers' import path, or None.
 
     Raises:
         BackendUnreachable: No cluster answers there, or it refuses the token; within 3 s.
@@ -47,10 +49,10 @@ def connect(address: str, init_kwargs: Mapping[str, Any]) -> bool:
     with _handlers_kept(), _quiet_about_tokens():
         if address == "local":
             protect_token()
-            _start(arguments)
+            _start(with_code(arguments, code_path, here=True))
             return True
         _check(address)
-        ray.init(address=address, **arguments)
+        ray.init(address=address, **with_code(arguments, code_path, here=False))
     return False
 
 

@@ -2,9 +2,10 @@
 
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -21,16 +22,29 @@ WITH_LARGE = b"\1"
 """First byte of a reply: whether the call's second return has large values."""
 
 
-def remote_function(context: WorkerContext, options: Mapping[str, Any]) -> Any:
+class Place(NamedTuple):
+    """Where the driver is.
+
+    Attributes:
+        node: Its Ray node.
+        code_path: The directory that the user's modules are imported from there, or "".
+    """
+
+    node: str
+    code_path: str
+
+
+def remote_function(context: WorkerContext, driver: Place, options: Mapping[str, Any]) -> Any:
     """Return the remote function of one task: `(frame, *lists of large values)`.
 
     Args:
         context: The task; captured in the function, so that it travels once to each worker.
+        driver: Where the driver is.
         options: Ray's task options.
     """
 
     def unit(frame: bytes, *large: list[Parts]) -> tuple[bytes, list[Parts] | None]:
-        return run_here(context, frame, large)
+        return run_here(context, driver, frame, large)
 
     # What Ray's dashboard and its process titles show.
     unit.__name__ = unit.__qualname__ = context.task_name
@@ -38,11 +52,23 @@ def remote_function(context: WorkerContext, options: Mapping[str, Any]) -> Any:
 
 
 def run_here(
-    context: WorkerContext, frame: bytes, large: tuple[list[Parts], ...]
+    context: WorkerContext, driver: Place, frame: bytes, large: tuple[list[Parts], ...]
 ) -> tuple[bytes, list[Parts] | None]:
     """Run a unit in this worker; return the reply and the large values."""
+    _import_from(driver)
     report, values = UnitRun(context, frame, large, _process(context)).run()
     return (WITH_LARGE if values else WITHOUT_LARGE) + report, values
+
+
+@lru_cache(maxsize=1)
+def _import_from(driver: Place) -> None:
+    """Beside the driver, import from the user's own directory, not from a shipped copy.
+
+    There, files beside a module are found by its `__file__`, and tracebacks name what the user
+    edits. On other nodes a directory of that name is another one.
+    """
+    if driver.code_path and _identity()[0] == driver.node and driver.code_path not in sys.path:
+        sys.path.insert(0, driver.code_path)
 
 
 def _process(context: WorkerContext) -> Process:

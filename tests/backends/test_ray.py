@@ -1,0 +1,263 @@
+"""What only the Ray backend can do: live reports, workers that die, clusters that do not answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from backends import jobs
+from raysched.backends.ray.listener import Listener
+from raysched.errors import BackendUnreachable, InvalidOption, ResultLost
+from raysched.model.options import TaskSpec
+from raysched.model.states import StateType
+from raysched.model.values import CrashKind, FailureClass, LargeValue
+from raysched.worker.channel import Channel
+from raysched.worker.wire import BEGAN, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from backends.harness import Harness
+
+COMPLETED, CANCELLED, TIMED_OUT = StateType.COMPLETED, StateType.CANCELLED, StateType.TIMED_OUT
+
+
+class TestDeath:
+    @pytest.mark.parametrize(
+        ("function", "args"),
+        [
+            (jobs.die, (signal.SIGKILL,)),
+            (jobs.die, (signal.SIGSEGV,)),
+            (jobs.exit_at_once, ()),
+        ],
+    )
+    def test_of_a_worker(self, ray_harness: Harness, function: Any, args: tuple[Any, ...]) -> None:
+        ended = ray_harness.run(function, args)
+        assert ended.states == {}
+        assert ended.lost is not None
+        assert ended.lost.failure_class is FailureClass.INFRASTRUCTURE
+        assert ended.lost.kind == CrashKind.WORKER_DIED
+
+    def test_last_words_survive(self, ray_harness: Harness) -> None:
+        ended = ray_harness.run(jobs.talk_and_die, (20,))
+        assert ended.lost is not None
+        assert ended.messages == [f"line {number}" for number in range(20)]
+
+    def test_reported_items_survive(self, ray_harness: Harness, tmp_path: Path) -> None:
+        go = tmp_path / "go"
+        spec = TaskSpec("job", jobs.die_at)
+        number = ray_harness.submit(spec, [(str(go), index) for index in range(4)])
+        ended = ray_harness.peek(number)
+        while len(ended.states) < 2:
+            assert ray_harness.take(number), "it ended before"
+        go.touch()
+        ended = ray_harness.finish(number)
+        assert ended.states == {0: COMPLETED, 1: COMPLETED}
+        assert ended.lost is not None
+
+    def test_by_force(self, ray_harness: Harness) -> None:
+        number = ray_harness.submit(TaskSpec("job", jobs.never_react), [()])
+        ray_harness.until_began(number)
+        ray_harness.backend.cancel(number, force=True)
+        ended = ray_harness.finish(number)
+        assert ended.lost is not None
+        assert ended.lost.failure_class is FailureClass.CANCELLED
+
+    def test_of_one_that_does_not_react_to_its_timeout(self, ray_harness: Harness) -> None:
+        ended = ray_harness.run(jobs.never_react, (), (), timeout_seconds=0.2)
+        assert ended.states == {0: TIMED_OUT}
+        assert "its worker was ended" in ended.errors[0].message
+        assert "never_react" in ended.errors[0].traceback
+        assert ended.lost is not None
+        assert ended.lost.kind == CrashKind.WORKER_DIED
+
+
+class TestLive:
+    def test_log_records_come_while_it_runs(self, ray_harness: Harness, tmp_path: Path) -> None:
+        go = tmp_path / "go"
+        spec = TaskSpec("job", jobs.talk_and_wait)
+        number = ray_harness.submit(spec, [(str(go),)])
+        ended = ray_harness.peek(number)
+        while not (ended.logs and ended.began):
+            assert ray_harness.take(number), "it ended before"
+        assert ended.messages == ["waiting"]
+        go.touch()
+        assert ray_harness.finish(number).messages == ["waiting"]
+
+    def test_flood_of_log_records_comes_once_and_in_order(self, ray_harness: Harness) -> None:
+        ended = ray_harness.run(jobs.flood, (3000,))
+        assert ended.messages == [f"line {number}" for number in range(3000)]
+        assert ended.live > 0
+
+    def test_quick_unit_is_not_announced(self, ray_harness: Harness) -> None:
+        assert ray_harness.run(jobs.add, (1,)).live == 0
+
+    def test_threads_of_user_code_belong_to_the_item(self, ray_harness: Harness) -> None:
+        assert ray_harness.run(jobs.talk_in_thread).messages == ["from a thread"]
+
+
+class TestCancel:
+    @pytest.mark.parametrize(
+        ("function", "options"),
+        [(jobs.sleep, {}), (jobs.doze, {"is_async": True}), (jobs.spin, {"max_concurrency": 2})],
+    )
+    def test_running_items(
+        self, ray_harness: Harness, function: Any, options: dict[str, Any]
+    ) -> None:
+        number = ray_harness.submit(TaskSpec("job", function, **options), [(60,), (60,)])
+        ray_harness.until_began(number)
+        ray_harness.backend.cancel(number, force=False)
+        ended = ray_harness.finish(number)
+        assert ended.lost is None
+        assert ended.states == {0: CANCELLED, 1: CANCELLED}
+        assert ended.errors[0].failure_class is FailureClass.CANCELLED
+
+    def test_worker_goes_on_after_it(self, ray_harness: Harness) -> None:
+        number = ray_harness.submit(TaskSpec("job", jobs.sleep), [(60,)])
+        ray_harness.until_began(number)
+        ray_harness.backend.cancel(number, force=False)
+        ended = ray_harness.finish(number)
+        os.kill(ended.process, 0)
+        assert ray_harness.values(ray_harness.run(jobs.add, (1,))) == [2]
+
+
+class TestCapacity:
+    @pytest.mark.parametrize(
+        ("options", "slots"),
+        [
+            ({}, 4),
+            ({"num_cpus": 2}, 2),
+            ({"num_cpus": 0.5}, 8),
+            ({"num_cpus": 0}, 16),
+            ({"num_cpus": 3}, 1),
+        ],
+    )
+    def test_slots(self, ray_harness: Harness, options: dict[str, Any], slots: int) -> None:
+        found = ray_harness.backend.capacity(TaskSpec("job", jobs.add, ray=options), ())
+        assert found.slots == slots
+
+    @pytest.mark.parametrize(
+        ("options", "lacking"),
+        [
+            ({"num_gpus": 1}, "num_gpus=1; the cluster has 0"),
+            ({"num_cpus": 64}, "num_cpus=64; the largest node has 4"),
+            ({"resources": {"tape": 1}}, "tape=1; the cluster has 0"),
+            ({"label_selector": {"zone": "moon"}}, "no node has such labels"),
+        ],
+    )
+    def test_nothing_fits(
+        self, ray_harness: Harness, options: dict[str, Any], lacking: str
+    ) -> None:
+        found = ray_harness.backend.capacity(TaskSpec("job", jobs.add, ray=options), ())
+        assert found.slots == 0
+        assert lacking in found.lacking
+
+    def test_misspelt_option_is_refused_with_the_closest(self) -> None:
+        from raysched.backends.ray import validate_ray_options
+
+        with pytest.raises(InvalidOption, match="did you mean 'num_gpus'"):
+            validate_ray_options({"num_gpu": 1})
+
+    def test_impossible_value_is_refused(self) -> None:
+        from raysched.backends.ray import validate_ray_options
+
+        with pytest.raises(InvalidOption, match="num_cpus=-1"):
+            validate_ray_options({"num_cpus": -1})
+
+    def test_resources_are_given(self, ray_harness: Harness) -> None:
+        ended = ray_harness.run(jobs.assigned_cpus, ray={"num_cpus": 2})
+        assert ray_harness.values(ended) == [2]
+
+
+def test_value_that_is_lost(ray_harness: Harness) -> None:
+    # Owned by the worker that put it, so it dies with that one.
+    (reference, process) = ray_harness.values(ray_harness.run(jobs.put_by_itself))[0]
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(ResultLost, match="lost"):
+        ray_harness.backend.fetch(LargeValue(reference, 0, 800_000))
+
+
+class TestUnreachable:
+    """`connect` in the process of a running Ray: it must fail before it touches that."""
+
+    # All interfaces: Ray takes 127.0.0.1 for the address of the node.
+
+    def test_nobody_listens(self) -> None:
+        with socket.create_server(("", 0)) as free:
+            port = free.getsockname()[1]
+        self.refused(f"127.0.0.1:{port}", "no Ray cluster answers")
+
+    def test_somebody_else_listens(self) -> None:
+        with socket.create_server(("", 0)) as server:
+            thread = threading.Thread(target=answer_like_a_web_server, args=(server,))
+            thread.start()
+            self.refused(f"127.0.0.1:{server.getsockname()[1]}", "is not Ray")
+            thread.join()
+
+    def test_nobody_answers(self) -> None:
+        with socket.create_server(("", 0)) as server:
+            self.refused(f"127.0.0.1:{server.getsockname()[1]}", "timed out")
+
+    def test_ray_client(self) -> None:
+        self.refused("ray://head:10001", "Ray Client is not supported")
+
+    def test_no_address(self) -> None:
+        self.refused("head", "no Ray cluster at 'head'")
+
+    @staticmethod
+    def refused(address: str, why: str) -> None:
+        from raysched.backends.ray.connection import connect
+
+        with pytest.raises(BackendUnreachable, match=why):
+            connect(address, {}, None)
+
+
+def answer_like_a_web_server(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    found = Listener("127.0.0.1", sink=lambda _: None, is_open=lambda _: True)
+    yield found
+    found.close()
+
+
+class TestListener:
+    """The port for workers' channels is open to whoever reaches it."""
+
+    def test_stranger_is_refused(
+        self, listener: Listener, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        address = listener.endpoint.host, listener.endpoint.port
+        with (
+            caplog.at_level(logging.WARNING),
+            socket.create_connection(address, 10) as stranger,
+        ):
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert stranger.recv(1000) == b""
+        assert "was refused" in caplog.text
+
+    def test_wrong_key_is_refused(self, listener: Listener) -> None:
+        wrong = replace(listener.endpoint, key=b"x" * 32)
+        with pytest.raises(WireError, match="proof"):
+            Channel(wrong)
+
+    def test_worker_with_the_key_may_speak(self, listener: Listener) -> None:
+        channel = Channel(listener.endpoint)
+        channel.send(BEGAN, 7, (0,), 1)
+        channel.close()
+        done = threading.Event()
+        listener.after_last_words(7, done.set, died=True)
+        assert done.wait(10)

@@ -147,6 +147,7 @@ class Signals:
         self._previous_interrupt: Any = None
         self._deferred = False
         self._installed = False
+        self._woken = False
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
 
@@ -171,14 +172,20 @@ class Signals:
         # Without the lock the signal could arrive after the handler is gone, which is fatal.
         with self._lock:
             if self._installed:
+                self._woken = True
                 signal.pthread_kill(self._thread, signal.SIGALRM)
 
     def on_alarm(self, number: int, frame: FrameType | None) -> None:
         """Raise in the current run of user code what is due."""
+        woken, self._woken = self._woken, False
         if self.current is not None:
             self.current.deliver()
-        # It may be meant for the run of user code around this one: a task called in a task.
-        _pass_on(self._previous_alarm, number, frame)
+        # It may be meant for the run of user code around this one, a task that calls a task; or
+        # for somebody whose timer ran before.
+        around = isinstance(getattr(self._previous_alarm, "__self__", None), Signals)
+        foreign = not woken and (self.current is None or self.current.is_outer_due)
+        if around or foreign:
+            _pass_on(self._previous_alarm, number, frame)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._dedicated and self.cancel_unit is not None:
@@ -198,6 +205,12 @@ class SignalInterruption(Interruption):
         self._signals = signals
         self._requested: type[Interrupted] | None = None
         self._deadline: float | None = None
+        self._outer_deadline: float | None = None
+
+    @property
+    def is_outer_due(self) -> bool:
+        """Whether the time is over that the timer had left before this run."""
+        return self._outer_deadline is not None and time.monotonic() >= self._outer_deadline
 
     @property
     def is_open(self) -> bool:
@@ -211,6 +224,7 @@ class SignalInterruption(Interruption):
             signal.signal(signal.SIGALRM, self._signals.on_alarm)
         self._signals.current = self
         outer, began = signal.getitimer(signal.ITIMER_REAL)[0], time.monotonic()
+        self._outer_deadline = began + outer - _SLACK_SECONDS if outer else None
         try:
             try:
                 self._armed = True

@@ -1,0 +1,78 @@
+"""What the channel and the final report deliver together: everything, in order, without gaps."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysched.model.states import StateType
+from raysched.worker.progress import Outcome, UnitProgress
+from raysched.worker.protocol import LogRecord, Report, Unit, decode_report
+
+STEPS = st.lists(st.sampled_from(["log", "outcome", "send", "acknowledge"]), max_size=40)
+
+
+def new_progress() -> UnitProgress:
+    items = ()
+    unit = Unit(1, b"", mapped=False, shared=b"", tags=(), items=items)
+    return UnitProgress(unit, ("node", "worker", 1, "host"))
+
+
+class Driver:
+    """Adds up the reports as the engine does."""
+
+    def __init__(self) -> None:
+        self.logs: list[str] = []
+        self.positions: list[int] = []
+
+    def take(self, report: Report) -> None:
+        assert report.first_log <= len(self.logs), "log records are missing"
+        self.logs += [record.message for record in report.fresh_logs(len(self.logs))]
+        self.positions += [each for each in report.positions if each not in self.positions]
+
+
+@given(STEPS)
+def test_everything_is_delivered_once_and_in_order(steps: list[str]) -> None:
+    progress, driver = new_progress(), Driver()
+    logs = outcomes = 0
+    arrived: list[tuple[int, int]] = []
+    for step in steps:
+        if step == "log":
+            progress.log(LogRecord(0, 1, 0, 20, "logger", str(logs)))
+            logs += 1
+        elif step == "outcome":
+            progress.end(Outcome(outcomes, StateType.COMPLETED, 1, 2, b"value"))
+            outcomes += 1
+        elif step == "send":
+            part = progress.take_unsent()
+            if part is not None:
+                driver.take(decode_report(part[0]))
+                arrived.append(part[1:])
+        elif arrived:
+            progress.acknowledge(*arrived.pop(0))
+    driver.take(decode_report(progress.final()))
+    assert driver.logs == [str(number) for number in range(logs)]
+    assert driver.positions == list(range(outcomes))
+
+
+@given(STEPS)
+def test_final_report_has_all_that_was_not_acknowledged(steps: list[str]) -> None:
+    """What was sent and never arrived comes again."""
+    progress, driver = new_progress(), Driver()
+    logs = 0
+    for step in steps:
+        if step == "log":
+            progress.log(LogRecord(0, 1, 0, 20, "logger", str(logs)))
+            logs += 1
+        elif step == "send":
+            progress.take_unsent()
+    driver.take(decode_report(progress.final()))
+    assert len(driver.logs) == logs
+
+
+def test_first_outcome_of_an_item_counts() -> None:
+    progress = new_progress()
+    progress.end(Outcome(0, StateType.TIMED_OUT, 1, 2))
+    progress.end(Outcome(0, StateType.COMPLETED, 1, 3))
+    report = decode_report(progress.final())
+    assert bytes(report.states) == bytes([StateType.TIMED_OUT])

@@ -4,7 +4,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
+from raysched.define.context import in_flow
+from raysched.define.ports import RunPort
 from raysched.define.states import State
 from raysched.graph.group import Group
 from raysched.model.runs import TaskRun
@@ -17,7 +20,10 @@ logger = logging.getLogger("raysched.engine")
 
 
 class Callbacks:
-    """Calls functions one after the other, in a thread of its own or, `inline`, at once."""
+    """Calls functions one after the other, in a thread of its own or, `inline`, at once.
+
+    They run as parts of their flow run: `get_run_logger` and `runtime` work in them.
+    """
 
     def __init__(self, *, inline: bool) -> None:
         self._inline = inline
@@ -27,10 +33,17 @@ class Callbacks:
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def submit(self, function: Callable[[], None]) -> None:
-        """Call `function` soon; what it raises is logged."""
+    def submit(self, port: RunPort, run_count: int, function: Callable[[], None]) -> None:
+        """Call `function` soon; what it raises is logged.
+
+        Args:
+            port: The flow run that it belongs to.
+            run_count: Number of the run of its flow function, from 1.
+            function: What to call.
+        """
+        function = partial(_call, port, run_count, function)
         if self._inline:
-            _guarded(function)
+            function()
             return
         with self._changed:
             self._queue.append(function)
@@ -67,7 +80,7 @@ class Callbacks:
                     return
                 function = self._queue.popleft()
                 self._busy = True
-            _guarded(function)
+            function()
 
 
 def call_hooks(group: Group, index: int, kind: str, task_run: TaskRun) -> None:
@@ -125,8 +138,9 @@ def _state(group: Group, index: int, task_run: TaskRun) -> State[object]:
     return State(task_run.state_type, None, error.message if error else None, load=load)
 
 
-def _guarded(function: Callable[[], None]) -> None:
+def _call(port: RunPort, run_count: int, function: Callable[[], None]) -> None:
     try:
-        function()
+        with in_flow(port, run_count):
+            function()
     except Exception:
         logger.exception("a callback raised")

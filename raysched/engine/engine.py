@@ -320,14 +320,16 @@ class Engine:
     def _wake_at(self, run: OpenFlowRun, command: WakeAt) -> None:
         self._loop.at(command.at, self.advance, run, TimePassed(command.at))
 
-    def _call_hooks(self, _: OpenFlowRun, command: CallHooks) -> None:
+    def _call_hooks(self, run: OpenFlowRun, command: CallHooks) -> None:
         state = StateType.RUNNING if command.kind == "on_running" else None
         view = task_run_view(command.group, command.index, state)
-        self.callbacks.submit(partial(call_hooks, command.group, command.index, command.kind, view))
+        call = partial(call_hooks, command.group, command.index, command.kind, view)
+        self.callbacks.submit(run, run.attempt, call)
 
     def _ask_retry(self, run: OpenFlowRun, command: AskRetry) -> None:
         view = task_run_view(command.group, command.index, command.state)
-        self.callbacks.submit(partial(self._answer_retry, run, command, view))
+        call = partial(self._answer_retry, run, command, view)
+        self.callbacks.submit(run, run.attempt, call)
 
     def _answer_retry(self, run: OpenFlowRun, command: AskRetry, view: Any) -> None:
         answer = may_retry(command.group, view, command.error)

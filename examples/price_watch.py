@@ -33,7 +33,16 @@ from urllib.parse import quote
 
 from pydantic import NonNegativeInt
 
-from raysched import exponential_backoff, flow, get_run_logger, task, unmapped
+from raysched import (
+    State,
+    Task,
+    TaskRun,
+    exponential_backoff,
+    flow,
+    get_run_logger,
+    task,
+    unmapped,
+)
 
 BUDGETS = {"coffee": Decimal(9), "tea": Decimal(4), "cocoa": Decimal(6), "saffron": Decimal(20)}
 
@@ -46,13 +55,13 @@ class NotSold(Exception):
     """The shop does not know the item."""
 
 
-def may_pass(_task: Any, _task_run: Any, state: Any) -> bool:
+def may_pass(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
     """Whether trying again can help: the shop was busy, or the network failed."""
     return isinstance(state.result(raise_on_failure=False), ShopBusy | OSError)
 
 
-def tell_the_buyer(_task: Any, task_run: Any, state: Any) -> None:
-    """Called once, after the last attempt."""
+def tell_the_buyer(_task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> None:
+    """Called once for each item, after the last attempt."""
     get_run_logger().warning("%s: no price, %s", task_run.name, state.message)
 
 

@@ -59,6 +59,7 @@ from raysched.errors import (
     UpstreamFailed,
     UsageError,
 )
+from raysched.model.runs import FlowRun, TaskRun
 from raysched.model.states import StateType
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ __all__ = [
     "Failed",
     "Flow",
     "FlowPlan",
+    "FlowRun",
     "FlowRunCancelled",
     "FlowRunError",
     "FlowRunFailed",
@@ -109,6 +111,7 @@ __all__ = [
     "Task",
     "TaskFuture",
     "TaskFutureList",
+    "TaskRun",
     "TaskRunCancelled",
     "TaskRunCrashed",
     "TaskRunError",

@@ -211,4 +211,4 @@ def make_demo_database(path: Path, customers: int, month: str, *, broken: bool) 
 
 
 if __name__ == "__main__":
-    billing()
+    print(billing())

@@ -85,4 +85,4 @@ def flights(
 
 
 if __name__ == "__main__":
-    flights()
+    print(flights())

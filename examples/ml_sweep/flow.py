@@ -230,4 +230,4 @@ def draw(board: Board, confusion: NDArray[np.int64]) -> bytes:
 
 
 if __name__ == "__main__":
-    ml_sweep()
+    print(ml_sweep())

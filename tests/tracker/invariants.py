@@ -184,15 +184,16 @@ def every_failed_attempt_has_one_row(ledger: "Ledger") -> None:
 
 
 def victims_name_exactly_their_roots(ledger: "Ledger") -> None:
-    for group, index in ledger.members:
-        state = S(group.states[index])
-        if state is S.UPSTREAM_FAILED:
-            roots = group.roots[index]
-            assert roots
-            assert len(set(roots)) == len(roots)
-            assert set(roots) == roots_of(group, index)
-        else:
-            assert index not in group.roots
+    for group in ledger.groups:
+        before = ledger.before.get(group, bytes(group.size))
+        victims = {i for i, state in enumerate(group.states) if state == S.UPSTREAM_FAILED}
+        assert group.roots.keys() == victims
+        for index in victims:
+            if before[index] != S.UPSTREAM_FAILED:
+                roots = group.roots[index]
+                assert roots
+                assert len(set(roots)) == len(roots)
+                assert set(roots) == roots_of(group, index)
 
 
 def only_ended_failures_are_handled(ledger: "Ledger") -> None:
@@ -224,13 +225,12 @@ def values_and_errors_fit_the_states(ledger: "Ledger") -> None:
 
 
 def hooks_are_called_once(ledger: "Ledger") -> None:
+    assert all(number == 1 for number in ledger.hooks.values()), ledger.hooks
     for group, index in ledger.members:
-        if not group.spec.hooks.on_running:
-            continue
-        called = {kind: n for (g, i, kind), n in ledger.hooks.items() if (g, i) == (group, index)}
-        assert all(number == 1 for number in called.values()), (group.key(index), called)
-        ending = HOOKS.get(S(group.states[index]))
-        assert set(called) - {"on_running"} == ({ending} if ending else set())
+        if group.spec.hooks.on_running:
+            ending = HOOKS.get(S(group.states[index]))
+            called = {kind for kind in HOOKS.values() if (group, index, kind) in ledger.hooks}
+            assert called == ({ending} if ending else set())
 
 
 def a_retry_is_never_slept_through(ledger: "Ledger") -> None:

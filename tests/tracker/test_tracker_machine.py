@@ -24,7 +24,7 @@ from raysched.tracker.messages import (
     UnitLost,
     UnitStarted,
 )
-from tracker.graphs import Need, add, add_map, every, one, spec
+from tracker.graphs import Need, add, add_map, one, spec
 from tracker.invariants import nothing_is_left
 from tracker.ledger import LOST, SECOND, STOPPED, Ledger
 
@@ -65,17 +65,32 @@ class TrackerMachine(RuleBasedStateMachine):
         self.specs: list[TaskSpec] = []
         self.parts: list[Part] = []
         self.told: list[Event] = []
+        self.calm = False
+        """Whether nobody cancels: what is cancelled does little more."""
+        self.ending = StateType.COMPLETED
 
     @initialize(
         specs=st.lists(specs, min_size=2, max_size=4),
         max_workers=st.sampled_from([None, None, 1, 3]),
-        slots=st.sampled_from([None, 1, 2, 3]),
+        slots=st.sampled_from([None, 1, 1, 2, 3]),
+        calm=st.booleans(),
+        ending=st.sampled_from([StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]),
     )
-    def begin(self, specs: list[TaskSpec], max_workers: int | None, slots: int | None) -> None:
+    def begin(
+        self,
+        specs: list[TaskSpec],
+        max_workers: int | None,
+        slots: int | None,
+        *,
+        calm: bool,
+        ending: StateType,
+    ) -> None:
         self.specs = specs
+        self.calm = calm
+        self.ending = ending
         self.ledger = Ledger(Run("run", max_workers), slots=slots)
 
-    @rule(data=st.data(), unit_size=st.sampled_from([None, 1, 2, 5]))
+    @rule(data=st.data(), unit_size=st.sampled_from([None, 1, 3, 8]))
     def segment(self, data: st.DataObject, unit_size: int | None) -> None:
         for _ in range(data.draw(st.integers(1, 4))):
             self._record(data)
@@ -127,6 +142,7 @@ class TrackerMachine(RuleBasedStateMachine):
         scheduling_class = data.draw(st.sampled_from(list(self.ledger.run.lanes)))
         self._tell(CapacityKnown(scheduling_class, slots))
 
+    @precondition(lambda self: not self.calm)
     @rule(running=st.booleans(), force=st.booleans())
     def cancel(self, *, running: bool, force: bool) -> None:
         self._tell(CancelRequested("someone", running, force))
@@ -168,7 +184,7 @@ class TrackerMachine(RuleBasedStateMachine):
         while ledger.units or ledger.questions or ledger.wakes:
             for question in list(ledger.questions.values()):
                 ledger.answer(question, retry=True)
-            ledger.run_all(StateType.FAILED)
+            ledger.run_all(self.ending)
             if ledger.wakes:
                 ledger.wake()
         nothing_is_left(ledger)
@@ -201,7 +217,7 @@ class TrackerMachine(RuleBasedStateMachine):
             part = data.draw(st.sampled_from(self.parts))
             self.parts += add_map(builder, task, part, static=self._needs(data), wait_for=wait_for)
         else:
-            items: list[Any] = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=5))
+            items: list[Any] = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=8))
             items += self._needs(data)
             static = self._needs(data)
             self.parts += add_map(builder, task, items, static=static, wait_for=wait_for)
@@ -215,11 +231,12 @@ class TrackerMachine(RuleBasedStateMachine):
     @staticmethod
     def _need(data: st.DataObject, part: Part) -> Need:
         allow_failure = data.draw(st.sampled_from([False, False, True]))
-        if data.draw(st.booleans()):
-            return every(part, allow_failure=allow_failure)
-        position = data.draw(st.integers(0, len(part[1]) - 1))
-        return one(part, position, allow_failure=allow_failure)
+        group, indices = part
+        start = data.draw(st.integers(0, len(indices) - 1))
+        stop = data.draw(st.integers(start + 1, len(indices)))
+        whole = data.draw(st.booleans())
+        return Need(group, indices[start:stop], whole, allow_failure)
 
 
 TestTracker = TrackerMachine.TestCase
-TestTracker.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTracker.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

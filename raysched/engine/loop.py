@@ -76,6 +76,9 @@ class Loop:
         self._inbox.append((function, args))
         # In this order: a leader that resigns looks at the inbox after it has taken its event away.
         (self._leader_wake or self._own_wake).set()
+        if self._pump is not None:
+            # There is no thread that would take the turn: whoever sleeps has to.
+            self._wake_sleepers()
 
     def at(self, when: int, function: Callable[..., None], *args: Any) -> None:
         """Have `function(*args)` called at a time (ns since the epoch); only within a turn."""
@@ -86,13 +89,7 @@ class Loop:
         if self._followers:
             with self._visible:
                 self._visible.notify_all()
-        if self._sleepers:
-            with self._visible:
-                sleepers, self._sleepers = self._sleepers, set()
-            for loop, future in sleepers:
-                # The user's event loop may have been closed over the future.
-                with suppress(RuntimeError):
-                    loop.call_soon_threadsafe(_wake_sleeper, future)
+        self._wake_sleepers()
 
     def fail(self, error: BaseException) -> None:
         """Take no more turns: all who wait now or later get `error`."""
@@ -186,6 +183,16 @@ class Loop:
                 return False
             if self._pump is None or not self._pump_once():
                 self._sleep(wake, left)
+
+    def _wake_sleepers(self) -> None:
+        if not self._sleepers:
+            return
+        with self._visible:
+            sleepers, self._sleepers = self._sleepers, set()
+        for loop, future in sleepers:
+            # The user's event loop may have been closed over the future.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_wake_sleeper, future)
 
     def _resign(self) -> None:
         self._leader_wake = None

@@ -1,13 +1,15 @@
 """What an attempt ran itself, as plain data on its way home, and its place in the flow run."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from raysched.graph.builder import Builder
-from raysched.model.rows import Batch, FlowRunRow, TaskRunColumns
+from raysched.model.ids import task_run_key
+from raysched.model.rows import Batch, FlowRunRow, GroupRow, TaskRunColumns
 
 
 @dataclass(slots=True)
@@ -52,16 +54,13 @@ def place(
     """
     rows = _ROWS.validate_python(data)
     own = Batch(number)
-    ids: dict[int, int] = {}
-    for batch in rows.batches:
-        if batch.run:
-            continue
-        for group in batch.groups:
-            ids[group.id], first = builder.reserve(group.task, group.size)
-            own.groups.append(replace(group, id=ids[group.id], first=first, parent_key=parent_key))
-        own.task_runs += [_renumbered(columns, ids) for columns in batch.task_runs]
-        own.attempts += [replace(row, group=ids[row.group]) for row in batch.attempts]
-        own.logs += [replace(row, group=ids.get(row.group, -1)) for row in batch.logs]
+    mine = [batch for batch in rows.batches if not batch.run]
+    places = _Places(builder, [group for batch in mine for group in batch.groups])
+    for batch in mine:
+        own.groups += [places.group(group, parent_key) for group in batch.groups]
+        own.task_runs += [places.columns(columns) for columns in batch.task_runs]
+        own.attempts += [replace(row, group=places.ids[row.group]) for row in batch.attempts]
+        own.logs += [replace(row, group=places.ids.get(row.group, -1)) for row in batch.logs]
     called = [
         (
             replace(row, parent=row.parent or builder.run_id, parent_key=parent_key),
@@ -72,6 +71,39 @@ def place(
     return own, called
 
 
-def _renumbered(columns: TaskRunColumns, ids: Mapping[int, int]) -> TaskRunColumns:
-    columns.group = ids[columns.group]
-    return columns
+class _Places:
+    """Where groups of an attempt are in its flow run.
+
+    Attributes:
+        ids: Their ids there, by those in the attempt.
+    """
+
+    def __init__(self, builder: Builder, groups: Sequence[GroupRow]) -> None:
+        self.ids: dict[int, int] = {}
+        self._firsts: dict[int, int] = {}
+        self._keys: dict[str, str] = {}
+        for group in groups:
+            self.ids[group.id], first = builder.reserve(group.task, group.size)
+            self._firsts[group.id] = first
+            for index in range(group.size):
+                key = task_run_key(group.task, group.first + index)
+                self._keys[key] = task_run_key(group.task, first + index)
+
+    def group(self, row: GroupRow, parent_key: str) -> GroupRow:
+        """Return the row of a group as it is there."""
+        edges = [(self.ids[parent], *rest) for parent, *rest in json.loads(row.edges)]
+        return replace(
+            row,
+            id=self.ids[row.id],
+            first=self._firsts[row.id],
+            edges=json.dumps(edges),
+            parent_key=parent_key,
+        )
+
+    def columns(self, columns: TaskRunColumns) -> TaskRunColumns:
+        """Return rows of task runs as they are there."""
+        roots = {
+            position: tuple(self._keys[key] for key in keys)
+            for position, keys in columns.roots.items()
+        }
+        return replace(columns, group=self.ids[columns.group], roots=roots)

@@ -112,11 +112,8 @@ def due(turn: Turn) -> None:
     """Queue the task runs whose time to be retried has come."""
     timers = turn.run.timers
     while timers and timers[0][0] <= turn.now:
-        _, group_id, index, attempt = heappop(timers)
-        node = turn.run.nodes[group_id]
-        group = node.group
-        if group.states[index] == StateType.AWAITING_RETRY and group.attempts[index] == attempt:
-            _queue(turn, node, index)
+        _, group_id, index = heappop(timers)
+        _queue(turn, turn.run.nodes[group_id], index)
 
 
 def _retry(turn: Turn, failure: Failure, at: int) -> None:
@@ -128,7 +125,7 @@ def _retry(turn: Turn, failure: Failure, at: int) -> None:
     if at <= turn.now:
         _queue(turn, node, index)
         return
-    heappush(turn.run.timers, (at, group.id, index, group.attempts[index]))
+    heappush(turn.run.timers, (at, group.id, index))
 
 
 def _queue(turn: Turn, node: Node, index: int) -> None:

@@ -146,7 +146,7 @@ class Run:
         nodes: Nodes by group id.
         lanes: Queues by scheduling class.
         units: Dispatched units by number.
-        timers: Heap of (time, group id, member, attempt): when retries are due.
+        timers: Heap of (time, group id, member): when retries are due.
         wakes: Heap of the times (ns) that were asked for with `WakeAt` and have not come.
         running: Number of dispatched task runs.
         open: Number of task runs that are not terminal.
@@ -160,7 +160,7 @@ class Run:
     nodes: dict[int, Node] = field(default_factory=dict)
     lanes: dict[SchedulingClass, Lane] = field(default_factory=dict)
     units: dict[int, Unit] = field(default_factory=dict)
-    timers: list[tuple[int, int, int, int]] = field(default_factory=list)
+    timers: list[tuple[int, int, int]] = field(default_factory=list)
     wakes: list[int] = field(default_factory=list)
     next_unit: int = 0
     running: int = 0

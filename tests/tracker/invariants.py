@@ -224,6 +224,12 @@ def values_and_errors_fit_the_states(ledger: "Ledger") -> None:
         assert (index in group.errors) == (state.is_terminal and state not in SUCCESSES)
 
 
+def suspects_run_alone(ledger: "Ledger") -> None:
+    for command in ledger.commands:
+        if isinstance(command, Dispatch) and len(command.indices) > 1:
+            assert not any(ledger.uncharged[command.group, index] for index in command.indices)
+
+
 def hooks_are_called_once(ledger: "Ledger") -> None:
     assert all(number == 1 for number in ledger.hooks.values()), ledger.hooks
     for group, index in ledger.members:
@@ -234,16 +240,16 @@ def hooks_are_called_once(ledger: "Ledger") -> None:
 
 
 def a_retry_is_never_slept_through(ledger: "Ledger") -> None:
-    """There is a wake-up for the next retry, and no two for one time."""
+    """Each has a time, there is a wake-up for the next one, and there are no two for one time."""
     assert len(set(ledger.wakes)) == len(ledger.wakes)
-    waiting = {
+    waiting = sorted(
         (group.id, index)
         for group, index in ledger.members
         if group.states[index] == S.AWAITING_RETRY
-    }
-    due = {(at, group, index) for at, group, index, _ in ledger.run.timers}
-    for group, index in waiting:
-        assert any(min(ledger.wakes) <= at for at, *of in due if of == [group, index])
+    )
+    assert sorted((group, index) for _, group, index in ledger.run.timers) == waiting
+    if waiting:
+        assert min(ledger.wakes) <= min(ledger.run.timers)[0]
 
 
 INVARIANTS: tuple[Callable[["Ledger"], None], ...] = (
@@ -264,6 +270,7 @@ INVARIANTS: tuple[Callable[["Ledger"], None], ...] = (
     rows_tell_every_change,
     what_ended_holds_no_arguments,
     values_and_errors_fit_the_states,
+    suspects_run_alone,
     hooks_are_called_once,
     a_retry_is_never_slept_through,
 )

@@ -1,0 +1,77 @@
+"""What an attempt ran itself finds its place in the flow run, numbered as the others there."""
+
+import json
+
+import msgpack
+
+from raysched.engine.placing import NestedRows, place, plain
+from raysched.graph.builder import Builder
+from raysched.model.rows import AttemptRow, Batch, FlowRunRow, GroupRow, LogRow, TaskRunColumns
+from raysched.model.states import StateType
+from tracker.graphs import add, spec
+
+
+def columns(group: int, **others: object) -> TaskRunColumns:
+    return TaskRunColumns(group, [0], [16], [1], [1], [2], [b"i" * 16], [None], [0], **others)  # type: ignore[arg-type]
+
+
+def placed(*batches: Batch, flow_runs: tuple[FlowRunRow, ...] = ()) -> tuple[Batch, list[object]]:
+    """Place rows behind two groups and three calls of `load`, as they arrive on the wire."""
+    builder = Builder("run")
+    for name in ("load", "load", "other", "load"):
+        add(builder, spec(name))
+    data = msgpack.packb(plain(NestedRows(list(flow_runs), list(batches))))
+    unpacked = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+    own, called = place(builder, unpacked, 7, "outer[1]")
+    return own, list(called)
+
+
+def test_groups_get_numbers_that_are_free() -> None:
+    own, _ = placed(Batch(0, groups=[GroupRow(0, "load", 0, 2), GroupRow(1, "clean", 0, 1)]))
+    assert own.run == 7
+    first = own.groups[0].id
+    assert [(row.id, row.task, row.first, row.parent_key) for row in own.groups] == [
+        (first, "load", 3, "outer[1]"),
+        (first + 1, "clean", 0, "outer[1]"),
+    ]
+
+
+def test_rows_follow_their_groups() -> None:
+    attempt = AttemptRow(1, 0, 2, StateType.FAILED, 1, 2)
+    logs = [LogRow(1, 0, 1, 5, 20, "a", "of a task"), LogRow(-1, 0, 1, 5, 20, "a", "of none")]
+    own, _ = placed(
+        Batch(0, groups=[GroupRow(0, "load", 0, 2), GroupRow(1, "clean", 0, 1)]),
+        Batch(0, task_runs=[columns(1)], attempts=[attempt], logs=logs),
+    )
+    clean = own.groups[1].id
+    assert own.task_runs[0].group == clean
+    assert own.attempts[0].group == clean
+    assert [log.group for log in own.logs] == [clean, -1]
+
+
+def test_edges_lead_to_the_same_groups() -> None:
+    edges = json.dumps([[0, "gather", 0, 2]])
+    own, _ = placed(
+        Batch(0, groups=[GroupRow(0, "load", 0, 2), GroupRow(1, "clean", 0, 1, edges=edges)])
+    )
+    assert json.loads(own.groups[1].edges) == [[own.groups[0].id, "gather", 0, 2]]
+
+
+def test_roots_name_the_same_task_runs() -> None:
+    own, _ = placed(
+        Batch(
+            0,
+            groups=[GroupRow(0, "load", 0, 2), GroupRow(1, "clean", 0, 1)],
+            task_runs=[columns(1, roots={0: ("load[1]",)}, handled=frozenset({0}))],
+        )
+    )
+    assert own.task_runs[0].roots == {0: ("load[4]",)}
+    assert own.task_runs[0].handled == {0}
+
+
+def test_flow_runs_come_with_their_own_batches() -> None:
+    row = FlowRunRow("child", "flow", "child-name", StateType.COMPLETED)
+    _, called = placed(Batch(1, groups=[GroupRow(0, "load", 0, 1)]), flow_runs=(row,))
+    ((called_row, batches),) = called  # type: ignore[misc]
+    assert (called_row.parent, called_row.parent_key) == ("run", "outer[1]")  # type: ignore[has-type]
+    assert [batch.groups[0].first for batch in batches] == [0]  # type: ignore[has-type]

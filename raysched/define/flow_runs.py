@@ -1,6 +1,6 @@
 """A flow run from its call to its end, one procedure for synchronous and asynchronous flows."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +14,7 @@ from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, RunPort
 from raysched.define.resolving import awaited, resolved
 from raysched.define.signature import Signature
 from raysched.define.states import Running, State
+from raysched.define.termination import terminable
 from raysched.define.validation import Validator
 from raysched.errors import (
     FlowRunCancelled,
@@ -57,7 +58,8 @@ class FlowCaller:
         await awaited(self.what, wait_for, blocking=blocking)
         start = self.begin(await resolved(bound, blocking=blocking), current_port())
         port = current_opener().open_run(start)
-        state = await _Execution(self, port, blocking=blocking).run()
+        with terminable(blocking=blocking) as reason:
+            state = await _Execution(self, port, reason, blocking=blocking).run()
         return state if return_state else state.result()
 
     def begin(self, bound: Mapping[str, Any], parent: RunPort | None) -> FlowRunStart:
@@ -87,10 +89,18 @@ class FlowCaller:
 
 
 class _Execution:
-    def __init__(self, caller: FlowCaller, port: RunPort, *, blocking: bool) -> None:
+    def __init__(
+        self,
+        caller: FlowCaller,
+        port: RunPort,
+        reason: Callable[[BaseException], BaseException],
+        *,
+        blocking: bool,
+    ) -> None:
         self._caller = caller
         self._spec = caller.spec
         self._port = port
+        self._reason = reason
         self._blocking = blocking
         around = current_deadline()
         seconds = caller.spec.timeout_seconds
@@ -136,7 +146,7 @@ class _Execution:
         except DeadlinePassed:
             return FlowEnding(error=self._time_is_over()), None
         except BaseException as error:  # noqa: BLE001 - also Ctrl-C ends the run before it goes on
-            return FlowEnding(error=error), None
+            return FlowEnding(error=self._reason(error)), None
         verdict = _verdict(value)
         if verdict is None:
             return FlowEnding(), value

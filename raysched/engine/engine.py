@@ -186,7 +186,8 @@ class Engine:
     def _change(self, run: OpenFlowRun, change: FlowRunChange) -> None:
         batch = Batch(run.number, run.row.epoch, change)
         self._keeper.commit(run.row, batch)
-        self._loop.made_visible()
+        # Not before the caller has noted what was committed, which is what others wait for.
+        self.post(self._loop.made_visible)
 
     def _groups_time(self, run: OpenFlowRun, at: int) -> None:
         if run.groups_at == at:

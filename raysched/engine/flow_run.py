@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from raysched.define.driving import finish, until
 from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, Told
+from raysched.define.termination import Terminated
 from raysched.engine.callbacks import Callbacks
 from raysched.engine.ports import Backend
 from raysched.errors import FlowRunCancelled, FlowRunTimedOut, RayschedError
@@ -321,6 +322,8 @@ def _header(start: FlowRunStart) -> bytes:
 
 
 def _canceller(error: BaseException) -> str:
+    if isinstance(error, Terminated):
+        return "SIGTERM"
     if isinstance(error, KeyboardInterrupt):
         return "Ctrl-C"
     if isinstance(error, FlowRunTimedOut):

@@ -123,7 +123,8 @@ class Loop:
             with self._visible:
                 self._sleepers.add((asyncio.get_running_loop(), future))
             if self._pump:
-                self.turn()
+                with self._interrupts.held_back_in_turns():
+                    self.turn()
             if self._check(done):
                 return True
             left = _left(deadline)
@@ -253,39 +254,41 @@ class Loop:
 
 
 class Interrupts:
-    """Holds Ctrl-C back while a turn is under way: half a turn would leave the tracker torn."""
+    """Holds Ctrl-C and SIGTERM back during a turn: half a turn would leave the tracker torn."""
 
     def __init__(self) -> None:
         self._depth = 0
-        self._pending = False
+        self._pending: signal.Signals | None = None
 
     @contextmanager
     def held_back_in_turns(self) -> Iterator[None]:
-        """Have SIGINT obey `held_back` inside the block, where it is the main thread that waits."""
+        """Have signals obey `held_back` inside the block, where the main thread waits."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = signal.getsignal(signal.SIGINT)
-        if not callable(previous):
-            yield
-            return
+        handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
-        def on_interrupt(number: int, frame: FrameType | None) -> None:
+        def on_signal(number: int, frame: FrameType | None) -> None:
             # Who presses Ctrl-C again will not wait for a store that is away.
             if self._depth and not self._pending:
-                self._pending = True
+                self._pending = signal.Signals(number)
             else:
-                previous(number, frame)
+                handlers[number](number, frame)
 
-        signal.signal(signal.SIGINT, on_interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                handlers[number] = handler
+                signal.signal(number, on_signal)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for each, before in handlers.items():
+                signal.signal(each, before)
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
-        """Hold a Ctrl-C back until the end of the block."""
+        """Hold signals back until the end of the block."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -294,9 +297,10 @@ class Interrupts:
             yield
         finally:
             self._depth -= 1
-            if self._pending and not self._depth:
-                self._pending = False
-                signal.raise_signal(signal.SIGINT)
+            pending = self._pending
+            if pending is not None and not self._depth:
+                self._pending = None
+                signal.raise_signal(pending)
 
 
 class BusyFlows:

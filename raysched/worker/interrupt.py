@@ -5,9 +5,9 @@ exception, which takes effect when the thread next runs Python code. Either way 
 raised inside the user's function, once, and never inside the code around it.
 """
 
+import _signal  # type: ignore[import-not-found] # CPython's own, without stubs
 import contextlib
 import ctypes
-import inspect
 import signal
 import threading
 import time
@@ -16,9 +16,6 @@ from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-_getsignal = inspect.unwrap(signal.getsignal)
-"""Without the search for an enum member, which takes longer than the rest of an empty run."""
 
 _SLACK_SECONDS = 0.001
 """The timer and the clock that it is compared with may differ by a rounding."""
@@ -128,12 +125,12 @@ class ThreadInterruption(Interruption):
 
 
 class Signals:
-    """Our handlers of SIGALRM and SIGINT on the main thread.
+    """Our handlers of SIGALRM, SIGINT and SIGTERM on the main thread.
 
     Args:
         dedicated: Whether this process is there for units only: then SIGINT is how Ray cancels the
-            one that runs. Otherwise it is a person's Ctrl-C, which goes to the handler that was
-            there before, but never while our own code runs.
+            one that runs, and SIGTERM is Ray's. Otherwise they are a person's, and go to the
+            handlers that were there before, but never while our own code runs.
     """
 
     def __init__(self, *, dedicated: bool) -> None:
@@ -141,11 +138,12 @@ class Signals:
         self.cancel_unit: Callable[[], None] | None = None
         """Cancels the unit that runs, if one does."""
         self.passed_on = False
-        """Whether a SIGINT went to the handler that was there before, during user code."""
+        """Whether a signal went to the handler that was there before, during user code."""
         self._dedicated = dedicated
         self._previous_alarm: Any = None
         self._previous_interrupt: Any = None
-        self._deferred = False
+        self._previous_termination: Any = None
+        self._deferred = 0
         self._installed = False
         self._woken = False
         self._lock = threading.Lock()
@@ -155,17 +153,24 @@ class Signals:
         """Take the place of the handlers that are there."""
         self._previous_alarm = signal.signal(signal.SIGALRM, self.on_alarm)
         self._previous_interrupt = signal.signal(signal.SIGINT, self._on_interrupt)
+        if not self._dedicated:
+            self._previous_termination = signal.signal(signal.SIGTERM, self._on_interrupt)
+            if not callable(self._previous_termination):
+                # Nobody here handles it: it ends the process at once.
+                signal.signal(signal.SIGTERM, self._previous_termination)
         self._installed = True
 
     def uninstall(self) -> None:
-        """Restore the handlers that were there before; a Ctrl-C that was held back goes to them."""
+        """Restore the handlers that were there before; what was held back goes to them."""
         with self._lock:
             self._installed = False
+        if not self._dedicated:
+            signal.signal(signal.SIGTERM, self._previous_termination)
         signal.signal(signal.SIGINT, self._previous_interrupt)
         signal.signal(signal.SIGALRM, self._previous_alarm)
-        if self._deferred:
-            self._deferred = False
-            _pass_on(self._previous_interrupt, signal.SIGINT, None)
+        deferred, self._deferred = self._deferred, 0
+        if deferred:
+            _pass_on(self._before(deferred), deferred, None)
 
     def wake(self) -> None:
         """Have the main thread run `on_alarm`, even if it is in a system call."""
@@ -192,9 +197,12 @@ class Signals:
             self.cancel_unit()
         elif self._dedicated or (self.current is not None and self.current.is_open):
             self.passed_on = True
-            _pass_on(self._previous_interrupt, number, frame)
+            _pass_on(self._before(number), number, frame)
         else:
-            self._deferred = True
+            self._deferred = number
+
+    def _before(self, number: int) -> Any:
+        return self._previous_interrupt if number == signal.SIGINT else self._previous_termination
 
 
 class SignalInterruption(Interruption):
@@ -220,7 +228,8 @@ class SignalInterruption(Interruption):
     def run(self, call: Callable[[], T], timeout: float | None) -> T:
         """See `Interruption.run`."""
         # The user's code of an earlier run may have changed the handler.
-        if _getsignal(signal.SIGALRM) != self._signals.on_alarm:
+        # Without signal.getsignal's search for an enum member, which takes 4 us.
+        if _signal.getsignal(signal.SIGALRM) != self._signals.on_alarm:
             signal.signal(signal.SIGALRM, self._signals.on_alarm)
         self._signals.current = self
         outer, began = signal.getitimer(signal.ITIMER_REAL)[0], time.monotonic()

@@ -191,13 +191,16 @@ class ItemRun:
             )
 
     def _succeed(self, encoded: Encoded) -> None:
+        small = encoded.size <= self._code.context.inline_max_bytes
         outcome = Outcome(
-            self.position, StateType.COMPLETED, self._started, time.time_ns(), name=self._name
+            self.position,
+            StateType.COMPLETED,
+            self._started,
+            time.time_ns(),
+            value=encoded.join() if small else None,
+            name=self._name,
         )
-        if encoded.size <= self._code.context.inline_max_bytes:
-            self._progress.end(outcome._replace(value=encoded.join()))
-        else:
-            self._progress.end(outcome, encoded)
+        self._progress.end(outcome, None if small else encoded)
 
     def _fail_by(self, error: BaseException) -> None:
         key = self._item.key

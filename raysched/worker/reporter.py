@@ -1,12 +1,10 @@
 """The thread beside the user's code: reports live, takes orders, and ends what does not react."""
 
-import contextlib
 import logging
 import os
 import select
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -68,8 +66,7 @@ class Reporter:
         self._connect()
         threading.Thread(target=self._loop, name="raysched reporter", daemon=True).start()
 
-    @contextlib.contextmanager
-    def watching(self, run: UnitRun) -> Iterator[None]:
+    def begin(self, run: UnitRun) -> None:
         """See `runner.Watcher`."""
         self._announced = set()
         self._cancelled_at = {}
@@ -77,10 +74,10 @@ class Reporter:
         run.progress.on_change = self._on_change
         self._run = run
         self._on_change()
-        try:
-            yield
-        finally:
-            self._run = None
+
+    def end(self) -> None:
+        """See `runner.Watcher`."""
+        self._run = None
 
     def close(self) -> None:
         """End the thread and its channel: another driver, or another engine of it, took over."""

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -34,8 +33,11 @@ from raysched.worker.protocol import decode_unit
 class Watcher(Protocol):
     """What is told of each unit that runs, to report it live and to cancel its items."""
 
-    def watching(self, run: "UnitRun") -> AbstractContextManager[None]:
-        """Watch the unit inside the block."""
+    def begin(self, run: "UnitRun") -> None:
+        """Watch a unit from now on."""
+
+    def end(self) -> None:
+        """Watch it no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +101,18 @@ class UnitRun:
         if signals is not None:
             signals.cancel_unit = self.cancel
         watcher = self._process.watcher
-        with watcher.watching(self) if watcher else nullcontext():
-            try:
-                self._run_items()
-            except KeyboardInterrupt as error:
-                self._take_interrupt(error)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, the driver has to know
-                info = describe_error(error, FailureClass.INFRASTRUCTURE, CrashKind.BACKEND)
-                self._end(self.progress.open_positions(), StateType.CRASHED, info)
-            self._end_cancelled()
+        if watcher is not None:
+            watcher.begin(self)
+        try:
+            self._run_items()
+        except KeyboardInterrupt as error:
+            self._take_interrupt(error)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the driver has to know
+            info = describe_error(error, FailureClass.INFRASTRUCTURE, CrashKind.BACKEND)
+            self._end(self.progress.open_positions(), StateType.CRASHED, info)
+        self._end_cancelled()
+        if watcher is not None:
+            watcher.end()
         report = self.progress.final()
         if signals is not None:
             signals.cancel_unit = None

@@ -166,10 +166,12 @@ def _unit_lost(turn: Turn, event: UnitLost) -> None:
 
 
 def _run_alone(turn: Turn, unit: Unit, position: int) -> None:
-    """Queue a member again whose worker died under several: only the guilty one is charged."""
+    """Queue a member again whose worker died under several: only the guilty one is charged.
+
+    What is queued by itself is dispatched by itself.
+    """
     node, index = unit.node, unit.indices[position]
     group = node.group
-    node.alone.add(index)
     group.attempts[index] -= 1
     if group.states[index] == StateType.RUNNING:
         move(group, index, StateType.PENDING)

@@ -30,7 +30,6 @@ class Node:
         aligned: Nodes whose member i needs this one's member i + offset, with the offset.
         gates: What waits for ranges of its members.
         crashes: Number of crashes of each member that had any.
-        alone: Members that must run in a unit of their own, since a unit with them was lost.
         announced: Members whose `on_running` hooks were called, where there are such hooks.
         questions: Failed attempts about which `retry_condition_fn` is being asked.
     """
@@ -42,7 +41,6 @@ class Node:
     aligned: list[tuple["Node", int]] = field(default_factory=list)
     gates: Gates = field(default_factory=Gates)
     crashes: dict[int, int] = field(default_factory=dict)
-    alone: set[int] = field(default_factory=set)
     announced: set[int] = field(default_factory=set)
     questions: dict[int, tuple[StateType, ErrorInfo]] = field(default_factory=dict)
 

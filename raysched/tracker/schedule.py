@@ -83,12 +83,9 @@ def _dispatch_one(turn: Turn, lane: Lane) -> None:
 
 
 def _unit_size(lane: Lane, first: Queued) -> int:
-    node, members, taken = first.node, first.members, first.taken
-    largest = node.planned.unit_size
-    if largest == 1 or members[taken] in node.alone:
+    largest = first.node.planned.unit_size
+    if largest == 1:
         return 1
     # Everything ready is spread over the slots, so that all of them finish together.
-    size = max(1, min(largest, -(-lane.queued // (lane.slots or 1)), len(members) - taken))
-    if node.alone:
-        size = next((n for n in range(1, size) if members[taken + n] in node.alone), size)
-    return size
+    even = -(-lane.queued // (lane.slots or 1))
+    return max(1, min(largest, even, len(first.members) - first.taken))

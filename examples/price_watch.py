@@ -5,7 +5,7 @@ that will not (`retry_condition_fn`); a hook that is called when a task run has 
 log records of tasks, by `get_run_logger` and by `print` (`log_prints`); and a flow that goes on
 without what it could not get.
 
-How to run, after `pip install raysched`:
+How to run, after `pip install -e .`:
 
     raysched run examples/price_watch.py
     raysched run examples/price_watch.py --param busy=9

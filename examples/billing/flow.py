@@ -4,7 +4,7 @@ What it shows: maps that follow each other customer by customer, retries that ar
 invoice carries an idempotency key, and what a failure looks like when everything downstream hangs
 on one query.
 
-How to run, after `pip install "raysched[examples]"`:
+How to run, after `pip install -e ".[examples]"`:
 
     raysched run examples/billing/flow.py
     raysched run examples/billing/flow.py --param customers=100 --param month=2026-09

@@ -5,7 +5,7 @@ fan-out over airports that are known only when the run gets there, and a fan-in 
 survives without its picture (`allow_failure`). The tasks are plain functions of the modules beside
 this file, and all data passes between them as arguments and results.
 
-How to run, after `pip install "raysched[examples]"`:
+How to run, after `pip install -e ".[examples]"`:
 
     raysched run examples/flights/flow.py
     raysched run examples/flights/flow.py --param months='[1,2]' --param destinations=3

@@ -4,7 +4,7 @@ What it shows: a map over a grid, with the training data handed to each task run
 (`unmapped`), and a fan-in that goes on although a configuration fails (`allow_failure`). The test
 data are the result of a task of their own, which nothing sees before the best model is chosen.
 
-How to run, after `pip install "raysched[examples]"`:
+How to run, after `pip install -e ".[examples]"`:
 
     raysched run examples/ml_sweep/flow.py
     raysched run examples/ml_sweep/flow.py --param data=breast_cancer --param models='["svm"]'

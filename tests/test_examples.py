@@ -27,7 +27,9 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not is_setting(name)}
-        self.environment = kept | {"RAYSCHED_HOME": str(folder / "home")}
+        # Threads of linear algebra that wait for a core of a busy machine take seconds.
+        calm = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.environment = kept | calm | {"RAYSCHED_HOME": str(folder / "home")}
 
     def run(self, example: str, *arguments: str, backend: str, code: int = 0) -> Any:
         """Runs `raysched run`; returns the flow run with its task runs."""

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     segment_milliseconds: float = Field(default=3.0, ge=0)
     """How long calls are collected before they are compiled, unless the flow blocks (ms)."""
 
+    unit_size: int = Field(default=0, ge=0)
+    """Task runs that every unit carries, where there are as many; 0 lets units adapt."""
+
     debug: bool = False
     """Whether the command line shows tracebacks of raysched itself."""
 

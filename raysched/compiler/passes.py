@@ -27,6 +27,9 @@ PLACING = frozenset(
 )
 """Ray options that decide where a task run fits. The others do not change its class."""
 
+MAX_UNIT = 1000
+"""Most quick task runs that one unit carries: beyond that a larger one saves nothing."""
+
 MAX_CONCURRENT_UNIT = 1000
 """Most waiting task runs that one worker holds: enough to hide the waits, few enough to lose."""
 
@@ -81,7 +84,7 @@ def scheduling_class(ray_options: Mapping[str, Any]) -> SchedulingClass:
 
 
 def size_units(plan: Plan) -> Plan:
-    """Decide how many members one unit carries: one, unless they wait rather than compute."""
+    """Decide how many members one unit may carry, and whether they overlap in its worker."""
     return tuple(_sized(item) for item in plan)
 
 
@@ -160,8 +163,13 @@ def _sized(item: PlannedGroup) -> PlannedGroup:
     spec = item.group.spec
     if spec.is_async:
         note = "async: task runs of a unit overlap on one event loop"
-        return replace(item, unit_size=MAX_CONCURRENT_UNIT, notes=(*item.notes, note))
+        return _overlapping(item, note)
     if spec.max_concurrency > 1:
         note = f"max_concurrency={spec.max_concurrency}: task runs of a unit overlap in threads"
-        return replace(item, unit_size=MAX_CONCURRENT_UNIT, notes=(*item.notes, note))
-    return item
+        return _overlapping(item, note)
+    note = f"quick task runs share units, up to {MAX_UNIT} of them or 0.1 s"
+    return replace(item, unit_size=MAX_UNIT, notes=(*item.notes, note))
+
+
+def _overlapping(item: PlannedGroup, note: str) -> PlannedGroup:
+    return replace(item, unit_size=MAX_CONCURRENT_UNIT, overlapping=True, notes=(*item.notes, note))

@@ -17,12 +17,14 @@ class PlannedGroup:
         group: The group.
         scheduling_class: Units of one class compete for the same slots.
         unit_size: Most members that one unit carries.
+        overlapping: Whether members of a unit overlap in its worker, instead of one after another.
         notes: Why it was planned so, a sentence each, for `raysched show --plan`.
     """
 
     group: Group
     scheduling_class: SchedulingClass = ()
     unit_size: int = 1
+    overlapping: bool = False
     notes: tuple[str, ...] = ()
 
 

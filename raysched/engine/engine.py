@@ -36,6 +36,7 @@ from raysched.tracker.messages import (
     RetryAnswered,
     SegmentPlanned,
     TimePassed,
+    UnitHandedBack,
     UnitLost,
     UnitStarted,
     WakeAt,
@@ -222,10 +223,17 @@ class Engine:
         if isinstance(message, Reported):
             self._forget(message.unit)
             self.advance(run, unit_ended(unit, report, message.handle))
+            self._hand_back(run, unit, report)
             if unit in run.tracker.units:
                 self.advance(run, UnitLost(unit, _incomplete()))
-        elif report.positions:
+            return
+        if report.positions:
             self.advance(run, unit_ended(unit, report, None))
+        self._hand_back(run, unit, report)
+
+    def _hand_back(self, run: OpenFlowRun, unit: int, report: Report) -> None:
+        if report.handed_back:
+            self.advance(run, UnitHandedBack(unit, report.handed_back))
 
     def _keep_nested(self, sent: "_Sent", report: Report) -> None:
         """Keep what attempts of a unit ran themselves: it has ended, so nothing follows."""

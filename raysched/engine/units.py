@@ -8,6 +8,7 @@ from raysched.engine.ports import UnitCall
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.states import SUCCESSES
 from raysched.model.values import LargeValue, Value
+from raysched.policies.units import LEASE_SECONDS
 from raysched.results.envelope import encode
 from raysched.results.rebuild import failure_of
 from raysched.tracker.messages import Dispatch, UnitEnded
@@ -64,7 +65,7 @@ def unit_call(number: int, command: Dispatch, header: bytes) -> UnitCall:
         )
         for index, attempt in zip(command.indices, command.attempts, strict=True)
     )
-    unit = Unit(number, header, group.mapped, group.shared, group.tags, items)
+    unit = Unit(number, header, group.mapped, group.shared, group.tags, LEASE_SECONDS, items)
     return UnitCall(number, group.spec, encode_unit(unit), tuple(arguments.handles))
 
 

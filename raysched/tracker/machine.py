@@ -5,7 +5,7 @@ from typing import Any
 
 from raysched.errors import InternalError
 from raysched.model.states import FAILURES, FIRST_TERMINAL, SUCCESSES, StateType
-from raysched.model.values import ErrorInfo, FailureClass
+from raysched.model.values import ErrorInfo, FailureClass, LargeValue
 from raysched.tracker.attempts import Failure, cancel_waiting, completed, due, failed, finish
 from raysched.tracker.dependencies import join, settle
 from raysched.tracker.messages import (
@@ -21,6 +21,7 @@ from raysched.tracker.messages import (
     SegmentPlanned,
     TimePassed,
     UnitEnded,
+    UnitHandedBack,
     UnitLost,
     UnitStarted,
 )
@@ -108,11 +109,14 @@ def _unit_ended(turn: Turn, event: UnitEnded) -> None:
         _start(turn, unit, position, event.started[column])
         group.started[index] = event.started[column]
         group.ended[index] = unit.ended = event.ended[column]
+        unit.count += 1
         if position in event.names:
             group.names[index] = event.names[position]
         state = StateType(event.states[column])
         if state in SUCCESSES:
-            group.values[index] = event.values[column]
+            value = group.values[index] = event.values[column]
+            if isinstance(value, LargeValue):
+                run.pace(node).large = True
             completed(turn, node, index, state)
             settled.append(index)
         elif _ended_badly(turn, node, index, state, event.errors.get(position)):
@@ -163,6 +167,36 @@ def _unit_lost(turn: Turn, event: UnitLost) -> None:
     if settled:
         settle(turn, node, settled)
     _release(turn, event.unit)
+
+
+def _unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
+    run = turn.run
+    unit = run.units.get(event.unit)
+    if unit is None:
+        run.late += len(event.positions)
+        return
+    node, group = unit.node, unit.node.group
+    again: list[int] = []
+    ended: list[int] = []
+    for position in event.positions:
+        index = unit.indices[position]
+        if position not in unit.open:
+            run.late += 1
+            continue
+        unit.open.discard(position)
+        run.running -= 1
+        group.attempts[index] -= 1
+        if run.cancelled_by:
+            cancel_waiting(turn, node, index)
+            ended.append(index)
+        else:
+            again.append(index)
+    if again:
+        run.lane(node).add_first(node, again)
+    if ended:
+        settle(turn, node, ended)
+    if not unit.open:
+        _release(turn, event.unit)
 
 
 def _run_alone(turn: Turn, unit: Unit, position: int) -> None:
@@ -253,10 +287,9 @@ def _cancel_waiting(turn: Turn) -> None:
 
 def _release(turn: Turn, number: int) -> None:
     unit = turn.run.units.pop(number)
-    lane = turn.run.lane(unit.node)
-    lane.units -= 1
+    turn.run.lane(unit.node).units -= 1
     if unit.began and unit.ended:
-        learn(lane, unit.ended - unit.began)
+        learn(turn.run, unit)
 
 
 _HANDLERS: dict[type[Event], Callable[[Turn, Any], None]] = {
@@ -265,6 +298,7 @@ _HANDLERS: dict[type[Event], Callable[[Turn, Any], None]] = {
     UnitStarted: _unit_started,
     UnitEnded: _unit_ended,
     UnitLost: _unit_lost,
+    UnitHandedBack: _unit_handed_back,
     RetryAnswered: _retry_answered,
     FailuresHandled: _failures_handled,
     CancelRequested: _cancel_requested,

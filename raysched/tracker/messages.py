@@ -85,6 +85,14 @@ class UnitLost:
 
 
 @dataclass(frozen=True, slots=True)
+class UnitHandedBack:
+    """A worker gave back members of a unit that it had not begun: others shall run them."""
+
+    unit: int
+    positions: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class RetryAnswered:
     """The user's `retry_condition_fn` has answered for a failed attempt."""
 
@@ -135,6 +143,7 @@ Event: TypeAlias = (
     | UnitStarted
     | UnitEnded
     | UnitLost
+    | UnitHandedBack
     | RetryAnswered
     | FailuresHandled
     | CancelRequested

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from raysched.compiler.plan import PlannedGroup, SchedulingClass
 from raysched.graph.builder import Member
 from raysched.graph.group import Edge, Group
+from raysched.model.options import TaskSpec
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 from raysched.tracker.gates import Gates
@@ -61,6 +62,7 @@ class Unit:
         open: Positions that have not ended.
         began: When its first member began (ns), 0 before.
         ended: When its last member so far ended (ns), 0 before.
+        count: How many of its members have ended in it.
     """
 
     node: Node
@@ -69,6 +71,22 @@ class Unit:
     open: set[int]
     began: int = 0
     ended: int = 0
+    count: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Pace:
+    """What units of one task have taught.
+
+    Attributes:
+        mean_ns: Moving average of what a task run takes its worker (ns), 0 before the first one.
+        last: Members of the last unit that came back, 0 before.
+        large: Whether it returns values that are too large for a report.
+    """
+
+    mean_ns: float = 0.0
+    last: int = 0
+    large: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +130,11 @@ class Lane:
         self.ready.append(Queued(node, members))
         self.queued += len(members)
 
+    def add_first(self, node: Node, members: Sequence[int]) -> None:
+        """Queue members again that have waited before those that are queued."""
+        self.ready.appendleft(Queued(node, members))
+        self.queued += len(members)
+
     def take(self, number: int) -> tuple[Node, Sequence[int]]:
         """Remove the first members, all of one node; return them with it."""
         first = self.ready[0]
@@ -143,6 +166,8 @@ class Run:
         max_workers: Most task runs at once, or None.
         nodes: Nodes by group id.
         lanes: Queues by scheduling class.
+        paces: What is known of the duration of task runs, by task and options.
+        unit_size: Members that every unit carries, where there are as many; 0 lets it adapt.
         units: Dispatched units by number.
         timers: Heap of (time, group id, member): when retries are due.
         wakes: Heap of the times (ns) that were asked for with `WakeAt` and have not come.
@@ -157,6 +182,8 @@ class Run:
     max_workers: int | None = None
     nodes: dict[int, Node] = field(default_factory=dict)
     lanes: dict[SchedulingClass, Lane] = field(default_factory=dict)
+    paces: dict[TaskSpec, Pace] = field(default_factory=dict)
+    unit_size: int = 0
     units: dict[int, Unit] = field(default_factory=dict)
     timers: list[tuple[int, int, int]] = field(default_factory=list)
     wakes: list[int] = field(default_factory=list)
@@ -166,6 +193,10 @@ class Run:
     cancelled_by: str = ""
     late: int = 0
     roots_of_edges: dict[Edge, Roots] = field(default_factory=dict)
+
+    def pace(self, node: Node) -> Pace:
+        """Return what is known of the duration of a node's task runs."""
+        return self.paces.setdefault(node.group.spec, Pace())
 
     def lane(self, node: Node) -> Lane:
         """Return the queue of a node's scheduling class."""

@@ -3,11 +3,12 @@
 from heapq import heappop, heappush
 
 from raysched.policies.limits import window
+from raysched.policies.units import unit_size
 from raysched.tracker.messages import AskCapacity, Dispatch, WakeAt
 from raysched.tracker.run import Lane, Queued, Run, Turn, Unit
 
 SMOOTHING = 0.2
-"""Weight of the newest duration in a lane's moving average."""
+"""Weight of the newest duration in a moving average."""
 
 CAPACITY_NS = 2_000_000_000
 """How often the backend is asked for the slots of a lane with a queue (ns)."""
@@ -51,14 +52,18 @@ def woken(run: Run, at: int) -> None:
         heappop(run.wakes)
 
 
-def learn(lane: Lane, duration: int) -> None:
-    """Account for the duration of one unit (ns) in the moving average of its lane."""
+def learn(run: Run, unit: Unit) -> None:
+    """Account for the duration of a unit that has come back."""
     # A clock that was set back is no reason to forget that durations are known.
-    duration = max(duration, 1)
-    if lane.mean_ns:
-        lane.mean_ns += SMOOTHING * (duration - lane.mean_ns)
-    else:
-        lane.mean_ns = float(duration)
+    duration = max(unit.ended - unit.began, 1)
+    lane, pace = run.lane(unit.node), run.pace(unit.node)
+    lane.mean_ns = _smoothed(lane.mean_ns, duration)
+    pace.mean_ns = _smoothed(pace.mean_ns, duration / unit.count)
+    pace.last = unit.count
+
+
+def _smoothed(mean: float, newest: float) -> float:
+    return mean + SMOOTHING * (newest - mean) if mean else float(newest)
 
 
 def _room(run: Run) -> int:
@@ -67,7 +72,7 @@ def _room(run: Run) -> int:
 
 def _dispatch_one(turn: Turn, lane: Lane) -> None:
     run = turn.run
-    size = min(_unit_size(lane, lane.ready[0]), _room(run))
+    size = min(_unit_size(run, lane), _room(run))
     node, indices = lane.take(size)
     group = node.group
     attempts = group.attempts
@@ -82,10 +87,28 @@ def _dispatch_one(turn: Turn, lane: Lane) -> None:
     turn.commands.append(Dispatch(number, group, indices, numbers))
 
 
-def _unit_size(lane: Lane, first: Queued) -> int:
-    largest = first.node.planned.unit_size
-    if largest == 1:
+def _unit_size(run: Run, lane: Lane) -> int:
+    first = lane.ready[0]
+    return max(1, min(_wanted_size(run, lane, first), len(first.members) - first.taken))
+
+
+def _wanted_size(run: Run, lane: Lane, first: Queued) -> int:
+    planned, slots = first.node.planned, lane.slots or 1
+    if planned.overlapping:
+        # Everything ready is spread over the slots, so that all of them finish together.
+        return min(planned.unit_size, -(-lane.queued // slots))
+    pace = run.pace(first.node)
+    if run.max_workers or pace.large:
+        # Few at once leave nothing to share, and large values are handed on one by one.
         return 1
-    # Everything ready is spread over the slots, so that all of them finish together.
-    even = -(-lane.queued // (lane.slots or 1))
-    return max(1, min(largest, even, len(first.members) - first.taken))
+    if run.unit_size:
+        return min(planned.unit_size, run.unit_size)
+    payload = planned.group.payloads[first.members[first.taken]]
+    return unit_size(
+        largest=planned.unit_size,
+        queued=lane.queued,
+        slots=slots,
+        mean_seconds=pace.mean_ns / 1e9,
+        last=pace.last,
+        payload_bytes=len(payload or b""),
+    )

@@ -57,6 +57,8 @@ class UnitProgress:
         self._logs: list[LogRecord] = []
         self._nested: list[NestedRun] = []
         self._ended: set[int] = set()
+        self._handed_back: list[int] = []
+        self._sent_handed_back = 0
         self._sent_outcomes = 0
         self._sent_logs = 0
         self._first_log = 0
@@ -104,14 +106,24 @@ class UnitProgress:
         with self._lock:
             self._nested.append(NestedRun(position, rows))
 
+    def hand_back(self, positions: Sequence[int]) -> None:
+        """Take note that items will not be begun here."""
+        with self._lock:
+            self._handed_back += positions
+            self._ended.update(positions)
+
     def open_positions(self) -> list[int]:
-        """Return the items that have not ended."""
+        """Return the items that have neither ended nor been handed back."""
         with self._lock:
             return [i for i in range(len(self.unit.items)) if i not in self._ended]
 
     def has_unsent(self) -> bool:
         """Whether `take_unsent` has something."""
-        return self._sent_outcomes < len(self._outcomes) or self._sent_logs < len(self._logs)
+        return (
+            self._sent_outcomes < len(self._outcomes)
+            or self._sent_logs < len(self._logs)
+            or self._sent_handed_back < len(self._handed_back)
+        )
 
     def take_unsent(self) -> tuple[bytes, int, int] | None:
         """Return a partial report of what no partial report had before, or None.
@@ -121,12 +133,16 @@ class UnitProgress:
         with self._lock:
             outcomes = self._outcomes[self._sent_outcomes :]
             logs = self._logs[self._sent_logs :]
-            if not outcomes and not logs:
+            handed_back = self._handed_back[self._sent_handed_back :]
+            if not outcomes and not logs and not handed_back:
                 return None
             first_log = self._first_log + self._sent_logs
             self._sent_outcomes += len(outcomes)
             self._sent_logs += len(logs)
-        return encode_report(self._report(outcomes, logs, first_log)), len(outcomes), len(logs)
+            self._sent_handed_back += len(handed_back)
+        report = self._report(outcomes, logs, first_log)
+        report.handed_back = handed_back
+        return encode_report(report), len(outcomes), len(logs)
 
     def acknowledge(self, outcomes: int, logs: int) -> None:
         """Forget what the driver has.
@@ -149,6 +165,7 @@ class UnitProgress:
                 self._logs.append(self._dropped_notice())
             report = self._report(self._outcomes + self._with_large, self._logs, self._first_log)
             report.nested = self._nested
+            report.handed_back = self._handed_back
         return encode_report(report)
 
     def _settled(self, large: Encoded) -> Parts:

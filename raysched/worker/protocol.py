@@ -77,6 +77,7 @@ class Unit(NamedTuple):
             Otherwise each payload is `(args, kwargs)`.
         shared: See `mapped`.
         tags: Tags of these task runs.
+        lease_seconds: When the worker hands back the items that it has not begun (seconds).
         items: The task runs.
     """
 
@@ -85,6 +86,7 @@ class Unit(NamedTuple):
     mapped: bool
     shared: bytes
     tags: tuple[str, ...]
+    lease_seconds: float
     items: tuple[Item, ...]
 
 
@@ -117,6 +119,7 @@ class Report:
         logs: Log records not yet sent by the channel, see `LogRecord`.
         worker: Node id, worker id, process id, host name.
         nested: What ran inside the items.
+        handed_back: Items that were not begun, for others to run.
         first_log: Number of the first of `logs` among all log records of the unit, from 0: whoever
             has seen more of them leaves the repeats out (`fresh_logs`).
     """
@@ -133,6 +136,7 @@ class Report:
     worker: tuple[str, str, int, str] = ("", "", 0, "")
     nested: list[NestedRun] = field(default_factory=list)
     first_log: int = 0
+    handed_back: list[int] = field(default_factory=list)
 
     def fresh_logs(self, seen: int) -> list["LogRecord"]:
         """Return the log records that are new to whoever has seen the first `seen` of the unit."""
@@ -219,6 +223,7 @@ def encode_report(report: Report) -> bytes:
             report.worker,
             nested,
             report.first_log,
+            report.handed_back,
         ),
         unicode_errors="surrogatepass",
     )
@@ -248,6 +253,7 @@ def decode_report(data: bytes) -> Report:
         worker,
         nested,
         first_log,
+        handed_back,
     ) = fields
     return Report(
         unit,
@@ -262,6 +268,7 @@ def decode_report(data: bytes) -> Report:
         worker,
         [NestedRun(*run) for run in nested],
         first_log,
+        list(handed_back),
     )
 
 

@@ -130,10 +130,14 @@ class Reporter:
             idle = now - self._changed_at
             return TICK_SECONDS if idle < _AWAKE_SECONDS else None
         self._changed_at = now
+        lease_left = run.lease_left()
+        if lease_left is not None and lease_left <= 0:
+            run.hand_back()
         self._announce(run)
         self._send_unsent(run)
         self._end_overdue(run)
-        if run.progress.has_unsent() or run.progress.running.keys() - self._announced:
+        unannounced = run.progress.running.keys() - self._announced
+        if run.progress.has_unsent() or unannounced or run.lease_left() is not None:
             return TICK_SECONDS
         return self._next_overdue(run)
 

@@ -84,6 +84,8 @@ class UnitRun:
         self._process = process
         self._cancels: dict[int, Callable[[], object]] = {}
         self._cancelled: set[int] = set()
+        self._begun = 0
+        self._lease_end = time.monotonic() + self.progress.unit.lease_seconds
         # Reentrant: a signal handler may cancel while the same thread holds it.
         self._lock = threading.RLock()
 
@@ -152,8 +154,36 @@ class UnitRun:
             with ThreadPoolExecutor(workers, thread_name_prefix=code.context.task_name) as pool:
                 wait([pool.submit(self._run_one, code, i, None) for i in range(self._size)])
         else:
-            for position in range(self._size):
-                self._run_one(code, position, signals)
+            self._run_in_turn(code, signals)
+
+    def _run_in_turn(self, code: TaskCode, signals: Signals | None) -> None:
+        """Run one item after the other, until the lease is over."""
+        while (position := self._next()) is not None:
+            self._run_one(code, position, signals)
+
+    def _next(self) -> int | None:
+        # The first one is begun in any case: a unit that gives back all its items gets nowhere.
+        if self._begun and time.monotonic() > self._lease_end:
+            self.hand_back()
+        with self._lock:
+            if self._begun == self._size:
+                return None
+            self._begun += 1
+            return self._begun - 1
+
+    def lease_left(self) -> float | None:
+        """Return when to hand back what has not begun (seconds); None if there is nothing."""
+        if self.overlaps or not 0 < self._begun < self._size:
+            return None
+        return self._lease_end - time.monotonic()
+
+    def hand_back(self) -> None:
+        """Give the items that have not begun to others. Thread-safe."""
+        with self._lock:
+            positions = [i for i in range(self._begun, self._size) if i not in self._cancelled]
+            self._begun = self._size
+        if positions:
+            self.progress.hand_back(positions)
 
     def _run_one(self, code: TaskCode, position: int, signals: Signals | None) -> None:
         interruption: Interruption = (

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from raysched.compiler import compile_segment
-from raysched.compiler.passes import MAX_CONCURRENT_UNIT, scheduling_class
+from raysched.compiler.passes import MAX_CONCURRENT_UNIT, MAX_UNIT, scheduling_class
 from raysched.compiler.plan import Plan, PlannedGroup
 from raysched.errors import CycleError
 from raysched.graph.builder import Builder
@@ -102,7 +102,7 @@ class TestColumns:
         item = planned(compile_segment(builder.take()), "next")
         assert item.group.edges == (Edge(parents[0], EdgeKind.ONE_TO_ONE, 1),)
         assert not item.group.member_edges
-        assert item.notes == ("all need first in the same way: one edge for all",)
+        assert "all need first in the same way: one edge for all" in item.notes
 
     def test_of_one_value_for_all_become_one_edge(self) -> None:
         builder = Builder("run")
@@ -195,17 +195,19 @@ class TestClasses:
 
 class TestSizes:
     @pytest.mark.parametrize(
-        ("task", "size"),
+        ("task", "size", "overlapping"),
         [
-            (spec(), 1),
-            (spec(is_async=True), MAX_CONCURRENT_UNIT),
-            (spec(max_concurrency=8), MAX_CONCURRENT_UNIT),
+            (spec(), MAX_UNIT, False),
+            (spec(is_async=True), MAX_CONCURRENT_UNIT, True),
+            (spec(max_concurrency=8), MAX_CONCURRENT_UNIT, True),
         ],
         ids=["computes", "async", "threads"],
     )
-    def test_are_one_unless_task_runs_wait(self, task: TaskSpec, size: int) -> None:
+    def test_say_whether_task_runs_of_a_unit_overlap(
+        self, task: TaskSpec, size: int, overlapping: bool
+    ) -> None:
         builder = Builder("run")
         add_map(builder, task, range(3))
         (item,) = compile_segment(builder.take())
-        assert item.unit_size == size
-        assert bool(item.notes) == (size > 1)
+        assert (item.unit_size, item.overlapping) == (size, overlapping)
+        assert item.notes

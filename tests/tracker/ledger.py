@@ -129,7 +129,9 @@ class Ledger:
         """
         plan = compile_segment(self.builder.take())
         if unit_size is not None:
-            plan = tuple(replace(planned, unit_size=unit_size) for planned in plan)
+            plan = tuple(
+                replace(planned, unit_size=unit_size, overlapping=True) for planned in plan
+            )
         self.tell(SegmentPlanned(plan))
 
     def started(self, unit: int, positions: Sequence[int] | None = None) -> None:

@@ -97,7 +97,7 @@ def finish(turn: Turn, failure: Failure, reason: str) -> None:
 
 def cancel_waiting(turn: Turn, node: Node, index: int) -> None:
     """Enter CANCELLED without an attempt, or end with the attempt that is being asked about."""
-    by = f"cancelled by {turn.run.cancelled_by}"
+    by = f"cancelled by {turn.run.cancelled_by or 'the flow'}"
     if index in node.questions:
         state, error = node.questions.pop(index)
         finish(turn, Failure(node, index, state, error), by)

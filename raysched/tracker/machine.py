@@ -186,7 +186,7 @@ def _unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
         unit.open.discard(position)
         run.running -= 1
         group.attempts[index] -= 1
-        if run.cancelled_by:
+        if run.cancelled_by or group.states[index] == StateType.CANCELLING:
             cancel_waiting(turn, node, index)
             ended.append(index)
         else:

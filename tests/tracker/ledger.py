@@ -26,6 +26,7 @@ from raysched.tracker.messages import (
     SegmentPlanned,
     TimePassed,
     UnitEnded,
+    UnitHandedBack,
     UnitLost,
     UnitStarted,
     WakeAt,
@@ -222,6 +223,11 @@ class Ledger:
                 self.unanswered[unit] -= set(positions)
                 if not self.unanswered[unit]:
                     self._forget(unit)
+            case UnitHandedBack(unit, positions) if unit in self.units:
+                self._note_handed_back(unit, set(positions) & self.unanswered[unit])
+                self.unanswered[unit] -= set(positions)
+                if not self.unanswered[unit]:
+                    self._forget(unit)
             case UnitLost(unit, error) if unit in self.units:
                 self._note_suspects(unit, error)
                 self._forget(unit)
@@ -229,6 +235,10 @@ class Ledger:
                 self.wakes = [wake for wake in self.wakes if wake > at]
             case _:
                 pass
+
+    def _note_handed_back(self, unit: int, positions: set[int]) -> None:
+        group, indices = self.units[unit].group, self.units[unit].indices
+        self.uncharged.update((group, indices[position]) for position in positions)
 
     def _note_suspects(self, unit: int, error: ErrorInfo) -> None:
         group, indices = self.units[unit].group, self.units[unit].indices

@@ -21,6 +21,7 @@ from raysched.tracker.messages import (
     RetryAnswered,
     TimePassed,
     UnitEnded,
+    UnitHandedBack,
     UnitLost,
     UnitStarted,
 )
@@ -73,6 +74,7 @@ class TrackerMachine(RuleBasedStateMachine):
         specs=st.lists(specs, min_size=2, max_size=4),
         max_workers=st.sampled_from([None, None, 1, 3]),
         slots=st.sampled_from([None, 1, 1, 2, 3]),
+        unit_size=st.sampled_from([0, 0, 1, 4]),
         calm=st.booleans(),
         ending=st.sampled_from([StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]),
     )
@@ -81,6 +83,7 @@ class TrackerMachine(RuleBasedStateMachine):
         specs: list[TaskSpec],
         max_workers: int | None,
         slots: int | None,
+        unit_size: int,
         *,
         calm: bool,
         ending: StateType,
@@ -88,7 +91,7 @@ class TrackerMachine(RuleBasedStateMachine):
         self.specs = specs
         self.calm = calm
         self.ending = ending
-        self.ledger = Ledger(Run("run", max_workers), slots=slots)
+        self.ledger = Ledger(Run("run", max_workers, unit_size=unit_size), slots=slots)
 
     @rule(data=st.data(), unit_size=st.sampled_from([None, 1, 3, 8]))
     def segment(self, data: st.DataObject, unit_size: int | None) -> None:
@@ -114,6 +117,20 @@ class TrackerMachine(RuleBasedStateMachine):
     def unit_lost(self, data: st.DataObject, *, stopped: bool) -> None:
         unit = data.draw(st.sampled_from(sorted(self.ledger.units)))
         self._tell(UnitLost(unit, STOPPED if stopped else LOST))
+
+    @precondition(lambda self: self.ledger.units)
+    @rule(data=st.data())
+    def unit_handed_back(self, data: st.DataObject) -> None:
+        """A worker gives back the last members of a unit, which it has not begun."""
+        unit = data.draw(st.sampled_from(sorted(self.ledger.units)))
+        group, indices = self.ledger.units[unit].group, self.ledger.units[unit].indices
+        unbegun = [
+            position
+            for position in sorted(self.ledger.unanswered[unit])
+            if group.states[indices[position]] != StateType.RUNNING
+        ]
+        number = data.draw(st.integers(0, len(unbegun)))
+        self._tell(UnitHandedBack(unit, unbegun[len(unbegun) - number :]))
 
     @precondition(lambda self: self.ledger.questions)
     @rule(data=st.data(), retry=st.booleans())
@@ -172,7 +189,7 @@ class TrackerMachine(RuleBasedStateMachine):
         event = data.draw(st.sampled_from(self.told))
         states = {group: bytes(group.states) for group in self.ledger.groups}
         self.ledger.tell(event)
-        if isinstance(event, UnitEnded | UnitLost | RetryAnswered):
+        if isinstance(event, UnitEnded | UnitLost | UnitHandedBack | RetryAnswered):
             assert all(bytes(group.states) == before for group, before in states.items())
 
     def teardown(self) -> None:

@@ -5,6 +5,7 @@ that carries them. Reports and channel messages are msgpack: nothing that a work
 unpickled before a person asks for the value. `VERSION` is the first field of both.
 """
 
+import math
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,8 +78,8 @@ class Unit(NamedTuple):
             Otherwise each payload is `(args, kwargs)`.
         shared: See `mapped`.
         tags: Tags of these task runs.
-        lease_seconds: When the worker hands back the items that it has not begun (seconds).
         items: The task runs.
+        lease_seconds: When the worker hands back the items that it has not begun (seconds).
     """
 
     id: int
@@ -86,8 +87,8 @@ class Unit(NamedTuple):
     mapped: bool
     shared: bytes
     tags: tuple[str, ...]
-    lease_seconds: float
     items: tuple[Item, ...]
+    lease_seconds: float = math.inf
 
 
 class NestedRun(NamedTuple):

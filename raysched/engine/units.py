@@ -65,7 +65,7 @@ def unit_call(number: int, command: Dispatch, header: bytes) -> UnitCall:
         )
         for index, attempt in zip(command.indices, command.attempts, strict=True)
     )
-    unit = Unit(number, header, group.mapped, group.shared, group.tags, LEASE_SECONDS, items)
+    unit = Unit(number, header, group.mapped, group.shared, group.tags, items, LEASE_SECONDS)
     return UnitCall(number, group.spec, encode_unit(unit), tuple(arguments.handles))
 
 

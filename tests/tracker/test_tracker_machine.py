@@ -78,7 +78,7 @@ class TrackerMachine(RuleBasedStateMachine):
         calm=st.booleans(),
         ending=st.sampled_from([StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]),
     )
-    def begin(
+    def begin(  # noqa: PLR0913 - all that a run begins with
         self,
         specs: list[TaskSpec],
         max_workers: int | None,

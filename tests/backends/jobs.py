@@ -179,12 +179,6 @@ def talk_and_die(lines: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def put_by_itself() -> tuple[Any, int]:
-    import ray
-
-    return ray.put([np.zeros(100_000)]), os.getpid()
-
-
 def flood(lines: int) -> None:
     for number in range(lines):
         log.info("line %d", number)

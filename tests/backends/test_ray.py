@@ -14,10 +14,10 @@ import pytest
 
 from backends import jobs
 from raysched.backends.ray.listener import Listener
-from raysched.errors import BackendUnreachable, InvalidOption, ResultLost
+from raysched.errors import BackendUnreachable, InvalidOption
 from raysched.model.options import TaskSpec
 from raysched.model.states import StateType
-from raysched.model.values import CrashKind, FailureClass, LargeValue
+from raysched.model.values import CrashKind, FailureClass
 from raysched.worker.channel import Channel
 from raysched.worker.wire import BEGAN, WireError
 
@@ -175,14 +175,6 @@ class TestCapacity:
     def test_resources_are_given(self, ray_harness: Harness) -> None:
         ended = ray_harness.run(jobs.assigned_cpus, ray={"num_cpus": 2})
         assert ray_harness.values(ended) == [2]
-
-
-def test_value_that_is_lost(ray_harness: Harness) -> None:
-    # Owned by the worker that put it, so it dies with that one.
-    (reference, process) = ray_harness.values(ray_harness.run(jobs.put_by_itself))[0]
-    os.kill(process, signal.SIGKILL)
-    with pytest.raises(ResultLost, match="lost"):
-        ray_harness.backend.fetch(LargeValue(reference, 0, 800_000))
 
 
 class TestUnreachable:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from raysched.backends.ray.shipping import FILE_MAX_BYTES, collect, with_code
+from raysched.model.values import CrashKind
 
 HERE = Path(__file__).parent
 
@@ -108,3 +109,6 @@ def test_both_nodes_of_a_cluster(project: Path, tmp_path: Path) -> None:
     assert found["head"]["sibling"] == str(project / "sibling.py")
     assert not found["elsewhere"]["sibling"].startswith(str(project))
     assert found["elsewhere"]["inner"] == "tools.deep.inner"
+    # The node was killed then, under a unit and a value.
+    assert found["kind"] in {CrashKind.NODE_DIED, CrashKind.WORKER_DIED}
+    assert "lost" in found["lost"]

@@ -54,7 +54,7 @@ CALLS = Case(
 CALLS_NORMAL = replace(
     CALLS,
     name="calls-normal",
-    work="the same with synchronous=NORMAL: {size} calls",
+    work="{size} no-ops called one after the other, synchronous=NORMAL",
     ours=replace(CALLS.ours, environment={"RAYSCHED_SQLITE_SYNCHRONOUS": "NORMAL"}),
     aims=(Aim(RATE),),
 )
@@ -88,7 +88,7 @@ COLD = Case(
 COLD_INLINE = replace(
     COLD,
     name="cold-inline",
-    work="the same inline, without Ray",
+    work="script with a flow of one task, inline",
     ours=Side(RAYSCHED, start.ours, environment={"RAYSCHED_BACKEND": "inline"}),
     peer=None,
     aims=(Aim(DURATION, 0.5, of_ratio=False),),

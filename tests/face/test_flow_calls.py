@@ -22,7 +22,9 @@ from raysched import (
     StateType,
     TaskRunFailed,
     UpstreamFailed,
+    allow_failure,
     flow,
+    quote,
     runtime,
     task,
 )
@@ -177,10 +179,29 @@ class TestSubflows:
 
         assert flow(lambda: inner(double.submit(2), [double.submit(1)]), name="o")() == 6
 
+    def test_marked_parameters(self) -> None:
+        @flow
+        def inner(value: Any, others: Any = None) -> str:
+            return f"{value!r} {others!r}"
+
+        def outer() -> Any:
+            failed = fail.submit(7)
+            return inner(allow_failure(failed)), inner(
+                quote([1]), allow_failure([double.submit(1)])
+            )
+
+        assert in_flow(outer) == ("ValueError(7) None", "[1] [2]")
+
     def test_wait_for(self) -> None:
         @flow
         def inner() -> int:
             return 1
+
+        def around() -> int:
+            state = double(1, return_state=True)
+            return inner(wait_for=[[double.submit(1)], state, allow_failure(fail.submit())])
+
+        assert in_flow(around) == 1
 
         assert flow(lambda: inner(wait_for=[double.submit(1)]), name="o")() == 1
         with pytest.raises(ValueError, match="0"):

@@ -183,6 +183,17 @@ class TestTimeout:
         finally:
             signal.signal(signal.SIGALRM, before)
 
+    def test_while_waiting(self) -> None:
+        @task(retries=1, retry_delay_seconds=600)
+        def slow_to_retry() -> None:
+            raise ValueError("again")
+
+        def body() -> None:
+            slow_to_retry()
+
+        state = flow(body, timeout_seconds=0.05)(return_state=True)
+        assert state.type is StateType.TIMED_OUT
+
     def test_in_time(self) -> None:
         assert flow(lambda: double(1), name="f", timeout_seconds=60)() == 2
 

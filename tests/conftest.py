@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,11 @@ RAY_CPUS = 4
 """Logical ones: the tests overlap units, whatever the machine has."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the choice of the backend for the tests of the face."""
+    parser.addoption("--backend", choices=["inline", "ray"], default="inline")
+
+
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A Ray of this session on this machine, which backends find initialised and use."""
@@ -23,6 +29,8 @@ def local_ray() -> Iterator[None]:
 
     # Ray's workers have the lowest priority by default, and a busy machine would starve them.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Tests are modules that pytest has put on its own path only.
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     connect("local", {"num_cpus": RAY_CPUS, "log_to_driver": False}, None)
     yield
     ray.shutdown()

@@ -47,8 +47,10 @@ class Caller:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         wait_for: Iterable[Any] | None,
+        *,
+        waiting: bool,
     ) -> TaskFuture[Any]:
-        """Record one call (see `Task.submit`)."""
+        """Record one call (see `Task.submit`); `waiting` as in `RunPort.recorded`."""
         spec = self._spec_in(port.start.spec)
         bound = self._signature.complete(self._signature.bind(args, kwargs))
         call = Call(spec, args, kwargs, bound, self._dependencies(wait_for), _tags(spec))
@@ -56,7 +58,7 @@ class Caller:
             group, index = port.builder.add_call(call)
         except SerializationError as error:
             raise self._blamed(error, bound) from error
-        port.recorded()
+        port.recorded(waiting=waiting)
         return TaskFuture(port, group, index)
 
     def record_map(
@@ -101,7 +103,7 @@ class Caller:
         for position in range(arguments.size):
             bound = {name: elements[position] for name, elements in mapped.items()}
             args, kwargs = self._signature.as_call({**arguments.static, **bound})
-            group, index = self.record(port, args, kwargs, waited).member
+            group, index = self.record(port, args, kwargs, waited, waiting=False).member
             parts.append((group, range(index, index + 1)))
         return TaskFutureList(port, parts)
 

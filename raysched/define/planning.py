@@ -90,7 +90,7 @@ class _PlanningPort:
         self.subflows.append(subflow)
         return subflow
 
-    def recorded(self) -> None:
+    def recorded(self, *, waiting: bool = False) -> None:
         """See `RunPort.recorded`."""
 
     def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:  # noqa: ARG002

@@ -100,8 +100,12 @@ class RunPort(Protocol):
     def builder(self) -> Builder:
         """Where calls of tasks are recorded."""
 
-    def recorded(self) -> None:
-        """Say that the builder has something new: it is compiled soon, or when `wait` is called."""
+    def recorded(self, *, waiting: bool = False) -> None:
+        """Say that the builder has something new: it is compiled soon, or when `wait` is called.
+
+        Args:
+            waiting: Whether `wait` is called next, by the same thread.
+        """
 
     def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
         """Block until `done()` is true; return whether it is.

@@ -183,7 +183,9 @@ class Task(Decorated[P, R]):
             ParameterError: The arguments do not fit the signature.
             SerializationError: An argument cannot be pickled.
         """
-        future = self._caller.record(self._port("submit"), self._first + args, kwargs, wait_for)
+        future = self._caller.record(
+            self._port("submit"), self._first + args, kwargs, wait_for, waiting=False
+        )
         return finish(future.final_state(blocking=True)) if return_state else future
 
     @overload
@@ -277,7 +279,7 @@ class Task(Decorated[P, R]):
         return_state: bool,
     ) -> Any:
         blocking = not self.spec.is_async
-        future = self._caller.record(self._port("__call__"), args, kwargs, wait_for)
+        future = self._caller.record(self._port("__call__"), args, kwargs, wait_for, waiting=True)
         if return_state:
             return await future.final_state(blocking=blocking)
         return await future.outcome(None, raising=True, blocking=blocking)

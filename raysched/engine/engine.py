@@ -106,6 +106,7 @@ class Engine:
         pump = backend.pump if backend.pumped else None
         self._loop = Loop(clock, self._settle, self._is_busy, pump)
         self.post = self._loop.post
+        self.defer = self._loop.defer
         self.wait = self._loop.wait
         self.wait_async = self._loop.wait_async
 
@@ -156,7 +157,7 @@ class Engine:
         if not run.groups:
             # Nobody waits for these rows: the first outcome usually takes them along.
             run.groups_at = self._clock.now() + GROUPS_NS
-            self._loop.at(run.groups_at, self._groups_time, run, run.groups_at)
+            self._await_groups(run)
         run.groups.extend(group_row(planned.group) for planned in plan)
         self.advance(run, SegmentPlanned(plan))
 
@@ -190,9 +191,20 @@ class Engine:
         # Not before the caller has noted what was committed, which is what others wait for.
         self.post(self._loop.made_visible)
 
-    def _groups_time(self, run: OpenFlowRun, at: int) -> None:
-        if run.groups_at == at:
+    def _await_groups(self, run: OpenFlowRun) -> None:
+        # One timer a run, however many groups come and go before it.
+        if not run.groups_awaited:
+            run.groups_awaited = True
+            self._loop.at(run.groups_at, self._groups_time, run)
+
+    def _groups_time(self, run: OpenFlowRun) -> None:
+        run.groups_awaited = False
+        if not run.groups:
+            return
+        if self._clock.now() >= run.groups_at:
             self._groups_due(run)
+        else:
+            self._await_groups(run)
 
     def _groups_due(self, run: OpenFlowRun) -> None:
         if run.groups:

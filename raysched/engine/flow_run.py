@@ -73,6 +73,9 @@ class Host(Protocol):
     def post(self, function: Callable[..., None], *args: Any) -> None:
         """Have `function(*args)` called in the next turn; from any thread."""
 
+    def defer(self, function: Callable[..., None], *args: Any) -> None:
+        """Have `function(*args)` called in the next turn, which `wait` will take at once."""
+
     def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Block until `done()`; return whether it is (see `RunPort.wait`)."""
 
@@ -125,6 +128,7 @@ class OpenFlowRun:
         self.groups: list[GroupRow] = []
         self.groups_at = 0
         self.groups_due = False
+        self.groups_awaited = False
         self.logs: list[LogRow] = []
         self.unit_numbers: dict[int, int] = {}
         self.invisible = 0
@@ -134,16 +138,17 @@ class OpenFlowRun:
         self.raised: list[tuple[Group, Sequence[int]]] = []
         self.host = host
 
-    def recorded(self) -> None:
+    def recorded(self, *, waiting: bool = False) -> None:
         """See `RunPort.recorded`."""
         if not self.recorded_some:
             self.recorded_some = True
-            self.host.compile_soon(self)
+            if not waiting:
+                self.host.compile_soon(self)
 
     def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
         """See `RunPort.wait`."""
         if self.recorded_some:
-            self.host.post(self.host.compile, self)
+            self.host.defer(self.host.compile, self)
         return self.host.wait(done, timeout)
 
     async def wait_async(

@@ -24,6 +24,9 @@ from raysched.engine.ports import Clock
 PUMP_SECONDS = 0.005
 """How long a pumped backend works before its outcomes are committed (seconds)."""
 
+NEVER = 1 << 63
+"""Later than all times (ns)."""
+
 SWITCH_SECONDS = 0.0005
 """Python's switch interval while flow runs are open (seconds)."""
 
@@ -59,6 +62,7 @@ class Loop:
         self._turn = threading.RLock()
         self._lead = threading.Lock()
         self._own_wake = threading.Event()
+        self._own_until = NEVER
         self._leader_wake: threading.Event | None = None
         self._visible = threading.Condition()
         self._followers = 0
@@ -75,10 +79,11 @@ class Loop:
         """Have `function(*args)` called in the next turn; from any thread."""
         self._inbox.append((function, args))
         # In this order: a leader that resigns looks at the inbox after it has taken its event away.
-        (self._leader_wake or self._own_wake).set()
-        if self._pump is not None:
-            # There is no thread that would take the turn: whoever sleeps has to.
-            self._wake_sleepers()
+        self._wake()
+
+    def defer(self, function: Callable[..., None], *args: Any) -> None:
+        """Have `function(*args)` called in the next turn, which `wait` will take at once."""
+        self._inbox.append((function, args))
 
     def at(self, when: int, function: Callable[..., None], *args: Any) -> None:
         """Have `function(*args)` called at a time (ns since the epoch); only within a turn."""
@@ -106,6 +111,7 @@ class Loop:
                         return self._wait_leading(done, deadline)
                     finally:
                         self._resign()
+                self._wake()
                 if self._wait_following(done, deadline):
                     return True
                 if _left(deadline) == 0:
@@ -166,6 +172,9 @@ class Loop:
 
     def _work(self) -> None:
         while not self._stopped and self._broken is None:
+            # In this order: a leader that resigns meanwhile wakes this thread.
+            self._own_until = NEVER
+            self._own_until = self._timers[0][0] if self._timers else NEVER
             self._sleep(self._own_wake, None)
             with self._lead:
                 self.turn()
@@ -185,6 +194,12 @@ class Loop:
             if self._pump is None or not self._pump_once():
                 self._sleep(wake, left)
 
+    def _wake(self) -> None:
+        (self._leader_wake or self._own_wake).set()
+        if self._pump is not None:
+            # There is no thread that would take the turn: whoever sleeps has to.
+            self._wake_sleepers()
+
     def _wake_sleepers(self) -> None:
         if not self._sleepers:
             return
@@ -199,7 +214,7 @@ class Loop:
         self._leader_wake = None
         self._lead.release()
         # What came too late for the leader, and its timers, are now for the loop's own thread.
-        if self._inbox or self._timers:
+        if self._inbox or (self._timers and self._timers[0][0] < self._own_until):
             self._own_wake.set()
         if self._followers:
             with self._visible:
@@ -210,7 +225,7 @@ class Loop:
         with self._visible:
             self._followers += 1
             try:
-                while self._lead.locked():
+                while self._is_led():
                     if self._check(done):
                         return True
                     left = _left(deadline)
@@ -220,6 +235,13 @@ class Loop:
             finally:
                 self._followers -= 1
         return self._check(done)
+
+    def _is_led(self) -> bool:
+        # Not `locked()`: it says no while the thread that has the lock still waits for the GIL.
+        if self._lead.acquire(blocking=False):
+            self._lead.release()
+            return False
+        return True
 
     def _pump_once(self) -> bool:
         assert self._pump is not None  # noqa: S101 - the callers have looked

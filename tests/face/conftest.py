@@ -1,4 +1,4 @@
-"""The face is tested on the inline backend, with a database of its own."""
+"""The face is tested with a database of its own, inline or on Ray: `--backend`."""
 
 from collections.abc import Iterator
 
@@ -9,10 +9,15 @@ from raysched.settings import settings
 
 
 @pytest.fixture(autouse=True, scope="session")
-def inline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Run all flows inline, in one engine."""
+def engine(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Run all flows in one engine."""
+    backend = request.config.getoption("--backend")
+    if backend == "ray":
+        request.getfixturevalue("local_ray")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAYSCHED_BACKEND", "inline")
+        patch.setenv("RAYSCHED_BACKEND", backend)
         patch.setenv("RAYSCHED_HOME", str(tmp_path_factory.mktemp("home")))
         settings.cache_clear()
         yield

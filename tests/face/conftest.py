@@ -23,3 +23,10 @@ def engine(
         yield
         wiring.disconnect()
     settings.cache_clear()
+
+
+@pytest.fixture
+def in_this_process(request: pytest.FixtureRequest) -> None:
+    """Skip tests that look at what task runs leave in the test's own process."""
+    if request.config.getoption("--backend") != "inline":
+        pytest.skip("task runs are in processes of their own")

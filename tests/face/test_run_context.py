@@ -173,6 +173,7 @@ class TestLogger:
         with pytest.raises(FutureError, match="only works in a flow or a task"):
             get_run_logger()
 
+    @pytest.mark.usefixtures("in_this_process")
     @pytest.mark.parametrize("where", ["flow", "task"])
     def test_writes_to_the_logging_module(
         self, where: str, caplog: pytest.LogCaptureFixture
@@ -205,6 +206,7 @@ class TestLogger:
         assert "not kept" not in messages
         assert capsys.readouterr().out == "not kept\noutside\n"
 
+    @pytest.mark.usefixtures("in_this_process")
     def test_prints_of_tasks_follow_the_flow(self, caplog: pytest.LogCaptureFixture) -> None:
         @task
         def chatty(x: int) -> None:

@@ -16,6 +16,10 @@ _CODES = max(StateType) + 1
 _ROOT_FAILURES = tuple(ROOT_FAILURES - {StateType.CANCELLED})
 
 
+ENGINE_LOGGER = "raysched"
+"""Logger of what the engine itself says in a run; it says that on standard error, too."""
+
+
 @dataclass(slots=True)
 class TaskProgress:
     """Counts of the task runs of one task.
@@ -124,7 +128,8 @@ class Progress:
             for columns in batch.task_runs:
                 _count(groups[columns.group], columns)
             for log in batch.logs:
-                self._keep(run, groups, log)
+                if log.logger != ENGINE_LOGGER:
+                    self._keep(run, groups, log)
             if batch.flow_run is not None and batch.flow_run.state.is_terminal:
                 # Thousands of subflows must not leave their columns behind.
                 del self._groups[run.id]

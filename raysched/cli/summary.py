@@ -1,6 +1,7 @@
 """What became of a run, for people: failures with their roots first, and counts by task."""
 
 import re
+import sysconfig
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
@@ -34,6 +35,9 @@ MOST_STATES = 5
 
 MOST_MESSAGE_LINES = 8
 """Lines of an exception's message that people see at once."""
+
+LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+"""Directories of code that is not the user's."""
 
 FRAME = re.compile(
     r'^  File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)\n(?:    (?P<code>.+))?',
@@ -167,8 +171,10 @@ def _status(run: Run, failure: TaskRun) -> str:
 
 
 def _last_frame(error: ErrorInfo) -> re.Match[str] | None:
+    """Return where the user's code stood: the innermost frame that is not in a library."""
     frames = list(FRAME.finditer(error.traceback))
-    return frames[-1] if frames else None
+    own = [frame for frame in frames if not frame["file"].startswith(LIBRARIES)]
+    return (own or frames)[-1] if frames else None
 
 
 def _print_failure(name: str, status: str, error: ErrorInfo | None) -> None:

@@ -20,7 +20,7 @@ from raysched.model.states import FAILURES, StateType
 
 R = TypeVar("R")
 
-_ERRORS: dict[StateType, type[TaskRunError]] = {
+ERRORS: dict[StateType, type[TaskRunError]] = {
     StateType.FAILED: TaskRunFailed,
     StateType.TIMED_OUT: TaskRunTimedOut,
     StateType.CRASHED: TaskRunCrashed,
@@ -28,6 +28,7 @@ _ERRORS: dict[StateType, type[TaskRunError]] = {
     StateType.CANCELLED: TaskRunCancelled,
     StateType.SKIPPED: TaskRunSkipped,
 }
+"""What is raised for a run that ended without a value, where there is nothing of the user's own."""
 
 
 class State(Generic[R]):
@@ -89,7 +90,7 @@ class State(Generic[R]):
             raise ResultError(
                 f"the run is {self.name}, it has no result yet: wait for it, future.wait()"
             )
-        if self.type not in _ERRORS:
+        if self.type not in ERRORS:
             return self.data
         error = self._exception()
         if raise_on_failure:
@@ -103,7 +104,7 @@ class State(Generic[R]):
         if isinstance(data, State):
             return data._exception()  # noqa: SLF001 - its own class
         message = data if isinstance(data, str) else self.message
-        return _ERRORS[self.type](message or f"the run ended {self.name}")
+        return ERRORS[self.type](message or f"the run ended {self.name}")
 
     def is_scheduled(self) -> bool:
         """Whether it waits for its parents."""

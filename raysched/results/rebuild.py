@@ -1,25 +1,11 @@
 """From what is kept of a failure back to an exception that can be raised."""
 
-from raysched.errors import (
-    TaskRunCancelled,
-    TaskRunCrashed,
-    TaskRunError,
-    TaskRunFailed,
-    TaskRunSkipped,
-    TaskRunTimedOut,
-    UpstreamFailed,
-)
+from raysched.define.states import ERRORS
+from raysched.errors import TaskRunError, TaskRunFailed, UpstreamFailed
 from raysched.graph.group import Group
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 from raysched.results.envelope import decode
-
-_ERRORS: dict[StateType, type[TaskRunError]] = {
-    StateType.TIMED_OUT: TaskRunTimedOut,
-    StateType.CRASHED: TaskRunCrashed,
-    StateType.CANCELLED: TaskRunCancelled,
-    StateType.SKIPPED: TaskRunSkipped,
-}
 
 
 def failure_of(group: Group, index: int) -> BaseException:
@@ -48,13 +34,19 @@ def exception_of(key: str, state: StateType, error: ErrorInfo) -> BaseException:
     """
     exception = _original(error) if state is StateType.FAILED else None
     if exception is None:
-        factory = _ERRORS.get(state, TaskRunFailed)
-        text = f"{error.type.rpartition('.')[2]}: {error.message}" if error.type else error.message
-        message = f"{key} {state.name.lower().replace('_', ' ')}: {text or 'no reason is known'}"
-        exception = factory(message, key=key, remote_traceback=error.traceback)
+        factory = ERRORS.get(state, TaskRunFailed)
+        exception = factory(_message(key, state, error), key=key, remote_traceback=error.traceback)
     if error.traceback:
         exception.add_note(f"in task run {key}, on the worker:\n{error.traceback.rstrip()}")
     return exception
+
+
+def _message(key: str, state: StateType, error: ErrorInfo) -> str:
+    if error.type.startswith(f"{TaskRunError.__module__}."):
+        # Our own words name the task run already.
+        return error.message
+    text = f"{error.type.rpartition('.')[2]}: {error.message}" if error.type else error.message
+    return f"{key} {state.name.lower().replace('_', ' ')}: {text or 'no reason is known'}"
 
 
 def _original(error: ErrorInfo) -> BaseException | None:

@@ -91,6 +91,10 @@ class ProcessEngine:
     def _engine(self, spec: FlowSpec) -> Engine:
         global _configuration, _engine  # noqa: PLW0603 - one engine a process
         with _lock:
+            if _engine is not None and _engine.is_broken:
+                # The store or Ray may be back.
+                _engine.stop()
+                _engine = None
             if _engine is None:
                 _configuration = _with_runner(_configuration, spec)
                 _engine = _make(_configuration, settings())

@@ -131,6 +131,11 @@ class Engine:
         self._busy_flows.enter(run)
         return run
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether the store or the backend is gone for good, so that nothing goes on here."""
+        return self._loop.is_broken
+
     def stop(self) -> None:
         """Let go of the backend and the store. Idempotent."""
         self._loop.stop()

@@ -75,6 +75,11 @@ class Loop:
             self._thread = threading.Thread(target=self._work, name="raysched-engine", daemon=True)
             self._thread.start()
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether an error has ended the loop."""
+        return self._broken is not None
+
     def post(self, function: Callable[..., None], *args: Any) -> None:
         """Have `function(*args)` called in the next turn; from any thread."""
         self._inbox.append((function, args))

@@ -123,7 +123,11 @@ class Backend(Protocol):
         """
 
     def capacity(self, spec: TaskSpec, scheduling_class: SchedulingClass) -> Capacity:
-        """Return what the cluster offers to units of this task now."""
+        """Return what the cluster offers to units of this task now.
+
+        Raises:
+            BackendUnreachable: Nothing will ever run here again; the engine stops.
+        """
 
     def submit(self, call: UnitCall) -> None:
         """Run a unit; returns at once."""

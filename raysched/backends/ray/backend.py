@@ -14,14 +14,15 @@ from ray._private.state import state
 
 from raysched.backends.ray.capacity import Node, capacity
 from raysched.backends.ray.connection import connect
-from raysched.backends.ray.failures import cancelled, describe_loss
+from raysched.backends.ray.failures import cancelled, describe_loss, node_of_driver_died
 from raysched.backends.ray.listener import Listener
+from raysched.backends.ray.liveness import NodeWatch
 from raysched.backends.ray.options import validate_ray_options
 from raysched.backends.ray.remote import WITH_LARGE, Place, remote_function
 from raysched.backends.ray.shipping import default_code_path
 from raysched.compiler.plan import SchedulingClass
 from raysched.engine.ports import Capacity, Lost, Message, Reported, Sink, UnitCall
-from raysched.errors import InvalidOption, ResultLost, SerializationError
+from raysched.errors import BackendUnreachable, InvalidOption, ResultLost, SerializationError
 from raysched.model.options import TaskSpec
 from raysched.model.values import LargeValue
 from raysched.results.envelope import decode
@@ -79,6 +80,8 @@ class RayBackend:
         self._sink: Sink = _nowhere
         self._connected = self._started = False
         self._listener: Listener | None = None
+        self._watch: NodeWatch | None = None
+        self._dead = False
         self._calls: dict[int, _Call] = {}
         # Bounded: a flow may make new options for each call.
         self._function_of = lru_cache(maxsize=1024)(self._new_function)
@@ -94,10 +97,13 @@ class RayBackend:
         # Workers of a Ray that was started here are on this machine, too.
         host = "127.0.0.1" if self._started else ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._listener = Listener(host, self._tell, self._calls.__contains__)
+        self._watch = NodeWatch(self._die)
 
     def capacity(self, spec: TaskSpec, scheduling_class: SchedulingClass) -> Capacity:
         """See `Backend.capacity`; an option that Ray does not know has no place, either."""
         del scheduling_class
+        if self._dead:
+            raise BackendUnreachable(node_of_driver_died().message)
         try:
             validate_ray_options(spec.ray)
         except InvalidOption as error:
@@ -158,6 +164,9 @@ class RayBackend:
         """See `Backend.stop`."""
         self._sink = _nowhere
         self._calls.clear()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -211,6 +220,13 @@ class RayBackend:
         with contextlib.suppress(exceptions.RayError):
             ray.get(call.large, timeout=0)
         self._sink(Lost(unit, cancelled() if call.forced else describe_loss(error)))
+
+    def _die(self) -> None:
+        """Give up what Ray will not give back any more."""
+        self._dead = True
+        for unit in tuple(self._calls):
+            if self._calls.pop(unit, None) is not None:
+                self._sink(Lost(unit, node_of_driver_died()))
 
     def _tell(self, message: Message) -> None:
         self._sink(message)

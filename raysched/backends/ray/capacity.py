@@ -42,6 +42,8 @@ def capacity(options: Mapping[str, Any], nodes: Sequence[Node]) -> Capacity:
         options: Ray's task options.
         nodes: The nodes that are alive, or that an autoscaler can add.
     """
+    if not nodes:
+        return Capacity(0, "a node; none of the cluster is alive")
     nodes, lacking = _eligible(options, nodes)
     if not nodes:
         return Capacity(0, lacking)

@@ -51,6 +51,17 @@ def cancelled() -> ErrorInfo:
     )
 
 
+def node_of_driver_died() -> ErrorInfo:
+    """Return the evidence of whatever was not back when the driver lost its own node."""
+    return ErrorInfo(
+        "ray.exceptions.LocalRayletDiedError",
+        "the Ray node that this driver is connected to has died, so nothing can run any more. What "
+        "was committed is kept; start Ray again where it was started by hand, and run once more",
+        failure_class=FailureClass.INFRASTRUCTURE,
+        kind=CrashKind.NODE_DIED,
+    )
+
+
 def _info(error: BaseException, kind: CrashKind) -> ErrorInfo:
     said = _COLOURS.sub("", str(error)).strip()
     advice = _ADVICE.get(kind)

@@ -11,8 +11,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from raysched.errors import StoreError
 
+LOCK_SECONDS = 5
+"""How long a statement waits for another process's lock before it is an error. Not longer: who
+writes then says what is the matter, heeds Ctrl-C, and tries again as long as its patience lasts."""
+
 PATIENCE_SECONDS = 30
-"""How long a statement waits for another process's lock before it is an error."""
+"""How long what opens a database waits for another process's lock before it is an error."""
 
 
 class Database(ABC):

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from raysched.errors import StoreError, StoreUnavailable
-from raysched.store.database import PATIENCE_SECONDS, Database
+from raysched.store.database import LOCK_SECONDS, PATIENCE_SECONDS, Database
 from raysched.store.lockfiles import LockFiles
 
 CHUNKS = (512, 64, 8, 1)
@@ -83,6 +83,7 @@ class SQLite(Database):
             driver = connection.connection.driver_connection
             if driver is not None:
                 self._use_wal(driver)
+                self._await_lock(driver)
 
     def _refuse_network_file_system(self) -> None:
         mount, kind = _mount(self.path.parent)
@@ -95,21 +96,26 @@ class SQLite(Database):
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         # SQLite does not wait for others that change the mode at the same moment.
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            except sqlite3.OperationalError as error:
-                if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise self.explain_code(error) from error
-                time.sleep(0.01)
-                continue
-            if mode == "wal":
-                return
+        (mode,) = self._insisting(connection, "PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
             raise StoreUnavailable(
                 f"{self.name}: its file system cannot hold a database that several processes use "
                 f"(journal_mode stays {mode}); {_ELSEWHERE}"
             )
+
+    def _await_lock(self, connection: sqlite3.Connection) -> None:
+        self._insisting(connection, "BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+
+    def _insisting(self, connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return connection.execute(statement)
+            except sqlite3.OperationalError as error:
+                if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise self.explain_code(error) from error
+                time.sleep(0.01)
 
     def lock_schema(self, connection: Connection) -> None:
         """Do nothing: BEGIN IMMEDIATE has locked everything."""
@@ -214,7 +220,7 @@ _ELSEWHERE = (
 )
 
 _ADVICE = {
-    sqlite3.SQLITE_BUSY: f"another process has locked it for more than {PATIENCE_SECONDS} s; "
+    sqlite3.SQLITE_BUSY: f"another process has locked it for more than {LOCK_SECONDS} s; "
     "find and end that process, perhaps a backup or an open transaction of a database tool",
     sqlite3.SQLITE_READONLY: "it is read-only; give this user the right to write the file and "
     f"its directory, or {_ELSEWHERE}",
@@ -235,7 +241,7 @@ def _primary_code(error: BaseException | None) -> int:
 def _connect(database: str, *, uri: bool) -> sqlite3.Connection:
     return sqlite3.connect(
         database,
-        timeout=PATIENCE_SECONDS,
+        timeout=LOCK_SECONDS,
         isolation_level=None,
         check_same_thread=False,
         cached_statements=256,

@@ -75,12 +75,33 @@ class LogCapture(logging.Handler):
                 scope.log(*_convert(record))
             elif self._alone is not None:
                 self._alone.log_from_thread(*_convert(record))
+            elif not self._has_company(record):
+                _say(record)
         except Exception:  # noqa: BLE001 - as in logging.StreamHandler.emit
             self.handleError(record)
+
+    def _has_company(self, record: logging.LogRecord) -> bool:
+        """Whether another handler gets the record."""
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None:
+            if any(handler is not self for handler in logger.handlers):
+                return True
+            logger = logger.parent if logger.propagate else None
+        return False
 
 
 capture = LogCapture()
 """The one of this process."""
+
+
+def _say(record: logging.LogRecord) -> None:
+    """Do what `logging` does with a record that nobody handles: that we listen is no reason not to.
+
+    Source: logging.Logger.callHandlers.
+    """
+    last = logging.lastResort
+    if last is not None and record.levelno >= last.level:
+        last.handle(record)
 
 
 def _convert(record: logging.LogRecord) -> tuple[int, str, str, int]:

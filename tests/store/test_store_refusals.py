@@ -131,7 +131,7 @@ class TestPlace:
     def test_locked_for_too_long_and_then_free(
         self, sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sqlite_module, "PATIENCE_SECONDS", 0.05)
+        monkeypatch.setattr(sqlite_module, "LOCK_SECONDS", 0.05)
         store = open_store(f"sqlite:///{sqlite_path}")
         row = flow_run()
         number = store.open_run(row)

@@ -37,9 +37,9 @@ def unit_size(  # noqa: PLR0913 - all that the rule rests on
         return 1
     size = min(
         largest,
-        int(TARGET_SECONDS / mean_seconds),
+        TARGET_SECONDS / mean_seconds,
         -(-queued // (ROUNDS * slots)),
         GROWTH * last,
         MAX_BYTES // max(1, payload_bytes),
     )
-    return max(1, size)
+    return max(1, int(size))

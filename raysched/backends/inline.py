@@ -69,7 +69,8 @@ class InlineBackend:
         """See `Backend.pump`.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed; the unit was cancelled and reported before.
+            BaseException: Ctrl-C was pressed, or SIGTERM has come; the unit was cancelled and
+                reported before.
         """
         try:
             call = self._queue.popleft()
@@ -114,15 +115,21 @@ class InlineBackend:
 
     def _run_beside(self, run: UnitRun) -> tuple[bytes, list[Parts] | None]:
         done: list[tuple[bytes, list[Parts] | None]] = []
-        thread = threading.Thread(
-            target=lambda: done.append(run.run()), name=f"raysched {run.context.task_name}"
-        )
-        thread.start()
+        # Not Thread.join: interrupted, it may take the thread for finished (CPython issue 90882).
+        finished = threading.Event()
+
+        def work() -> None:
+            try:
+                done.append(run.run())
+            finally:
+                finished.set()
+
+        threading.Thread(target=work, name=f"raysched {run.context.task_name}").start()
         try:
-            thread.join()
-        except KeyboardInterrupt as error:
+            finished.wait()
+        except BaseException as error:  # noqa: BLE001 - whatever the handler of a signal raises
             run.cancel()
-            thread.join()
+            finished.wait()
             run.passed_interrupt = error
         return done[0]
 

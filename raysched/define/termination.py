@@ -45,7 +45,8 @@ def terminable(*, blocking: bool) -> Iterator[Callable[[BaseException], BaseExce
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         came.append(Terminated())
-        if task is None or len(came) > 1:
+        # Code that holds on to the event loop would let a cancelled task wait.
+        if task is None or len(came) > 1 or asyncio.current_task(task.get_loop()) is not None:
             raise came[-1]
         task.get_loop().call_soon_threadsafe(task.cancel)
 

@@ -222,7 +222,10 @@ class OpenFlowRun:
 
     async def _drain(self, error: BaseException, *, blocking: bool) -> None:
         """Cancel what waits and let what runs end, for the grace time; then stop it."""
-        stop = isinstance(error, (*CANCELLED_BY, FlowRunTimedOut))
+        # SystemExit and the like want the process to end, not to drain.
+        stop = isinstance(error, (*CANCELLED_BY, FlowRunTimedOut)) or not isinstance(
+            error, Exception
+        )
         by = _canceller(error)
         grace = FORCE_SECONDS if stop else self.host.settings.drain_grace_seconds
         steps = [CancelRequested(by, running=stop), CancelRequested(by)]

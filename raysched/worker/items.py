@@ -53,7 +53,7 @@ class ItemRun:
             code.context.log_prints,
             interruption,
         )
-        self.passed_interrupt: KeyboardInterrupt | None = None
+        self.passed_interrupt: BaseException | None = None
         self._code = code
         self._unit: Unit = progress.unit
         self._item: Item = progress.unit.items[position]
@@ -67,8 +67,8 @@ class ItemRun:
 
         Args:
             interruption: How others end it.
-            passed_on: Whether a KeyboardInterrupt is a person's Ctrl-C, not the function's own;
-                then it is kept in `passed_interrupt`.
+            passed_on: Whether a KeyboardInterrupt or SystemExit is a signal's that a person has
+                sent, not the function's own; then it is kept in `passed_interrupt`.
         """
         attempt = self._begin()
         try:
@@ -77,7 +77,7 @@ class ItemRun:
             finally:
                 self._keep_evidence(attempt)
         except BaseException as error:  # noqa: BLE001 - SystemExit of user code is a failure, too
-            if isinstance(error, KeyboardInterrupt) and passed_on():
+            if isinstance(error, KeyboardInterrupt | SystemExit) and passed_on():
                 self.passed_interrupt = error
                 self._fail(StateType.CANCELLED, error)
                 return

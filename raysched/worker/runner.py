@@ -69,8 +69,8 @@ class UnitRun:
     Attributes:
         context: Its task.
         progress: What is known of it.
-        passed_interrupt: The Ctrl-C that ended it, to be raised where a person expects it; None
-            in a dedicated process.
+        passed_interrupt: The Ctrl-C or SIGTERM that ended it, to be raised where a person expects
+            it; None in a dedicated process.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class UnitRun:
     ) -> None:
         self.context = context
         self.progress = UnitProgress(decode_unit(frame), process.identity)
-        self.passed_interrupt: KeyboardInterrupt | None = None
+        self.passed_interrupt: BaseException | None = None
         self._size = len(self.progress.unit.items)
         self._large = large
         self._process = process
@@ -232,7 +232,7 @@ class UnitRun:
             self._cancels[position] = cancel
             return True
 
-    def _take_interrupt(self, error: KeyboardInterrupt) -> None:
+    def _take_interrupt(self, error: BaseException) -> None:
         self.passed_interrupt = error if self._process.signals is None else None
         self.cancel()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raysched.model.ids import task_run_key
-from raysched.model.rows import Batch, FlowRunRow, GroupRow, LogRow, TaskRunColumns
+from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunRow, GroupRow, LogRow, TaskRunColumns
 from raysched.model.states import FIRST_TERMINAL, ROOT_FAILURES, StateType
 
 RATE_WINDOW = 10.0
@@ -14,10 +14,6 @@ RATE_WINDOW = 10.0
 
 _CODES = max(StateType) + 1
 _ROOT_FAILURES = tuple(ROOT_FAILURES - {StateType.CANCELLED})
-
-
-ENGINE_LOGGER = "raysched"
-"""Logger of what the engine itself says in a run; it says that on standard error, too."""
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from raysched.engine.placing import place
 from raysched.engine.ports import Backend, Began, Clock, Lost, Message, Observer, Reported, Store
 from raysched.engine.recording import fill, group_row, publish
 from raysched.engine.units import unit_call, unit_ended
-from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, LogRow
+from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunChange, FlowRunRow, LogRow
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
 from raysched.settings import Settings
@@ -339,8 +339,8 @@ class Engine:
         if not capacity.slots and lane.slots != 0:
             text = f"{command.group.spec.name} waits: it needs {capacity.lacking}"
             logger.warning(text)
-            row = LogRow(-1, 0, run.attempt, self._clock.now(), logging.WARNING, "raysched", text)
-            run.logs.append(row)
+            now = self._clock.now()
+            run.logs.append(LogRow(-1, 0, run.attempt, now, logging.WARNING, ENGINE_LOGGER, text))
         self.advance(run, CapacityKnown(command.scheduling_class, capacity.slots, capacity.lacking))
 
     def _wake_at(self, run: OpenFlowRun, command: WakeAt) -> None:

@@ -96,7 +96,6 @@ class Group:
     roots: dict[int, tuple[tuple["Group", int], ...]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     handled: set[int] = field(default_factory=set)
-    asked: bool = False
 
     open_visible: int = 0
     watchers: list[Watcher] = field(default_factory=list)

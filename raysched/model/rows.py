@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 
+ENGINE_LOGGER = "raysched"
+"""Logger of what the engine itself says in a run; it says that on standard error, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class FlowRunRow:

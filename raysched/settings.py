@@ -46,7 +46,16 @@ class Settings(BaseSettings):
     """How long calls are collected before they are compiled, unless the flow blocks (ms)."""
 
     unit_size: int = Field(default=0, ge=0)
-    """Task runs that every unit carries, where there are as many; 0 lets units adapt."""
+    """Task runs that every unit carries, where there are as many; 0 lets units adapt.
+
+    For tests and comparison: an option `batch_size` of a task is the better place.
+    """
+
+    fusion: bool = True
+    """Whether task runs may run in the unit of the one that they need, right after it.
+
+    For tests and comparison: no state and no result depends on it.
+    """
 
     debug: bool = False
     """Whether the command line shows tracebacks of raysched itself."""

@@ -11,6 +11,7 @@ from raysched.compiler.plan import Plan, PlannedGroup, SchedulingClass
 from raysched.errors import CycleError
 from raysched.graph.builder import Member
 from raysched.graph.group import Edge, EdgeKind, Group
+from raysched.model.options import TaskSpec
 
 PLACING = frozenset(
     {
@@ -84,7 +85,7 @@ def scheduling_class(ray_options: Mapping[str, Any]) -> SchedulingClass:
 
 
 def size_units(plan: Plan) -> Plan:
-    """Decide how many members one unit may carry, and whether they overlap in its worker."""
+    """Decide how many members a unit may carry, whether they overlap, and how many run at once."""
     return tuple(_sized(item) for item in plan)
 
 
@@ -161,15 +162,36 @@ def _common_edge(group: Group, column: Sequence[Edge]) -> Edge | None:
 
 def _sized(item: PlannedGroup) -> PlannedGroup:
     spec = item.group.spec
+    overlap = _overlap(spec)
+    if not spec.batch:
+        size, note = 1, "batch=False: every task run is a unit of its own, and never fused"
+    elif spec.batch_size is not None:
+        size, note = spec.batch_size, f"batch_size={spec.batch_size}: that many in every unit"
+    elif item.group.size == 1:
+        size, note = MAX_UNIT, "one task run: there is nothing to share a unit with"
+    elif overlap:
+        size, note = MAX_CONCURRENT_UNIT, "what is ready is spread evenly over the slots"
+    else:
+        size, note = MAX_UNIT, f"quick task runs share units, up to {MAX_UNIT} of them or 0.1 s"
+    notes = [note, overlap]
+    if spec.max_parallel is not None:
+        notes.append(f"max_parallel={spec.max_parallel}: at most so many task runs at once")
+        # Those of a unit that overlap are all at once.
+        size = min(size, spec.max_parallel) if overlap else size
+    return replace(
+        item,
+        unit_size=size,
+        fixed_size=not spec.batch or spec.batch_size is not None,
+        overlapping=bool(overlap),
+        max_parallel=spec.max_parallel,
+        notes=(*item.notes, *filter(None, notes)),
+    )
+
+
+def _overlap(spec: TaskSpec) -> str:
+    """Return how task runs of a unit overlap in its worker, "" if they do not."""
     if spec.is_async:
-        note = "async: task runs of a unit overlap on one event loop"
-        return _overlapping(item, note)
+        return "async: task runs of a unit overlap on one event loop"
     if spec.max_concurrency > 1:
-        note = f"max_concurrency={spec.max_concurrency}: task runs of a unit overlap in threads"
-        return _overlapping(item, note)
-    note = f"quick task runs share units, up to {MAX_UNIT} of them or 0.1 s"
-    return replace(item, unit_size=MAX_UNIT, notes=(*item.notes, note))
-
-
-def _overlapping(item: PlannedGroup, note: str) -> PlannedGroup:
-    return replace(item, unit_size=MAX_CONCURRENT_UNIT, overlapping=True, notes=(*item.notes, note))
+        return f"max_concurrency={spec.max_concurrency}: task runs of a unit overlap in threads"
+    return ""

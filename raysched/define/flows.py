@@ -200,7 +200,7 @@ def _caller(decorated: Flow[Any, Any], options: FlowOptions) -> FlowCaller:
         is_async=inspect.iscoroutinefunction(function),
         retry=RetryOptions(retries, checker.delays(retries)),
         timeout_seconds=checker.number("timeout_seconds", " of seconds", above_zero=True),
-        max_workers=runner.max_workers if isinstance(runner, ThreadPoolTaskRunner) else None,
+        max_parallel=_max_parallel(checker, runner),
         address=runner.address if isinstance(runner, RayTaskRunner) else None,
         init_kwargs=runner.init_kwargs if isinstance(runner, RayTaskRunner) else {},
         flow_run_name=declared.run_name,
@@ -225,3 +225,10 @@ def _task_runner(checker: Checker) -> RayTaskRunner | ThreadPoolTaskRunner:
             "task_runner", "must be RayTaskRunner(address=…) or ThreadPoolTaskRunner(max_workers=…)"
         )
     return runner or ThreadPoolTaskRunner()
+
+
+def _max_parallel(checker: Checker, runner: RayTaskRunner | ThreadPoolTaskRunner) -> int | None:
+    """Return the lower of the flow's own limit and its task runner's."""
+    of_runner = runner.max_workers if isinstance(runner, ThreadPoolTaskRunner) else None
+    limits = (checker.integer("max_parallel", 1), of_runner)
+    return min((limit for limit in limits if limit is not None), default=None)

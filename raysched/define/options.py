@@ -17,7 +17,16 @@ MAX_DELAYS = 50
 class TaskOptions(TypedDict, total=False):
     """What `@task` and `Task.with_options` take. None means the default.
 
-    Prefect's options first, Ray's after them.
+    Prefect's options first, Ray's after them. Of raysched's own:
+
+    - `crash_retries`: Tries after the first one when the infrastructure under it breaks (3).
+    - `max_concurrency`: Runs of this task that may overlap in one worker, in threads if the
+      function is not `async def` (1); Ray's word.
+    - `max_parallel`: Most runs of this task at once in one flow run; `with_options` makes a task
+      with a limit of its own.
+    - `batch` and `batch_size`: Rarely needed, since quick task runs share Ray calls by
+      themselves. `batch=False` gives each task run a call of its own; `batch_size=n` gives every
+      call n task runs where there are as many, however long they take.
     """
 
     name: str | None
@@ -32,6 +41,9 @@ class TaskOptions(TypedDict, total=False):
     crash_retries: int | None
     timeout_seconds: float | None
     max_concurrency: int | None
+    max_parallel: int | None
+    batch: bool | None
+    batch_size: int | None
     log_prints: bool | None
     persist_result: bool | None
     on_running: Iterable[Hook] | None
@@ -53,7 +65,10 @@ class TaskOptions(TypedDict, total=False):
 
 
 class FlowOptions(TypedDict, total=False):
-    """What `@flow` and `Flow.with_options` take. None means the default."""
+    """What `@flow` and `Flow.with_options` take. None means the default.
+
+    `max_parallel` is the most task runs of a flow run at once. A subflow has a limit of its own.
+    """
 
     name: str | None
     description: str | None
@@ -65,6 +80,7 @@ class FlowOptions(TypedDict, total=False):
     validate_parameters: bool | None
     log_prints: bool | None
     persist_result: bool | None
+    max_parallel: int | None
     task_runner: RayTaskRunner | ThreadPoolTaskRunner | type[ThreadPoolTaskRunner] | None
     on_running: Iterable[Hook] | None
     on_completion: Iterable[Hook] | None
@@ -148,6 +164,16 @@ class Checker:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self.fail(option, f"must be an integer, {least} or more")
         return value
+
+    def batching(self) -> tuple[bool, int | None]:
+        """Return whether task runs may share a unit, and how many then do, or None."""
+        batch, size = self.flag("batch") is not False, self.integer("batch_size", 1)
+        if not batch and size is not None:
+            raise self.fail(
+                "batch_size",
+                "batch=False has every task run alone; leave one of the two options out",
+            )
+        return batch, size
 
     def number(self, option: str, unit: str, *, above_zero: bool = False) -> float | None:
         """Return a finite number that is not negative, or None."""

@@ -32,10 +32,10 @@ class RayTaskRunner:
 
 @dataclass(frozen=True, slots=True)
 class ThreadPoolTaskRunner:
-    """Limits the task runs of a flow run, whatever the cluster offers.
+    """Limits the task runs of a flow run, as the option `max_parallel` of the flow does.
 
     Attributes:
-        max_workers: Task runs at once, or None for no limit.
+        max_workers: Most task runs at once, or None for no limit.
     """
 
     max_workers: int | None = None

@@ -345,6 +345,7 @@ def task(fn: Any = None, /, **options: Unpack[TaskOptions]) -> Any:
 def _caller(task: Task[Any, Any], options: TaskOptions) -> Caller:
     declared = declare(task, options, TaskOptions.__annotations__)
     function, checker = task.fn, declared.checker
+    batch, batch_size = checker.batching()
     spec = TaskSpec(
         name=declared.name,
         fn=function,
@@ -352,6 +353,9 @@ def _caller(task: Task[Any, Any], options: TaskOptions) -> Caller:
         retry=_retry(checker),
         timeout_seconds=checker.number("timeout_seconds", " of seconds", above_zero=True),
         max_concurrency=checker.integer("max_concurrency", 1) or 1,
+        max_parallel=checker.integer("max_parallel", 1),
+        batch=batch,
+        batch_size=batch_size,
         ray=checker.ray(),
         tags=checker.tags(),
         task_run_name=declared.run_name,

@@ -122,7 +122,7 @@ class OpenFlowRun:
         self.builder = Builder(start.run_id, scope_of(start))
         self.row = row
         self.number = number
-        self.tracker = Run(start.run_id, start.spec.max_workers, unit_size=host.settings.unit_size)
+        self.tracker = Run(start.run_id, start.spec.max_parallel, unit_size=host.settings.unit_size)
         self.header = _header(start)
         self.commands: list[Command] = []
         self.groups: list[GroupRow] = []

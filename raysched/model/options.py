@@ -52,6 +52,10 @@ class TaskSpec:
         timeout_seconds: Limit of one attempt (seconds), or None.
         max_concurrency: Runs of this task that may overlap in one worker. For sync tasks each
             then runs in a thread. 1 for sync tasks by default; async ones overlap anyway.
+        max_parallel: Most runs of this task at once in one flow run, or None for no limit.
+        batch: False gives every task run a unit of its own, never shared and never fused.
+        batch_size: Task runs that every unit carries, where there are as many; None lets units
+            adapt.
         ray: Ray's task options as given (`num_cpus`, `memory` in bytes, `resources`, …).
         tags: Tags, sorted.
         task_run_name: Template (`"parse {path}"`) or function without arguments, or None.
@@ -69,6 +73,9 @@ class TaskSpec:
     retry: RetryOptions = RetryOptions()
     timeout_seconds: float | None = None
     max_concurrency: int = 1
+    max_parallel: int | None = None
+    batch: bool = True
+    batch_size: int | None = None
     ray: Mapping[str, Any] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     task_run_name: str | Callable[[], str] | None = None
@@ -90,7 +97,7 @@ class FlowSpec:
         is_async: Whether `fn` is a coroutine function.
         retry: Retry options of the flow function.
         timeout_seconds: Limit of the flow run (seconds), or None.
-        max_workers: Task runs of this flow run at once, or None for what the cluster offers.
+        max_parallel: Most task runs of a flow run at once, or None for what the cluster offers.
         address: Ray address from a task runner, or None for the settings'.
         init_kwargs: More arguments for `ray.init` from a task runner.
         flow_run_name: Template or function without arguments, or None.
@@ -108,7 +115,7 @@ class FlowSpec:
     is_async: bool = False
     retry: RetryOptions = RetryOptions()
     timeout_seconds: float | None = None
-    max_workers: int | None = None
+    max_parallel: int | None = None
     address: str | None = None
     init_kwargs: Mapping[str, Any] = field(default_factory=dict)
     flow_run_name: str | Callable[[], str] | None = None

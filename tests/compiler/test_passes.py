@@ -195,19 +195,65 @@ class TestClasses:
 
 class TestSizes:
     @pytest.mark.parametrize(
-        ("task", "size", "overlapping"),
+        ("task", "cut"),
         [
-            (spec(), MAX_UNIT, False),
-            (spec(is_async=True), MAX_CONCURRENT_UNIT, True),
-            (spec(max_concurrency=8), MAX_CONCURRENT_UNIT, True),
+            (spec(), (MAX_UNIT, False, False)),
+            (spec(is_async=True), (MAX_CONCURRENT_UNIT, False, True)),
+            (spec(max_concurrency=8), (MAX_CONCURRENT_UNIT, False, True)),
+            (spec(batch=False), (1, True, False)),
+            (spec(batch=False, is_async=True), (1, True, True)),
+            (spec(batch_size=7), (7, True, False)),
+            (spec(batch_size=7, max_concurrency=2), (7, True, True)),
+            (spec(max_parallel=3), (MAX_UNIT, False, False)),
+            (spec(max_parallel=3, is_async=True), (3, False, True)),
+            (spec(max_parallel=3, batch_size=7, is_async=True), (3, True, True)),
         ],
-        ids=["computes", "async", "threads"],
+        ids=[
+            "computes",
+            "async",
+            "threads",
+            "alone",
+            "async, alone",
+            "fixed",
+            "threads, fixed",
+            "limited",
+            "async, limited",
+            "async, limited, fixed",
+        ],
     )
-    def test_say_whether_task_runs_of_a_unit_overlap(
-        self, task: TaskSpec, size: int, overlapping: bool
-    ) -> None:
+    def test_are_those_of_the_options(self, task: TaskSpec, cut: tuple[int, bool, bool]) -> None:
         builder = Builder("run")
         add_map(builder, task, range(3))
         (item,) = compile_segment(builder.take())
-        assert (item.unit_size, item.overlapping) == (size, overlapping)
-        assert item.notes
+        assert (item.unit_size, item.fixed_size, item.overlapping) == cut
+        assert item.max_parallel == task.max_parallel
+
+    @pytest.mark.parametrize(
+        ("task", "members", "notes"),
+        [
+            (spec(), 3, ["quick task runs share units, up to 1000 of them or 0.1 s"]),
+            (spec(), 1, ["one task run: there is nothing to share a unit with"]),
+            (
+                spec(batch=False, max_parallel=2),
+                3,
+                [
+                    "batch=False: every task run is a unit of its own, and never fused",
+                    "max_parallel=2: at most so many task runs at once",
+                ],
+            ),
+            (
+                spec(batch_size=7, is_async=True),
+                3,
+                [
+                    "batch_size=7: that many in every unit",
+                    "async: task runs of a unit overlap on one event loop",
+                ],
+            ),
+        ],
+        ids=["adaptive", "single", "alone", "fixed"],
+    )
+    def test_are_explained(self, task: TaskSpec, members: int, notes: list[str]) -> None:
+        builder = Builder("run")
+        add_map(builder, task, range(members))
+        (item,) = compile_segment(builder.take())
+        assert list(item.notes) == notes

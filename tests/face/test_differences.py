@@ -191,7 +191,7 @@ def names() -> None:
 
 
 def runner() -> None:
-    assert flow(same.fn, task_runner=ThreadPoolTaskRunner(max_workers=3)).spec.max_workers == 3
+    assert flow(same.fn, task_runner=ThreadPoolTaskRunner(max_workers=3)).spec.max_parallel == 3
 
 
 def server() -> None:

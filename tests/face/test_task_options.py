@@ -46,6 +46,10 @@ def work(path: str = "", n: int = 0) -> None:
         ({"timeout_seconds": 0}, r"timeout_seconds=0: must be a number of seconds, more than 0"),
         ({"timeout_seconds": "1"}, r"timeout_seconds='1'"),
         ({"max_concurrency": 0}, r"max_concurrency=0: must be an integer, 1 or more"),
+        ({"max_parallel": 0}, r"max_parallel=0: must be an integer, 1 or more"),
+        ({"batch": 0}, r"batch=0: must be True or False"),
+        ({"batch_size": 0}, r"batch_size=0: must be an integer, 1 or more"),
+        ({"batch": False, "batch_size": 2}, r"batch_size=2: batch=False has every task run alone"),
         ({"log_prints": 1}, r"log_prints=1: must be True or False"),
         ({"persist_result": "no"}, r"persist_result='no': must be True or False"),
         ({"tags": "one"}, r"tags='one': must be a set of strings: \{'one'\}"),
@@ -222,8 +226,18 @@ class TestWithOptions:
 
 class TestTaskRunners:
     def test_limit(self) -> None:
-        assert flow(work, task_runner=ThreadPoolTaskRunner(3)).spec.max_workers == 3
-        assert flow(work, task_runner=ThreadPoolTaskRunner).spec.max_workers is None
+        assert flow(work, task_runner=ThreadPoolTaskRunner(3)).spec.max_parallel == 3
+        assert flow(work, task_runner=ThreadPoolTaskRunner).spec.max_parallel is None
+        assert flow(work, max_parallel=3).spec.max_parallel == 3
+
+    @pytest.mark.parametrize(("own", "of_runner"), [(2, 5), (5, 2)])
+    def test_limits_of_flow_and_runner_hold_both(self, own: int, of_runner: int) -> None:
+        limited = flow(work, max_parallel=own, task_runner=ThreadPoolTaskRunner(of_runner))
+        assert limited.spec.max_parallel == 2
+
+    def test_impossible_limit_of_a_flow(self) -> None:
+        with pytest.raises(InvalidOption, match=r"flow 'work': max_parallel=0: must be an integer"):
+            flow(work, max_parallel=0)
 
     def test_address(self) -> None:
         runner = RayTaskRunner("auto", {"namespace": "n"})

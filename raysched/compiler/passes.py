@@ -167,12 +167,13 @@ def _sized(item: PlannedGroup) -> PlannedGroup:
         size, note = 1, "batch=False: every task run is a unit of its own, and never fused"
     elif spec.batch_size is not None:
         size, note = spec.batch_size, f"batch_size={spec.batch_size}: that many in every unit"
-    elif item.group.size == 1:
-        size, note = MAX_UNIT, "one task run: there is nothing to share a unit with"
     elif overlap:
         size, note = MAX_CONCURRENT_UNIT, "what is ready is spread evenly over the slots"
     else:
         size, note = MAX_UNIT, f"quick task runs share units, up to {MAX_UNIT} of them or 0.1 s"
+    if item.group.size == 1 and spec.batch:
+        # A flow of a thousand calls has a thousand groups, and nothing to tell of each.
+        note = ""
     notes = [note, overlap]
     if spec.max_parallel is not None:
         notes.append(f"max_parallel={spec.max_parallel}: at most so many task runs at once")

@@ -163,7 +163,7 @@ class Engine:
             # Nobody waits for these rows: the first outcome usually takes them along.
             run.groups_at = self._clock.now() + GROUPS_NS
             self._await_groups(run)
-        run.groups.extend(group_row(planned.group) for planned in plan)
+        run.groups.extend(group_row(planned) for planned in plan)
         self.advance(run, SegmentPlanned(plan))
 
     def advance(self, run: OpenFlowRun, event: Event) -> None:

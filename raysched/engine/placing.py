@@ -58,6 +58,7 @@ def place(
     places = _Places(builder, [group for batch in mine for group in batch.groups])
     for batch in mine:
         own.groups += [places.group(group, parent_key) for group in batch.groups]
+        own.units |= {places.ids[group]: units for group, units in batch.units.items()}
         own.task_runs += [places.columns(columns) for columns in batch.task_runs]
         own.attempts += [replace(row, group=places.ids[row.group]) for row in batch.attempts]
         own.logs += [replace(row, group=places.ids.get(row.group, -1)) for row in batch.logs]
@@ -98,7 +99,13 @@ class _Places:
             first=self._firsts[row.id],
             edges=json.dumps(edges),
             parent_key=parent_key,
+            plan=self._plan(row.plan),
         )
+
+    def _plan(self, plan: str | None) -> str | None:
+        if plan is None or "fused_behind" not in (planned := json.loads(plan)):
+            return plan
+        return json.dumps(planned | {"fused_behind": self.ids[planned["fused_behind"]]})
 
     def columns(self, columns: TaskRunColumns) -> TaskRunColumns:
         """Return rows of task runs as they are there."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from raysched.compiler.plan import PlannedGroup
 from raysched.graph.group import Group
 from raysched.model.options import TaskSpec
 from raysched.model.rows import AttemptRow, Batch, GroupRow, TaskRunColumns
@@ -73,8 +74,9 @@ def publish(group: Group, indices: list[int]) -> None:
             watcher(group, ended)
 
 
-def group_row(group: Group, parent_key: str = "") -> GroupRow:
+def group_row(planned: PlannedGroup) -> GroupRow:
     """Return the row of a new group."""
+    group = planned.group
     edges: dict[tuple[int, str, int, int], None] = {
         (edge.parent.id, edge.kind.value, edge.index, edge.stop): None for edge in group.edges
     }
@@ -90,8 +92,23 @@ def group_row(group: Group, parent_key: str = "") -> GroupRow:
         json.dumps(list(edges)),
         group.tags,
         json.dumps(_options(group.spec)),
-        parent_key,
+        plan=json.dumps(_plan(planned), separators=(",", ":")),
     )
+
+
+def _plan(planned: PlannedGroup) -> Mapping[str, Any]:
+    """Return what there is to tell of a plan; what is not told takes no room in every group."""
+    behind = planned.fuse_behind
+    told: dict[str, Any] = {
+        "unit_size": planned.unit_size,
+        "fixed": planned.fixed_size,
+        "overlapping": planned.overlapping,
+        "class": dict(planned.scheduling_class),
+        "notes": planned.notes,
+    }
+    if behind is not None:
+        told["fused_behind"] = behind.id
+    return {name: value for name, value in told.items() if value or name == "fused_behind"}
 
 
 def _options(spec: TaskSpec) -> Mapping[str, Any]:
@@ -102,6 +119,8 @@ def _options(spec: TaskSpec) -> Mapping[str, Any]:
         options["timeout_seconds"] = spec.timeout_seconds
     if spec.max_concurrency > 1:
         options["max_concurrency"] = spec.max_concurrency
+    if spec.max_parallel is not None:
+        options["max_parallel"] = spec.max_parallel
     return options
 
 

@@ -83,6 +83,10 @@ class GroupRow:
         tags: Tags.
         options: JSON text of the options that people want to see.
         parent_key: Key of the task run in which it ran, or "".
+        plan: JSON text of how it was planned: `unit_size`, and where there is something to tell
+            `fixed` and `overlapping` (true), `class` (`{Ray option: repr}`), `fused_behind` (id of
+            a group) and `notes`; see `compiler.plan.PlannedGroup`. None if that is not kept.
+        units: Units that were dispatched for its members, None if they were not counted.
     """
 
     id: int
@@ -94,6 +98,8 @@ class GroupRow:
     tags: tuple[str, ...] = ()
     options: str = "{}"
     parent_key: str = ""
+    plan: str | None = None
+    units: int | None = None
 
 
 @dataclass(slots=True)
@@ -165,6 +171,7 @@ class Batch:
         epoch: The epoch that the writer believes in.
         flow_run: Change of the flow run itself, or None.
         groups: New groups.
+        units: Units that were dispatched for the members of groups, by group id.
         task_runs: New or changed task runs.
         attempts: New attempts.
         logs: New log records.
@@ -174,9 +181,17 @@ class Batch:
     epoch: int = 1
     flow_run: FlowRunChange | None = None
     groups: list[GroupRow] = field(default_factory=list)
+    units: dict[int, int] = field(default_factory=dict)
     task_runs: list[TaskRunColumns] = field(default_factory=list)
     attempts: list[AttemptRow] = field(default_factory=list)
     logs: list[LogRow] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.flow_run or self.groups or self.task_runs or self.attempts or self.logs)
+        return bool(
+            self.flow_run
+            or self.groups
+            or self.units
+            or self.task_runs
+            or self.attempts
+            or self.logs
+        )

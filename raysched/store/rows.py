@@ -59,6 +59,8 @@ def task_groups(batch: Batch) -> list[Tuple]:
             json.dumps(group.tags),
             _clean(group.options),
             _clean(group.parent_key),
+            _clean(group.plan),
+            group.units,
         )
         for group in {group.id: group for group in batch.groups}.values()
     ]
@@ -125,6 +127,10 @@ OPTIONAL = {
     "value": lambda columns: columns.values.count(None) < len(columns.values),
 }
 """Columns that may be NULL, with a test whether any of these task runs has a value."""
+
+
+KEPT = frozenset({*OPTIONAL, "units"})
+"""Columns in which NULL leaves what is there."""
 
 
 def _tuples(run: int, columns: TaskRunColumns, optional: tuple[str, ...]) -> Iterator[Tuple]:

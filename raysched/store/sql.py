@@ -136,6 +136,9 @@ class SqlStore:
 
     def _write(self, connection: Connection, batch: Batch) -> None:
         self._upsert(connection, TASK_GROUP, rows.task_groups(batch))
+        if batch.units:
+            counts = [{"grp": group, "number": units} for group, units in batch.units.items()]
+            connection.execute(_UNITS, [{"of_run": batch.run, **count} for count in counts])
         for columns, task_runs in rows.task_runs(batch):
             conflict = _conflict(TASK_RUN, columns)
             self._database.insert(connection, TASK_RUN, columns, task_runs, conflict)
@@ -170,6 +173,13 @@ _EPOCH = select(FLOW_RUN.c.epoch).where(FLOW_RUN.c.number == bindparam("run")).w
 """Made once: making it takes longer than the rest of a small commit."""
 
 
+_UNITS = (
+    update(TASK_GROUP)
+    .where(TASK_GROUP.c.run == bindparam("of_run"), TASK_GROUP.c.id == bindparam("grp"))
+    .values(units=bindparam("number"))
+)
+
+
 def _inserted_number(result: CursorResult[Any]) -> int:
     # Typed as optional, for statements that insert several rows.
     return int(result.inserted_primary_key[0])  # type: ignore[index]
@@ -181,7 +191,7 @@ def _conflict(table: Table, columns: tuple[str, ...]) -> str:
     key = table.primary_key.columns.keys()
     changes = ", ".join(
         f"{name} = COALESCE(excluded.{name}, {table.name}.{name})"
-        if name in rows.OPTIONAL
+        if name in rows.KEPT
         else f"{name} = excluded.{name}"
         for name in columns
         if name not in key

@@ -86,6 +86,9 @@ class TaskGroup(_Base, table=True):
     tags: str
     options: str
     parent_key: str
+    plan: str | None
+    units: int | None
+    """Counted at the end of the run, for groups of several task runs."""
 
 
 class TaskRun(_Base, table=True):

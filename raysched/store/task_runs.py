@@ -40,6 +40,8 @@ def read_groups(connection: Connection, run: int) -> list[GroupRow]:
             tuple(json.loads(row.tags)),
             row.options,
             row.parent_key,
+            row.plan,
+            row.units,
         )
         for row in connection.execute(query)
     ]

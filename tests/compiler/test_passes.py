@@ -232,7 +232,7 @@ class TestSizes:
         ("task", "members", "notes"),
         [
             (spec(), 3, ["quick task runs share units, up to 1000 of them or 0.1 s"]),
-            (spec(), 1, ["one task run: there is nothing to share a unit with"]),
+            (spec(), 1, []),
             (
                 spec(batch=False, max_parallel=2),
                 3,

@@ -57,6 +57,18 @@ def test_edges_lead_to_the_same_groups() -> None:
     assert json.loads(own.groups[1].edges) == [[own.groups[0].id, "gather", 0, 2]]
 
 
+def test_plans_and_units_are_of_the_same_groups() -> None:
+    plan = json.dumps({"unit_size": 5, "fused_behind": 0})
+    own, _ = placed(
+        Batch(0, groups=[GroupRow(0, "load", 0, 2), GroupRow(1, "clean", 0, 2, plan=plan)]),
+        Batch(0, units={0: 1, 1: 0}),
+    )
+    load, clean = own.groups
+    assert load.plan is None
+    assert json.loads(str(clean.plan)) == {"unit_size": 5, "fused_behind": load.id}
+    assert own.units == {load.id: 1, clean.id: 0}
+
+
 def test_roots_name_the_same_task_runs() -> None:
     own, _ = placed(
         Batch(

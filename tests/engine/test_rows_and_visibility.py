@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from raysched.compiler.plan import PlannedGroup
 from raysched.engine.recording import columns, fill, group_row, publish
 from raysched.graph.builder import Builder
 from raysched.graph.group import Group
@@ -95,11 +96,33 @@ class TestGroupRow:
         (mapped,) = add_map(builder, spec("mapped"), parents, static=[every(parents)])
         called = add(builder, spec("called"), one(single), one(parents, 1))
         groups = {group.spec.name: group for group in builder.take()}
-        assert json.loads(group_row(mapped[0]).edges) == [
+        assert json.loads(group_row(PlannedGroup(mapped[0])).edges) == [
             [groups["parents"].id, "gather", 0, 3],
             [groups["parents"].id, "one_to_one", 0, 1],
         ]
-        assert json.loads(group_row(called[0]).edges) == [
+        assert json.loads(group_row(PlannedGroup(called[0])).edges) == [
             [groups["single"].id, "broadcast", -1, -1],
             [groups["parents"].id, "broadcast", -1, -1],
         ]
+
+    def test_tells_of_the_plan_what_is_not_usual(self) -> None:
+        first, second = group_of(3), group_of(3)
+        usual = group_row(PlannedGroup(second, unit_size=1000))
+        assert json.loads(str(usual.plan)) == {"unit_size": 1000}
+        special = PlannedGroup(
+            second,
+            scheduling_class=(("num_cpus", "2"),),
+            unit_size=5,
+            fixed_size=True,
+            overlapping=True,
+            fuse_behind=first,
+            notes=("so", "and so"),
+        )
+        assert json.loads(str(group_row(special).plan)) == {
+            "unit_size": 5,
+            "fixed": True,
+            "overlapping": True,
+            "class": {"num_cpus": "2"},
+            "notes": ["so", "and so"],
+            "fused_behind": first.id,
+        }

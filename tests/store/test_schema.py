@@ -10,6 +10,9 @@ from raysched.store import open_reader, open_store, schema
 from raysched.store.database import database
 from store.samples import execute, flow_run
 
+NEXT = f"{int(schema.HEAD) + 1:04}"
+"""Revision of a raysched to come."""
+
 EMPTY_VERSIONS = "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)"
 
 
@@ -73,13 +76,13 @@ def next_revision(tmp_path: Path) -> Path:
     shutil.copytree(schema.MIGRATIONS, migrations)
     text = (
         "import sqlalchemy as sa\nfrom alembic import op\n\n"
-        "revision = '0002'\ndown_revision = '0001'\n\n\n"
+        f"revision = '{NEXT}'\ndown_revision = '{schema.HEAD}'\n\n\n"
         "def upgrade():\n"
         "    column = sa.Column('note', sa.String(), nullable=False, server_default='old')\n"
         "    with op.batch_alter_table('flow_run') as table:\n"
         "        table.add_column(column)\n"
     )
-    (migrations / "versions" / "0002_note.py").write_text(text, encoding="utf-8")
+    (migrations / "versions" / f"{NEXT}_note.py").write_text(text, encoding="utf-8")
     return migrations
 
 
@@ -95,7 +98,7 @@ def test_older_database_is_upgraded_with_its_rows_by_whoever_comes_first(
     def upgrade() -> None:
         opened = database(url)
         try:
-            schema.upgrade(opened, head="0002", migrations=next_revision)
+            schema.upgrade(opened, head=NEXT, migrations=next_revision)
         except BaseException as problem:  # noqa: BLE001  # looked at below
             problems.append(problem)
         finally:
@@ -107,7 +110,7 @@ def test_older_database_is_upgraded_with_its_rows_by_whoever_comes_first(
     for thread in threads:
         thread.join()
     assert problems == []
-    assert version(url) == "0002"
+    assert version(url) == NEXT
     assert execute(url, "SELECT id, note FROM flow_run") == [(row.id, "old")]
 
 

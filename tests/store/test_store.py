@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import cycle, repeat
 from pathlib import Path
 
@@ -160,6 +161,28 @@ class TestTaskRuns:
         with pytest.raises(ValueError, match="shorter"):
             store.commit(Batch(number, groups=[group()], task_runs=[columns]))
         assert reader.groups(reader.find_run(row.id)) == []
+
+
+class TestGroups:
+    def test_come_back_as_they_were_committed(self, store: Store, reader: Reader) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        plain = group(0)
+        planned = replace(group(1, task="clean"), plan='{"unit_size": 5}', options='{"a": 1}')
+        store.commit(Batch(number, groups=[planned, plain]))
+        assert reader.groups(reader.find_run(row.id)) == [plain, planned]
+
+    def test_units_are_counted_later(self, store: Store, reader: Reader) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        opened = Batch(number, groups=[group(0), group(1), group(2)])
+        store.commit(opened)
+        for _ in range(2):
+            store.commit(Batch(number, units={0: 3, 2: 0}))
+        # Nothing else of the group changes, nor does its row take the number back.
+        store.commit(opened)
+        kept = reader.groups(reader.find_run(row.id))
+        assert kept == [replace(group(0), units=3), group(1), replace(group(2), units=0)]
 
 
 class TestAttempts:

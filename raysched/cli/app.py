@@ -171,6 +171,15 @@ def run(
             help="inline runs everything in this process, without Ray: for tests and debugging.",
         ),
     ] = None,
+    max_parallel: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            show_default=False,
+            help="At most so many task runs at once, instead of the flow's own max_parallel.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Run a flow, showing live what it does.
@@ -180,7 +189,7 @@ def run(
     """
     from raysched.cli.run import Order, run_target
 
-    order = Order(target, tuple(param or ()), params_json, address, backend, json)
+    order = Order(target, tuple(param or ()), params_json, address, backend, max_parallel, json)
     raise typer.Exit(run_target(order))
 
 
@@ -220,6 +229,7 @@ def runs(
         "raysched show last",
         "raysched show 3f9c --state FAILED --state CRASHED",
         "raysched show last --task parse --limit 0",
+        "raysched show last --plan",
         "raysched show last --json | jq '.task_runs[] | select(.attempts > 1) | .key'",
     )
 )
@@ -229,12 +239,20 @@ def show(
     task: TaskOption = None,
     state: StateOption = None,
     limit: LimitOption = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Show how it was compiled: how task runs share Ray calls, which run in another "
+            "one's, and why.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Show one flow run: its failures with their roots first, its tasks, its task runs."""
     from raysched.cli.show import show_run
 
-    show_run(run, task, _states(state), limit, as_json=json)
+    show_run(run, task, _states(state), limit, plan=plan, as_json=json)
 
 
 @app.command(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from raysched.client import OWN_FAILURES, LogView, Run, TaskRun, error_type, utc
+from raysched.client import OWN_FAILURES, GroupPlan, LogView, Run, TaskRun, error_type, utc
 from raysched.model.values import ErrorInfo
 
 MOST_FAILURES = 100
@@ -51,6 +51,26 @@ def task_run_record(task_run: TaskRun) -> dict[str, Any]:
         "error": _error_record(task_run.error),
         "roots": list(task_run.roots),
         "handled": task_run.handled,
+    }
+
+
+def plan_record(group: GroupPlan) -> dict[str, Any]:
+    """Return how a group of task runs was planned."""
+    return {
+        "group": group.group,
+        "name": group.task,
+        "first": group.first,
+        "size": group.size,
+        "mapped": group.mapped,
+        "parent_key": group.parent_key or None,
+        "scheduling_class": dict(group.scheduling_class),
+        "cut": group.cut.value,
+        "unit_size": group.unit_size,
+        "overlapping": group.overlapping,
+        "max_parallel": group.max_parallel,
+        "fused_behind": group.fused_behind,
+        "units": group.units,
+        "notes": list(group.notes),
     }
 
 

@@ -41,6 +41,7 @@ class Order:
         document: What `--params-json` was given, or None.
         address: Ray address, or None for the settings'.
         backend: `ray`, `inline` or None for the settings'.
+        max_parallel: Most task runs at once, or None for the flow's own limit.
         as_json: Whether the end is told as JSON, and everything else on standard error.
     """
 
@@ -49,6 +50,7 @@ class Order:
     document: str | None
     address: str | None
     backend: str | None
+    max_parallel: int | None
     as_json: bool
 
 
@@ -75,7 +77,7 @@ def run_target(order: Order) -> int:
     with Interrupts(display, progress):
         try:
             with display:
-                result, error = _call(target, parameters)
+                result, error = _call(order, target, parameters)
             run = _kept(progress, target, error)
             _tell(run, result, as_json=order.as_json)
         finally:
@@ -139,9 +141,11 @@ def _exit_at_once() -> NoReturn:
     os._exit(FAILURE)
 
 
-def _call(target: Target, parameters: dict[str, Any]) -> tuple[object, BaseException | None]:
+def _call(
+    order: Order, target: Target, parameters: dict[str, Any]
+) -> tuple[object, BaseException | None]:
     """Call the flow; return its value, or what it raised."""
-    flow: Callable[..., Any] = target.flow
+    flow: Callable[..., Any] = target.flow.with_options(max_parallel=order.max_parallel)
     try:
         result = flow(**parameters)
         if asyncio.iscoroutine(result):

@@ -15,6 +15,7 @@ from raysched.cli.output import (
     say,
     state_text,
 )
+from raysched.cli.plan import show_plan
 from raysched.cli.records import run_record, task_run_record
 from raysched.cli.summary import print_failures, print_outcome, print_tasks
 from raysched.client import Run, TaskRun, describe_error, get_run
@@ -31,6 +32,7 @@ def show_run(
     states: tuple[StateType, ...],
     limit: int | None,
     *,
+    plan: bool,
     as_json: bool,
 ) -> None:
     """Print one flow run.
@@ -40,15 +42,21 @@ def show_run(
         task: Only task runs of this task.
         states: Only task runs in one of these states, or in any if empty.
         limit: At most so many task runs, 0 for all, None for a screenful (as JSON: all).
+        plan: Whether to print how it was planned, instead of what became of it.
         as_json: Whether to print JSON.
 
     Raises:
-        UsageError: The run has no such task.
+        UsageError: The run has no such task, or `states` came with `plan`.
         RunNotFound: No run, or more than one, matches.
     """
     run = get_run(text)
     if task is not None and task not in run:
         raise UsageError(f"run {run.id[:SHORT_ID]} has no task {task!r}; it has: {', '.join(run)}")
+    if plan and states:
+        raise UsageError("--state: chooses task runs, which --plan does not show; leave one out")
+    if plan:
+        show_plan(run, task, limit, as_json=as_json)
+        return
     most = limit or None if limit is not None or as_json else DEFAULT_LIMIT
     if as_json:
         found = run.task_runs(task=task, states=states, limit=most)

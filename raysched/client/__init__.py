@@ -18,6 +18,7 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
+from raysched.client.plan import Cut, GroupPlan
 from raysched.client.run import Run
 from raysched.client.task_run import TaskRun, TaskRuns
 from raysched.client.words import (
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OWN_FAILURES",
+    "Cut",
+    "GroupPlan",
     "LogView",
     "Run",
     "TaskRun",

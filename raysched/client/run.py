@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from raysched.client.plan import GroupPlan, group_plan
 from raysched.client.task_run import TaskRun, TaskRuns
 from raysched.client.words import OWN_FAILURES, describe_error, state_types, utc
 from raysched.define.states import State
@@ -115,6 +116,11 @@ class Run:
     def task_counts(self) -> Mapping[str, Mapping[StateType, int]]:
         """Number of task runs by task, in order of calls, and by state."""
         return self._reader.task_counts(self._view)
+
+    @property
+    def plan(self) -> list[GroupPlan]:
+        """How its groups of task runs were planned, in order of calls."""
+        return [group_plan(row) for row in self._reader.groups(self._view)]
 
     @property
     def failures(self) -> list[TaskRun]:

@@ -132,6 +132,18 @@ class TestFailed:
         done = raysched("run", "leaving.py", "--backend", "inline")
         assert done.code == 1
 
+    def test_limit_goes_over_the_flows_own(self, raysched: Command) -> None:
+        source = (
+            "import asyncio\nfrom raysched import flow, task\nrunning = []\n"
+            "@task\nasync def count(n):\n    running.append(n)\n    await asyncio.sleep(0)\n"
+            "    number = len(running)\n    running.remove(n)\n    return number\n"
+            "@flow(max_parallel=1)\ndef counting():\n    return max(count.map(range(9)).result())\n"
+        )
+        Path("counting.py").write_text(source, encoding="utf-8")
+        command = ("run", "counting.py", "--backend", "inline")
+        assert "returned 1\n" in raysched(*command).out
+        assert "returned 3\n" in raysched(*command, "--max-parallel", "3").out
+
 
 class TestBadUsage:
     @pytest.mark.parametrize(
@@ -142,6 +154,7 @@ class TestBadUsage:
             (("sums.py", "--param", "m=1"), "m"),
             (("sums.py", "--param", "n=many"), "n"),
             (("sums.py", "--backend", "dask"), "--backend"),
+            (("sums.py", "--max-parallel", "0"), "--max-parallel"),
             (("sums.py", "--nonsense"), "--nonsense"),
             ((), "TARGET"),
         ],

@@ -21,6 +21,10 @@ _SLACK_SECONDS = 0.001
 """The timer and the clock that it is compared with may differ by a rounding."""
 
 
+_AGAIN_SECONDS = 0.05
+"""Between repeats of a signal. One that comes just before a system call does not interrupt it."""
+
+
 class Interrupted(BaseException):
     """Raised inside user code to end it; no Exception, so that `except Exception` lets it pass."""
 
@@ -39,6 +43,7 @@ class Interruption:
     def __init__(self) -> None:
         self.reason: type[Interrupted] | None = None
         self._armed = False
+        self._raised = False
         self._shields = 0
 
     def run(self, call: Callable[[], T], timeout: float | None) -> T:
@@ -65,7 +70,8 @@ class Interruption:
             yield
         finally:
             self._shields -= 1
-            if self.reason is not None and self._armed and not self._shields:
+            if self.reason is not None and self._armed and not (self._shields or self._raised):
+                self._raised = True
                 raise self.reason
 
     def _enter_shield(self) -> None:
@@ -110,6 +116,7 @@ class ThreadInterruption(Interruption):
                 return
             self.reason = reason
             if self._armed and not self._shields:
+                self._raised = True
                 _raise_in(self._thread, reason)
 
     def _enter_shield(self) -> None:
@@ -219,6 +226,7 @@ class SignalInterruption(Interruption):
         self._requested: type[Interrupted] | None = None
         self._deadline: float | None = None
         self._outer_deadline: float | None = None
+        self._outer_again = 0.0
 
     @property
     def is_outer_due(self) -> bool:
@@ -237,7 +245,7 @@ class SignalInterruption(Interruption):
         if _signal.getsignal(signal.SIGALRM) != self._signals.on_alarm:
             signal.signal(signal.SIGALRM, self._signals.on_alarm)
         self._signals.current = self
-        outer, began = signal.getitimer(signal.ITIMER_REAL)[0], time.monotonic()
+        (outer, self._outer_again), began = signal.getitimer(signal.ITIMER_REAL), time.monotonic()
         self._outer_deadline = began + outer - _SLACK_SECONDS if outer else None
         try:
             try:
@@ -245,16 +253,14 @@ class SignalInterruption(Interruption):
                 self.deliver()
                 if timeout:
                     self._deadline = began + timeout
-                    signal.setitimer(signal.ITIMER_REAL, min(timeout, outer or timeout))
+                    if not outer or timeout < outer:
+                        signal.setitimer(signal.ITIMER_REAL, timeout, _AGAIN_SECONDS)
                 value = call()
             finally:
                 self._armed = False
         finally:
             self._signals.current = None
-            # Goes on with the timer of the run around this one; without one, this also ends an
-            # alarm that the user's code has set and forgotten.
-            left = max(outer - (time.monotonic() - began), _SLACK_SECONDS) if outer else 0
-            signal.setitimer(signal.ITIMER_REAL, left)
+            self._give_timer_back()
         self._raise_late()
         return value
 
@@ -265,7 +271,7 @@ class SignalInterruption(Interruption):
             if threading.current_thread() is threading.main_thread():
                 self.deliver()
             else:
-                self._signals.wake()
+                threading.Thread(target=self._insist, daemon=True).start()
 
     def deliver(self) -> None:
         """Raise what is due, at most once."""
@@ -275,8 +281,27 @@ class SignalInterruption(Interruption):
             self.reason = self._requested
         elif self._deadline is not None and time.monotonic() >= self._deadline - _SLACK_SECONDS:
             self.reason = DeadlinePassed
-        if self.reason is not None and self.is_open:
+        if self.reason is None:
+            return
+        self._give_timer_back()
+        if self.is_open:
+            self._raised = True
             raise self.reason
+
+    def _give_timer_back(self) -> None:
+        """Go on with the timer of the run around this one.
+
+        Without one, this also ends an alarm that the user's code has set and forgotten.
+        """
+        left = 0.0
+        if self._outer_deadline is not None:
+            left = max(self._outer_deadline + _SLACK_SECONDS - time.monotonic(), _SLACK_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, left, self._outer_again)
+
+    def _insist(self) -> None:
+        while self._signals.current is self and self.reason is None:
+            self._signals.wake()
+            time.sleep(_AGAIN_SECONDS)
 
 
 def _pass_on(handler: Any, number: int, frame: FrameType | None) -> None:

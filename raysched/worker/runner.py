@@ -121,10 +121,14 @@ class UnitRun:
         return report, self.progress.large or None
 
     def cancel(self, positions: Iterable[int] | None = None) -> None:
-        """End items, running or not, as CANCELLED; None means all. Thread-safe."""
+        """End items, running or not, as CANCELLED; None means all. Thread-safe.
+
+        The channel and Ray may both bring one order: it interrupts an item once.
+        """
         with self._lock:
-            self._cancelled.update(range(self._size) if positions is None else positions)
-            cancels = [self._cancels[i] for i in self._cancelled & self._cancels.keys()]
+            fresh = set(range(self._size) if positions is None else positions) - self._cancelled
+            self._cancelled |= fresh
+            cancels = [self._cancels[i] for i in fresh & self._cancels.keys()]
         for cancel in cancels:
             cancel()
 
@@ -218,8 +222,7 @@ class UnitRun:
         for position in range(self._size):
             task = loop.create_task(run_one(position), context=contextvars.Context())
             tasks.append(task)
-            self._claim(position, partial(loop.call_soon_threadsafe, task.cancel))
-            if position in self._cancelled:
+            if not self._claim(position, partial(loop.call_soon_threadsafe, task.cancel)):
                 task.cancel()
         await asyncio.wait(tasks)
         self._cancels.clear()

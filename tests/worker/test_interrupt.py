@@ -92,6 +92,47 @@ def test_shield_holds_it_back(new: Callable[[], Interruption]) -> None:
     assert steps == ["shielded"]
 
 
+def test_is_raised_once(new: Callable[[], Interruption]) -> None:
+    interruption = new()
+    steps = []
+
+    def user_code() -> None:
+        try:
+            spin()
+        finally:
+            interruption.interrupt(CancelRequested)
+            with interruption.shield():
+                steps.append("logged")
+            time.sleep(0.15)
+            steps.append("cleaned up")
+
+    with pytest.raises(DeadlinePassed):
+        interruption.run(user_code, timeout=0.05)
+    assert steps == ["logged", "cleaned up"]
+
+
+@pytest.mark.parametrize("by_deadline", [True, False])
+def test_signal_that_came_too_early_for_a_system_call_comes_again(
+    signals: Signals,
+    by_deadline: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    interruption = SignalInterruption(signals)
+
+    def user_code() -> None:
+        # What is lost here stands for one between Python's last look at signals and the call.
+        handler = signal.signal(signal.SIGALRM, lambda *_: None)
+        if not by_deadline:
+            other = threading.Thread(target=interruption.interrupt, args=(CancelRequested,))
+            other.start()
+            other.join()
+        time.sleep(0.1)
+        signal.signal(signal.SIGALRM, handler)
+        time.sleep(60)
+
+    with pytest.raises(DeadlinePassed if by_deadline else CancelRequested):
+        interruption.run(user_code, timeout=0.05 if by_deadline else None)
+
+
 def test_inner_run_leaves_the_timer_of_the_outer_one(signals: Signals) -> None:
     def user_code() -> None:
         inner = Signals(dedicated=False)

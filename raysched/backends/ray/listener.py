@@ -75,6 +75,7 @@ class Listener:
         self._selector = selectors.DefaultSelector()
         self._workers: set[_Worker] = set()
         self._worker_of: dict[int, _Worker] = {}
+        self._cancelled: dict[int, Sequence[int] | None] = {}
         self._orders: deque[Callable[[], None]] = deque()
         self._waiting: list[tuple[float, int, Callable[[], None]]] = []
         self._wake_up, self._wake = socket.socketpair()
@@ -89,7 +90,8 @@ class Listener:
         """Tell the worker that runs a unit to end items, or all with None; returns at once.
 
         Returns:
-            Whether that worker is known; otherwise all are told.
+            Whether that worker is known; otherwise all are told, and it again once it is known: it
+            may have been about to begin the unit.
         """
         self._order(lambda: self._send_cancel(unit, positions))
         return unit in self._worker_of
@@ -107,6 +109,7 @@ class Listener:
     def forget(self, unit: int) -> None:
         """Take note that a unit has come back."""
         self._worker_of.pop(unit, None)
+        self._cancelled.pop(unit, None)
 
     def close(self) -> None:
         """Close all channels and end the thread."""
@@ -206,16 +209,21 @@ class Listener:
             case (kind, int() as unit, *_) if not self._is_open(unit):
                 worker.unacknowledged.pop(unit, None)
             case (kind, int() as unit, tuple() as positions, int() as at) if kind == BEGAN:
-                self._worker_of[unit] = worker
+                self._know(unit, worker)
                 self._sink(Began(unit, positions, at))
             case (kind, int() as unit, bytes() as report, int() as outcomes, int() as logs) if (
                 kind == PROGRESSED
             ):
-                self._worker_of[unit] = worker
+                self._know(unit, worker)
                 self._sink(Progressed(unit, report))
                 self._acknowledge(worker, unit, outcomes, logs)
             case _:
                 raise WireError("a worker's message is none that is known")
+
+    def _know(self, unit: int, worker: _Worker) -> None:
+        if unit not in self._worker_of and unit in self._cancelled:
+            self._send(worker, CANCEL, unit, self._cancelled[unit])
+        self._worker_of[unit] = worker
 
     def _acknowledge(self, worker: _Worker, unit: int, outcomes: int, logs: int) -> None:
         before = worker.unacknowledged.get(unit, (0, 0))
@@ -228,6 +236,8 @@ class Listener:
 
     def _send_cancel(self, unit: int, positions: Sequence[int] | None) -> None:
         known = self._worker_of.get(unit)
+        if known is None and self._is_open(unit):
+            self._cancelled[unit] = positions
         for worker in (known,) if known is not None else tuple(self._workers):
             if worker.is_known:
                 self._send(worker, CANCEL, unit, positions)

@@ -334,9 +334,8 @@ class Engine:
             self.backend.cancel(number, force=command.force)
 
     def _ask_capacity(self, run: OpenFlowRun, command: AskCapacity) -> None:
-        lane = run.tracker.lanes[command.scheduling_class]
         capacity = self.backend.capacity(command.group.spec, command.scheduling_class)
-        if not capacity.slots and lane.slots != 0:
+        if not capacity.slots and not run.tracker.lacks_slots(command.scheduling_class):
             text = f"{command.group.spec.name} waits: it needs {capacity.lacking}"
             logger.warning(text)
             now = self._clock.now()

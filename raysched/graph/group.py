@@ -1,7 +1,7 @@
 """Groups: the nodes of the graph, with the columns of their task runs."""
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -128,6 +128,18 @@ class Group:
     def slots_of(self, index: int) -> Iterator[Edge]:
         """Yield the edges of one member that carry a value, by slot number."""
         return (edge for edge in self.edges_of(index) if edge.kind is not EdgeKind.AFTER)
+
+    def payload_bytes(self, index: int) -> int:
+        """Return the size of a member's pickled arguments (bytes)."""
+        return len(self.payloads[index] or b"")
+
+    def release(self, indices: Sequence[int]) -> None:
+        """Let go of the arguments of members that have ended."""
+        if isinstance(indices, range):
+            self.payloads[indices.start : indices.stop] = [None] * len(indices)
+            return
+        for index in indices:
+            self.payloads[index] = None
 
     def allocate(self) -> None:
         """Size the columns for the recorded members, all SCHEDULED."""

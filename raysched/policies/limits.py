@@ -8,13 +8,17 @@ MAX_UNITS = 1000
 """Most dispatched units a class, unless there are more slots: the driver pays 6.4 kB for each."""
 
 
-def window(slots: int, mean_seconds: float) -> int:
+def window(slots: int, mean_seconds: float, *, growing: bool = False) -> int:
     """Return how many units of a scheduling class may be dispatched and not ended.
 
     Args:
         slots: Units that the cluster can run at once.
         mean_seconds: Mean duration of a unit (seconds), 0 while it is not known.
+        growing: Whether the next unit is only as small as it is because the last one was: those
+            that are cut when this one has come back will carry more.
     """
+    if growing:
+        return 2 * slots
     if mean_seconds <= 0:
         return 4 * slots
     ahead = slots * WINDOW_SECONDS / mean_seconds

@@ -1,7 +1,7 @@
 """Which task runs wait for which, and what becomes of them when those end."""
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from raysched.graph.group import Edge, EdgeKind, Group
@@ -9,7 +9,7 @@ from raysched.model.states import FAILURES, FIRST_TERMINAL, SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass
 from raysched.tracker.gates import Gate
 from raysched.tracker.run import Node, Roots, Run, Turn
-from raysched.tracker.transitions import move
+from raysched.tracker.transitions import move, move_all
 
 if TYPE_CHECKING:
     from raysched.graph.builder import Member
@@ -64,6 +64,9 @@ def _connect(run: Run, node: Node, edge: Edge, members: Sequence[int]) -> None:
     if edge.kind is EdgeKind.ONE_TO_ONE:
         parent.aligned.append((node, edge.index))
         states = parent.group.states
+        if isinstance(members, range) and parent.open == parent.group.size:
+            _raise(node, members)
+            return
         for index in members:
             if states[index + edge.index] < FIRST_TERMINAL:
                 node.waiting[index] += 1
@@ -77,27 +80,51 @@ def _connect(run: Run, node: Node, edge: Edge, members: Sequence[int]) -> None:
         gate = Gate(edge.index, edge.stop, remaining)
         parent.gates.add(gate)
     gate.add(node, members)
+    _raise(node, members)
+
+
+def _raise(node: Node, members: Sequence[int]) -> None:
+    """Put one edge more on these members."""
+    waiting = node.waiting
+    if isinstance(members, range) and not any(waiting):
+        waiting[members.start : members.stop] = array("I", (1,)) * len(members)
+        return
     for index in members:
-        node.waiting[index] += 1
+        waiting[index] += 1
 
 
-def _met_by(parent: Node, ended: Sequence[int]) -> dict[Node, list[int]]:
+def _met_by(parent: Node, ended: Sequence[int]) -> dict[Node, Sequence[int]]:
     """Return by node the members that wait for nothing more, now that these have ended."""
-    met: dict[Node, list[int]] = {}
+    met: dict[Node, Sequence[int]] = {}
     for child, offset in parent.aligned:
-        size = child.group.size
-        aligned = [i - offset for i in ended if 0 <= i - offset < size]
-        met.setdefault(child, []).extend(_lower(child, aligned))
+        _add(met, child, _lower(child, _shifted(ended, offset, child.group.size)))
     if parent.gates:
         for gate in parent.gates.opened(ended):
             for child, members in gate.waiting.items():
-                met.setdefault(child, []).extend(_lower(child, members))
+                _add(met, child, _lower(child, members))
     return met
 
 
-def _lower(node: Node, members: Iterable[int]) -> list[int]:
+def _add(met: dict[Node, Sequence[int]], child: Node, members: Sequence[int]) -> None:
+    there = met.get(child)
+    met[child] = [*there, *members] if there else members
+
+
+def _shifted(ended: Sequence[int], offset: int, size: int) -> Sequence[int]:
+    """Return the aligned members of a child of this size."""
+    if isinstance(ended, range):
+        return range(max(0, ended.start - offset), max(0, min(size, ended.stop - offset)))
+    return [i - offset for i in ended if 0 <= i - offset < size]
+
+
+def _lower(node: Node, members: Sequence[int]) -> Sequence[int]:
     """Take one edge off these members; return those that wait for nothing more."""
     waiting = node.waiting
+    if isinstance(members, range):
+        part = slice(members.start, members.stop)
+        if waiting[part].count(1) == len(members):
+            waiting[part] = array("I", bytes(4 * len(members)))
+            return members
     met: list[int] = []
     for index in members:
         waiting[index] -= 1
@@ -124,8 +151,7 @@ def _begin(turn: Turn, node: Node, members: Sequence[int]) -> list[int]:
     elif node.failures or run.cancelled_by:
         # What was cancelled while it waited has ended before its parents.
         ready = [i for i in members if group.states[i] < FIRST_TERMINAL]
-    for index in ready:
-        move(group, index, StateType.PENDING)
+    move_all(group, ready, StateType.PENDING)
     if ready:
         run.lane(node).add(node, ready)
     return doomed
@@ -207,12 +233,17 @@ def _upstream_error(group: Group, index: int) -> ErrorInfo:
 
 def _close(turn: Turn, node: Node, ended: Sequence[int]) -> None:
     run, group = turn.run, node.group
-    for index in ended:
-        group.payloads[index] = None
-        if group.states[index] not in SUCCESSES:
-            node.failures += 1
+    group.release(ended)
+    node.failures += _failures_among(group, ended)
     node.open -= len(ended)
     run.open -= len(ended)
     if not node.open:
         group.shared = b""
     turn.record_all(group, ended)
+
+
+def _failures_among(group: Group, ended: Sequence[int]) -> int:
+    if isinstance(ended, range):
+        codes = group.states[ended.start : ended.stop]
+        return len(codes) - sum(codes.count(state) for state in SUCCESSES)
+    return sum(group.states[index] not in SUCCESSES for index in ended)

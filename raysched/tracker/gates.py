@@ -64,11 +64,19 @@ class Gates:
     def opened(self, ended: Iterable[int]) -> list[Gate]:
         """Account for members that have ended; return the gates that this has opened."""
         opened = []
-        for index in ended:
-            for gate in self._around(index):
-                gate.remaining -= 1
-                if not gate.remaining:
-                    opened.append(gate)
+        if isinstance(ended, range) and len(self._by_range) < len(ended):
+            for gate in self._by_range.values():
+                met = min(gate.stop, ended.stop) - max(gate.start, ended.start)
+                if met > 0:
+                    gate.remaining -= met
+                    if not gate.remaining:
+                        opened.append(gate)
+        else:
+            for index in ended:
+                for gate in self._around(index):
+                    gate.remaining -= 1
+                    if not gate.remaining:
+                        opened.append(gate)
         for gate in opened:
             self._remove(gate)
         return opened

@@ -1,5 +1,6 @@
 """`advance`: the one way in which a run changes."""
 
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +26,9 @@ from raysched.tracker.messages import (
     UnitLost,
     UnitStarted,
 )
-from raysched.tracker.run import Lane, Node, Run, Turn, Unit
-from raysched.tracker.schedule import ask_to_be_woken, dispatch, learn, woken
-from raysched.tracker.transitions import move
+from raysched.tracker.run import Node, Run, Turn, Unit
+from raysched.tracker.schedule import ask_to_be_woken, dispatch, hold_places, learn, woken
+from raysched.tracker.transitions import move, move_all
 
 _CLASSES = {
     StateType.TIMED_OUT: FailureClass.TIMEOUT,
@@ -35,6 +36,11 @@ _CLASSES = {
     StateType.CANCELLED: FailureClass.CANCELLED,
 }
 """Classes of failures about which nothing else is known."""
+
+_BEGUN = bytes(
+    StateType.RUNNING if state == StateType.PENDING else state for state in range(256)
+)
+"""Translates the states of members before they end: who ends has begun."""
 
 
 def advance(run: Run, event: Event, now: int) -> list[Command]:
@@ -62,7 +68,7 @@ def _segment_planned(turn: Turn, event: SegmentPlanned) -> None:
             message = f"group {planned.group.id} of run {run.id} was planned twice"
             raise InternalError(message)
         run.nodes[planned.group.id] = Node(planned)
-        run.lanes.setdefault(planned.scheduling_class, Lane())
+        run.add_lane(planned)
     join(turn, [run.nodes[planned.group.id] for planned in event.plan])
     if run.cancelled_by:
         _cancel_waiting(turn)
@@ -97,7 +103,49 @@ def _unit_ended(turn: Turn, event: UnitEnded) -> None:
     if unit is None:
         run.late += len(event.positions)
         return
-    node, group = unit.node, unit.node.group
+    if _is_uneventful(unit, event):
+        _end_uneventfully(turn, unit, event)
+    else:
+        _end_one_by_one(turn, unit, event)
+    _release(turn, event.unit)
+
+
+def _is_uneventful(unit: Unit, event: UnitEnded) -> bool:
+    """Whether adjacent members have completed at their first attempt, and nobody has to be told."""
+    positions, hooks = event.positions, unit.node.group.spec.hooks
+    return (
+        isinstance(positions, range)
+        and isinstance(unit.indices, range)
+        and unit.first
+        and not event.errors
+        and not event.large
+        and event.states.count(StateType.COMPLETED) == len(positions)
+        and not (hooks.on_completion or hooks.on_running)
+        and unit.open.issuperset(positions)
+    )
+
+
+def _end_uneventfully(turn: Turn, unit: Unit, event: UnitEnded) -> None:
+    """Do as `_end_one_by_one`, for all members at once."""
+    group, positions = unit.node.group, event.positions
+    indices = unit.indices[positions[0] : positions[-1] + 1]
+    part = slice(indices[0], indices[-1] + 1)
+    group.states[part] = group.states[part].translate(_BEGUN)
+    move_all(group, indices, StateType.COMPLETED)
+    group.started[part] = array("q", event.started)
+    group.ended[part] = array("q", event.ended)
+    group.values[part] = event.values
+    for position, name in event.names.items():
+        group.names[unit.indices[position]] = name
+    unit.began = unit.began or event.started[0]
+    unit.ended = event.ended[-1]
+    unit.count += len(positions)
+    unit.open.difference_update(positions)
+    settle(turn, unit.node, indices)
+
+
+def _end_one_by_one(turn: Turn, unit: Unit, event: UnitEnded) -> None:
+    run, node, group = turn.run, unit.node, unit.node.group
     settled: list[int] = []
     for column, position in enumerate(event.positions):
         if position not in unit.open:
@@ -105,7 +153,6 @@ def _unit_ended(turn: Turn, event: UnitEnded) -> None:
             continue
         index = unit.indices[position]
         unit.open.discard(position)
-        run.running -= 1
         _start(turn, unit, position, event.started[column])
         group.started[index] = event.started[column]
         group.ended[index] = unit.ended = event.ended[column]
@@ -123,8 +170,6 @@ def _unit_ended(turn: Turn, event: UnitEnded) -> None:
             settled.append(index)
     if settled:
         settle(turn, node, settled)
-    if not unit.open:
-        _release(turn, event.unit)
 
 
 def _ended_badly(
@@ -150,7 +195,6 @@ def _unit_lost(turn: Turn, event: UnitLost) -> None:
     settled: list[int] = []
     for position in sorted(unit.open):
         index = unit.indices[position]
-        run.running -= 1
         stopping = cancelled or group.states[index] == StateType.CANCELLING
         if suspects and not stopping and not run.cancelled_by:
             _run_alone(turn, unit, position)
@@ -184,7 +228,6 @@ def _unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
             run.late += 1
             continue
         unit.open.discard(position)
-        run.running -= 1
         group.attempts[index] -= 1
         if run.cancelled_by or group.states[index] == StateType.CANCELLING:
             cancel_waiting(turn, node, index)
@@ -195,8 +238,7 @@ def _unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
         run.lane(node).add_first(node, again)
     if ended:
         settle(turn, node, ended)
-    if not unit.open:
-        _release(turn, event.unit)
+    _release(turn, event.unit)
 
 
 def _run_alone(turn: Turn, unit: Unit, position: int) -> None:
@@ -231,7 +273,9 @@ def _time_passed(turn: Turn, event: TimePassed) -> None:
 
 
 def _capacity_known(turn: Turn, event: CapacityKnown) -> None:
-    turn.run.lanes[event.scheduling_class].slots = event.slots
+    for lane in turn.run.lanes.values():
+        if lane.scheduling_class == event.scheduling_class:
+            lane.slots = event.slots
 
 
 def _failures_handled(turn: Turn, event: FailuresHandled) -> None:
@@ -286,7 +330,12 @@ def _cancel_waiting(turn: Turn) -> None:
 
 
 def _release(turn: Turn, number: int) -> None:
-    unit = turn.run.units.pop(number)
+    """Account for members that have left a unit, and for its end if they were the last."""
+    unit = turn.run.units[number]
+    hold_places(turn.run, unit)
+    if unit.open:
+        return
+    del turn.run.units[number]
     turn.run.lane(unit.node).units -= 1
     if unit.began and unit.ended:
         learn(turn.run, unit)

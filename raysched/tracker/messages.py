@@ -64,6 +64,7 @@ class UnitEnded:
         values: Values of the successful ones, otherwise None.
         errors: Of those that failed, by position.
         names: Rendered task_run_names, by position, where the task has a template.
+        large: Whether there are large values among them.
     """
 
     unit: int
@@ -74,6 +75,7 @@ class UnitEnded:
     values: Sequence[Value | None]
     errors: Mapping[int, ErrorInfo] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+    large: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -14,6 +14,9 @@ from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 from raysched.tracker.gates import Gates
 from raysched.tracker.messages import Command, Record
+
+LaneKey: TypeAlias = tuple[SchedulingClass, TaskSpec | None]
+"""Which queue: that of a class, or that of a task in it which may not run at once as often."""
 
 Roots: TypeAlias = tuple[tuple[Member, ...], str]
 """Root failures behind an edge, and a reason if it leads to a skipped member, else ""."""
@@ -60,6 +63,9 @@ class Unit:
         indices: Which, by position.
         attempts: Their attempts, by position: events of other attempts are late.
         open: Positions that have not ended.
+        first: Whether all of them are first attempts.
+        places: How many of the places that `max_parallel` limits it takes: one for each member
+            that may run at this moment.
         began: When its first member began (ns), 0 before.
         ended: When its last member so far ended (ns), 0 before.
         count: How many of its members have ended in it.
@@ -69,6 +75,8 @@ class Unit:
     indices: Sequence[int]
     attempts: Sequence[int]
     open: set[int]
+    first: bool = False
+    places: int = 0
     began: int = 0
     ended: int = 0
     count: int = 0
@@ -107,9 +115,12 @@ class Queued:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The queue of one scheduling class.
+    """The queue of one scheduling class, or of one task in it that has a limit of its own.
 
     Attributes:
+        scheduling_class: The class.
+        max_parallel: Most task runs at once, or None.
+        running: How many may be running.
         slots: Units that can run at once; None until the backend has told.
         ready: Members that can run, in order of becoming ready.
         queued: Their number.
@@ -118,6 +129,9 @@ class Lane:
         ask_at: When to ask for the slots again (ns): clusters grow and shrink.
     """
 
+    scheduling_class: SchedulingClass = ()
+    max_parallel: int | None = None
+    running: int = 0
     slots: int | None = None
     ready: deque[Queued] = field(default_factory=deque)
     queued: int = 0
@@ -163,15 +177,15 @@ class Run:
 
     Attributes:
         id: Flow run id.
-        max_workers: Most task runs at once, or None.
+        max_parallel: Most task runs at once, or None.
         nodes: Nodes by group id.
-        lanes: Queues by scheduling class.
+        lanes: Queues by scheduling class, and task where that has a limit of its own.
         paces: What is known of the duration of task runs, by task and options.
         unit_size: Members that every unit carries, where there are as many; 0 lets it adapt.
         units: Dispatched units by number.
         timers: Heap of (time, group id, member): when retries are due.
         wakes: Heap of the times (ns) that were asked for with `WakeAt` and have not come.
-        running: Number of dispatched task runs.
+        running: Number of dispatched task runs that may be running.
         open: Number of task runs that are not terminal.
         cancelled_by: Who cancelled the run, or "".
         late: Number of events that came too late to count.
@@ -179,9 +193,9 @@ class Run:
     """
 
     id: str
-    max_workers: int | None = None
+    max_parallel: int | None = None
     nodes: dict[int, Node] = field(default_factory=dict)
-    lanes: dict[SchedulingClass, Lane] = field(default_factory=dict)
+    lanes: dict[LaneKey, Lane] = field(default_factory=dict)
     paces: dict[TaskSpec, Pace] = field(default_factory=dict)
     unit_size: int = 0
     units: dict[int, Unit] = field(default_factory=dict)
@@ -199,8 +213,26 @@ class Run:
         return self.paces.setdefault(node.group.spec, Pace())
 
     def lane(self, node: Node) -> Lane:
-        """Return the queue of a node's scheduling class."""
-        return self.lanes[node.planned.scheduling_class]
+        """Return the queue of a node's members."""
+        return self.lanes[_lane_key(node.planned)]
+
+    def lacks_slots(self, scheduling_class: SchedulingClass) -> bool:
+        """Whether the backend has told that units of a class can run nowhere."""
+        return any(
+            lane.slots == 0
+            for lane in self.lanes.values()
+            if lane.scheduling_class == scheduling_class
+        )
+
+    def add_lane(self, planned: PlannedGroup) -> None:
+        """Open the queue that the members of a group will wait in, unless it is there."""
+        key = _lane_key(planned)
+        if key not in self.lanes:
+            self.lanes[key] = Lane(planned.scheduling_class, planned.max_parallel)
+
+
+def _lane_key(planned: PlannedGroup) -> LaneKey:
+    return planned.scheduling_class, planned.group.spec if planned.max_parallel else None
 
 
 class Turn:
@@ -218,19 +250,21 @@ class Turn:
         self.run = run
         self.now = now
         self.commands: list[Command] = []
-        self._records: dict[Group, list[int]] = {}
+        self._records: dict[Group, list[Sequence[int]]] = {}
 
     def record(self, group: Group, index: int) -> None:
         """Note that a member's row changed."""
-        self._records.setdefault(group, []).append(index)
+        self._records.setdefault(group, []).append((index,))
 
-    def record_all(self, group: Group, indices: Iterable[int]) -> None:
+    def record_all(self, group: Group, indices: Sequence[int]) -> None:
         """Note that the rows of several members changed."""
-        self._records.setdefault(group, []).extend(indices)
+        self._records.setdefault(group, []).append(indices)
 
     def finish(self) -> list[Command]:
         """Return all commands: records first, since they are committed before anything is done."""
         records: list[Command] = [
-            Record(group, indices) for group, indices in self._records.items()
+            Record(group, indices)
+            for group, changes in self._records.items()
+            for indices in changes
         ]
         return records + self.commands

@@ -1,21 +1,27 @@
 """Cutting what is ready into units, as many as the slots can take."""
 
+from array import array
+from collections.abc import Sequence
 from heapq import heappop, heappush
 
+from raysched.graph.group import Group
 from raysched.policies.limits import window
-from raysched.policies.units import unit_size
+from raysched.policies.units import GROWTH, unit_size
 from raysched.tracker.messages import AskCapacity, Dispatch, WakeAt
 from raysched.tracker.run import Lane, Queued, Run, Turn, Unit
 
 SMOOTHING = 0.2
 """Weight of the newest duration in a moving average."""
 
+UNLIMITED = 1 << 30
+"""More task runs than there can be at once."""
+
 CAPACITY_NS = 2_000_000_000
 """How often the backend is asked for the slots of a lane with a queue (ns)."""
 
 
 def dispatch(turn: Turn) -> None:
-    """Dispatch what is ready, lane by lane, up to each window and the run's own limit."""
+    """Dispatch what is ready, lane by lane, up to each window and the limits of the user."""
     run = turn.run
     for lane in run.lanes.values():
         if not lane.queued:
@@ -23,12 +29,12 @@ def dispatch(turn: Turn) -> None:
         if turn.now >= lane.ask_at:
             node = lane.ready[0].node
             lane.ask_at = turn.now + CAPACITY_NS
-            turn.commands.append(AskCapacity(node.planned.scheduling_class, node.group))
-        if not lane.slots:
-            continue
-        limit = window(lane.slots, lane.mean_ns / 1e9)
-        while lane.queued and lane.units < limit and _room(run) > 0:
-            _dispatch_one(turn, lane)
+            turn.commands.append(AskCapacity(lane.scheduling_class, node.group))
+        while lane.queued and lane.slots and _room(run, lane) > 0:
+            size = _unit_size(run, lane)
+            if lane.units >= _window(run, lane, size):
+                break
+            _dispatch_one(turn, lane, size)
 
 
 def ask_to_be_woken(turn: Turn) -> None:
@@ -52,6 +58,15 @@ def woken(run: Run, at: int) -> None:
         heappop(run.wakes)
 
 
+def hold_places(run: Run, unit: Unit) -> None:
+    """Account for how many members of a unit may run at once, now that it has these open ones."""
+    places = len(unit.open) if unit.node.planned.overlapping else min(1, len(unit.open))
+    lane = run.lane(unit.node)
+    run.running += places - unit.places
+    lane.running += places - unit.places
+    unit.places = places
+
+
 def learn(run: Run, unit: Unit) -> None:
     """Account for the duration of a unit that has come back."""
     # A clock that was set back is no reason to forget that durations are known.
@@ -66,25 +81,41 @@ def _smoothed(mean: float, newest: float) -> float:
     return mean + SMOOTHING * (newest - mean) if mean else float(newest)
 
 
-def _room(run: Run) -> int:
-    return run.max_workers - run.running if run.max_workers else 1 << 30
+def _room(run: Run, lane: Lane) -> int:
+    room = run.max_parallel - run.running if run.max_parallel else UNLIMITED
+    return min(room, lane.max_parallel - lane.running) if lane.max_parallel else room
 
 
-def _dispatch_one(turn: Turn, lane: Lane) -> None:
+def _window(run: Run, lane: Lane, size: int) -> int:
+    pace = run.pace(lane.ready[0].node)
+    growing = not run.unit_size and size == GROWTH * pace.last
+    return window(lane.slots or 1, lane.mean_ns / 1e9, growing=growing)
+
+
+def _dispatch_one(turn: Turn, lane: Lane, size: int) -> None:
     run = turn.run
-    size = min(_unit_size(run, lane), _room(run))
     node, indices = lane.take(size)
     group = node.group
-    attempts = group.attempts
-    for index in indices:
-        attempts[index] += 1
-    numbers = [attempts[index] for index in indices]
+    numbers = _begin_attempts(group, indices)
     number = run.next_unit
     run.next_unit += 1
-    run.units[number] = Unit(node, indices, numbers, set(range(len(indices))))
-    run.running += len(indices)
+    first = numbers.count(1) == len(numbers)
+    unit = run.units[number] = Unit(node, indices, numbers, set(range(len(indices))), first)
+    hold_places(run, unit)
     lane.units += 1
     turn.commands.append(Dispatch(number, group, indices, numbers))
+
+
+def _begin_attempts(group: Group, indices: Sequence[int]) -> Sequence[int]:
+    attempts = group.attempts
+    if isinstance(indices, range):
+        part = slice(indices.start, indices.stop)
+        if not any(attempts[part]):
+            first = attempts[part] = array("H", (1,)) * len(indices)
+            return first
+    for index in indices:
+        attempts[index] += 1
+    return array("H", [attempts[index] for index in indices])
 
 
 def _unit_size(run: Run, lane: Lane) -> int:
@@ -96,19 +127,20 @@ def _wanted_size(run: Run, lane: Lane, first: Queued) -> int:
     planned, slots = first.node.planned, lane.slots or 1
     if planned.overlapping:
         # Everything ready is spread over the slots, so that all of them finish together.
-        return min(planned.unit_size, -(-lane.queued // slots))
+        return min(planned.unit_size, -(-lane.queued // slots), _room(run, lane))
     pace = run.pace(first.node)
-    if run.max_workers or pace.large:
-        # Few at once leave nothing to share, and large values are handed on one by one.
+    if planned.fixed_size:
+        return planned.unit_size
+    if pace.large:
+        # Large values are handed on one by one.
         return 1
     if run.unit_size:
         return min(planned.unit_size, run.unit_size)
-    payload = planned.group.payloads[first.members[first.taken]]
     return unit_size(
         largest=planned.unit_size,
         queued=lane.queued,
-        slots=slots,
+        slots=min(slots, run.max_parallel or slots, lane.max_parallel or slots),
         mean_seconds=pace.mean_ns / 1e9,
         last=pace.last,
-        payload_bytes=len(payload or b""),
+        payload_bytes=planned.group.payload_bytes(first.members[first.taken]),
     )

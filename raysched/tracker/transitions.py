@@ -1,5 +1,7 @@
 """The one table of legal state changes of a task run."""
 
+from collections.abc import Sequence
+
 from raysched.errors import IllegalTransition
 from raysched.graph.group import Group
 from raysched.model.states import StateType
@@ -48,3 +50,18 @@ def move(group: Group, index: int, target: StateType) -> None:
         )
         raise IllegalTransition(message)
     group.states[index] = target
+
+
+def move_all(group: Group, indices: Sequence[int], target: StateType) -> None:
+    """Change the states of several members: of a range, all at once.
+
+    Raises:
+        IllegalTransition: The table forbids one of them (see `move`).
+    """
+    if isinstance(indices, range):
+        part = slice(indices.start, indices.stop)
+        if all(source * 32 + target in _LEGAL for source in set(group.states[part])):
+            group.states[part] = bytes((target,)) * len(indices)
+            return
+    for index in indices:
+        move(group, index, target)

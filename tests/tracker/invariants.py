@@ -95,7 +95,7 @@ def units_are_those_that_were_dispatched(ledger: "Ledger") -> None:
 
 def counters_equal_a_recount(ledger: "Ledger") -> None:
     run = ledger.run
-    assert run.running == sum(len(positions) for positions in ledger.unanswered.values())
+    assert run.running == sum(places(ledger, unit) for unit in ledger.unanswered)
     assert run.open == sum(open_members(group) for group in ledger.groups)
     for node in run.nodes.values():
         states = node.group.states
@@ -106,6 +106,18 @@ def counters_equal_a_recount(ledger: "Ledger") -> None:
     for lane in run.lanes.values():
         assert lane.queued == len(list(lane.waiting()))
         assert lane.units == sum(run.lane(unit.node) is lane for unit in run.units.values())
+        assert lane.running == sum(
+            places(ledger, number)
+            for number, unit in run.units.items()
+            if run.lane(unit.node) is lane
+        )
+
+
+def places(ledger: "Ledger", unit: int) -> int:
+    """How many members of a unit may run at once."""
+    positions = ledger.unanswered[unit]
+    planned = ledger.run.nodes[ledger.units[unit].group.id].planned
+    return len(positions) if planned.overlapping else min(1, len(positions))
 
 
 def waiting_counts_equal_a_recount(ledger: "Ledger") -> None:
@@ -127,27 +139,30 @@ def waiting_counts_equal_a_recount(ledger: "Ledger") -> None:
 
 def limits_hold(ledger: "Ledger") -> None:
     run = ledger.run
-    classes = {
-        run.nodes[command.group.id].planned.scheduling_class
+    nodes = {
+        run.nodes[command.group.id]
         for command in ledger.commands
         if isinstance(command, Dispatch)
     }
-    for scheduling_class in classes:
-        lane = run.lanes[scheduling_class]
+    for lane in map(run.lane, nodes):
         assert lane.slots
+        assert lane.max_parallel is None or lane.running <= lane.max_parallel
         assert lane.units <= window(lane.slots, lane.mean_ns / 1e9)
-        assert run.max_workers is None or run.running <= run.max_workers
+        assert run.max_parallel is None or run.running <= run.max_parallel
 
 
 def nothing_waits_that_could_run(ledger: "Ledger") -> None:
     run = ledger.run
-    if run.max_workers is not None and run.running >= run.max_workers:
+    if run.max_parallel is not None and run.running >= run.max_parallel:
         return
     for lane in run.lanes.values():
-        assert (
-            not lane.queued
-            or not lane.slots
-            or lane.units >= window(lane.slots, lane.mean_ns / 1e9)
+        if not lane.queued or not lane.slots:
+            continue
+        if lane.max_parallel is not None and lane.running >= lane.max_parallel:
+            continue
+        mean = lane.mean_ns / 1e9
+        assert lane.units >= min(
+            window(lane.slots, mean), window(lane.slots, mean, growing=True)
         )
 
 
@@ -227,7 +242,7 @@ def values_and_errors_fit_the_states(ledger: "Ledger") -> None:
 def suspects_run_alone(ledger: "Ledger") -> None:
     for command in ledger.commands:
         if isinstance(command, Dispatch) and len(command.indices) > 1:
-            assert not any(ledger.uncharged[command.group, index] for index in command.indices)
+            assert not any((command.group, index) in ledger.suspects for index in command.indices)
 
 
 def hooks_are_called_once(ledger: "Ledger") -> None:

@@ -76,6 +76,7 @@ class Ledger:
         hooks: How often each hook of each member was called.
         dispatches: How often each member was dispatched.
         uncharged: How often each member was dispatched without an attempt being charged for it.
+        suspects: Members whose worker died under several.
         aborted: Units that were told to stop, with the last word on force.
         asked: Classes whose capacity was asked for, one entry a question.
     """
@@ -95,6 +96,7 @@ class Ledger:
     hooks: Counter[tuple[Group, int, str]] = field(default_factory=Counter)
     dispatches: Counter[Member] = field(default_factory=Counter)
     uncharged: Counter[Member] = field(default_factory=Counter)
+    suspects: set[Member] = field(default_factory=set)
     aborted: dict[int, bool] = field(default_factory=dict)
     asked: list[AskCapacity] = field(default_factory=list)
 
@@ -122,17 +124,19 @@ class Ledger:
                     self.tell(CapacityKnown(command.scheduling_class, self.slots))
         return commands
 
-    def plan(self, unit_size: int | None = None) -> None:
+    def plan(self, unit_size: int | None = None, max_parallel: int | None = None) -> None:
         """Compile what was recorded and let it join the run.
 
         Args:
             unit_size: Most members a unit, instead of what the compiler chose.
+            max_parallel: Most runs of each task at once.
         """
         plan = compile_segment(self.builder.take())
         if unit_size is not None:
             plan = tuple(
                 replace(planned, unit_size=unit_size, overlapping=True) for planned in plan
             )
+        plan = tuple(replace(planned, max_parallel=max_parallel) for planned in plan)
         self.tell(SegmentPlanned(plan))
 
     def started(self, unit: int, positions: Sequence[int] | None = None) -> None:
@@ -151,6 +155,9 @@ class Ledger:
         """Return the event of members of a unit that ended in these states."""
         if positions is None:
             positions = range(len(states))
+        if list(positions) == list(range(positions[0], positions[-1] + 1)):
+            # As reports have them, which are accounted for all at once.
+            positions = range(positions[0], positions[-1] + 1)
         times = [self.now] * len(positions)
         return UnitEnded(
             unit,
@@ -250,6 +257,7 @@ class Ledger:
         for index in suspects:
             if group.states[index] != StateType.CANCELLING:
                 self.uncharged[group, index] += 1
+                self.suspects.add((group, index))
 
     def _forget(self, unit: int) -> None:
         del self.units[unit], self.unanswered[unit]

@@ -22,9 +22,9 @@ COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CR
 CANCELLED, RUNNING, PENDING = StateType.CANCELLED, StateType.RUNNING, StateType.PENDING
 
 
-def ledger_of(*tasks: TaskSpec, slots: int = 2, max_workers: int | None = None) -> Ledger:
+def ledger_of(*tasks: TaskSpec, slots: int = 2, max_parallel: int | None = None) -> Ledger:
     """A run with one call of each task, planned."""
-    ledger = Ledger(Run("run", max_workers), slots=slots)
+    ledger = Ledger(Run("run", max_parallel), slots=slots)
     for task in tasks:
         add(ledger.builder, task)
     ledger.plan()
@@ -53,7 +53,7 @@ class TestCancelling:
 
     def test_to_drain_lets_what_runs_end_and_begins_nothing(self) -> None:
         task = spec(retry=RetryOptions(retries=3))
-        ledger = ledger_of(task, task, slots=1, max_workers=1)
+        ledger = ledger_of(task, task, slots=1, max_parallel=1)
         child = add(ledger.builder, spec("child"), one((ledger.groups[0], range(1))))
         ledger.plan()
         ledger.started(0)
@@ -146,8 +146,8 @@ class TestCapacity:
         assert len(ledger.units) == 20
         assert ledger.sent(part[0]) == list(range(20))
 
-    def test_max_workers_holds_whatever_the_cluster_offers(self) -> None:
-        ledger = Ledger(Run("run", max_workers=3), slots=100)
+    def test_max_parallel_holds_whatever_the_cluster_offers(self) -> None:
+        ledger = Ledger(Run("run", max_parallel=3), slots=100)
         add_map(ledger.builder, spec(is_async=True), range(10))
         ledger.plan()
         assert ledger.run.running == 3

@@ -72,7 +72,7 @@ class TrackerMachine(RuleBasedStateMachine):
 
     @initialize(
         specs=st.lists(specs, min_size=2, max_size=4),
-        max_workers=st.sampled_from([None, None, 1, 3]),
+        max_parallel=st.sampled_from([None, None, 1, 3]),
         slots=st.sampled_from([None, 1, 1, 2, 3]),
         unit_size=st.sampled_from([0, 0, 1, 4]),
         calm=st.booleans(),
@@ -81,7 +81,7 @@ class TrackerMachine(RuleBasedStateMachine):
     def begin(  # noqa: PLR0913 - all that a run begins with
         self,
         specs: list[TaskSpec],
-        max_workers: int | None,
+        max_parallel: int | None,
         slots: int | None,
         unit_size: int,
         *,
@@ -91,13 +91,19 @@ class TrackerMachine(RuleBasedStateMachine):
         self.specs = specs
         self.calm = calm
         self.ending = ending
-        self.ledger = Ledger(Run("run", max_workers, unit_size=unit_size), slots=slots)
+        self.ledger = Ledger(Run("run", max_parallel, unit_size=unit_size), slots=slots)
 
-    @rule(data=st.data(), unit_size=st.sampled_from([None, 1, 3, 8]))
-    def segment(self, data: st.DataObject, unit_size: int | None) -> None:
+    @rule(
+        data=st.data(),
+        unit_size=st.sampled_from([None, 1, 3, 8]),
+        max_parallel=st.sampled_from([None, None, 1, 2]),
+    )
+    def segment(
+        self, data: st.DataObject, unit_size: int | None, max_parallel: int | None
+    ) -> None:
         for _ in range(data.draw(st.integers(1, 4))):
             self._record(data)
-        self.ledger.plan(unit_size)
+        self.ledger.plan(unit_size, max_parallel)
 
     @precondition(lambda self: self.ledger.units)
     @rule(data=st.data())
@@ -109,7 +115,10 @@ class TrackerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def unit_ended(self, data: st.DataObject) -> None:
         unit, positions = self._some_of_a_unit(data)
-        states = [data.draw(st.sampled_from(OUTCOMES)) for _ in positions]
+        if data.draw(st.booleans()):
+            states = [StateType.COMPLETED for _ in positions]
+        else:
+            states = [data.draw(st.sampled_from(OUTCOMES)) for _ in positions]
         self._tell(self.ledger.report(unit, states, positions))
 
     @precondition(lambda self: self.ledger.units)

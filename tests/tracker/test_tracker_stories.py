@@ -23,9 +23,9 @@ COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CR
 CANCELLED, RUNNING, PENDING = StateType.CANCELLED, StateType.RUNNING, StateType.PENDING
 
 
-def ledger_of(*tasks: TaskSpec, slots: int = 2, max_workers: int | None = None) -> Ledger:
+def ledger_of(*tasks: TaskSpec, slots: int = 2, max_parallel: int | None = None) -> Ledger:
     """A run with one call of each task, planned."""
-    ledger = Ledger(Run("run", max_workers), slots=slots)
+    ledger = Ledger(Run("run", max_parallel), slots=slots)
     for task in tasks:
         add(ledger.builder, task)
     ledger.plan()
@@ -48,7 +48,7 @@ class TestRetries:
 
     def test_hold_no_slot_while_they_wait(self) -> None:
         task = spec(retry=RetryOptions(retries=1, delays=(60.0,)))
-        ledger = ledger_of(task, task, slots=1, max_workers=1)
+        ledger = ledger_of(task, task, slots=1, max_parallel=1)
         ledger.ended(0, FAILED)
         assert ledger.states((ledger.groups[0], range(2))) == [StateType.AWAITING_RETRY, PENDING]
         assert ledger.sent(ledger.groups[0]) == [1]

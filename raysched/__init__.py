@@ -8,6 +8,7 @@ from raysched.define.context import tags
 from raysched.define.flows import Flow, flow
 from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.logs import get_run_logger
+from raysched.define.once_per_worker import once_per_worker
 from raysched.define.planning import FlowPlan
 from raysched.define.retries import exponential_backoff
 from raysched.define.states import (
@@ -129,6 +130,7 @@ __all__ = [
     "get_run",
     "get_run_logger",
     "get_runs",
+    "once_per_worker",
     "quote",
     "runtime",
     "tags",

@@ -17,6 +17,7 @@ from raysched.settings import settings
 from raysched.worker.context import WorkerContext, context_of, level_number
 from raysched.worker.functions import LocalFunction
 from raysched.worker.logs import capture
+from raysched.worker.objects import objects
 from raysched.worker.runner import Process, UnitRun
 
 
@@ -43,6 +44,7 @@ class InlineBackend:
         """See `Backend.start`."""
         self._sink = sink
         capture.acquire_for(level_number(self._settings))
+        objects.acquire()
 
     def capacity(self, spec: TaskSpec, scheduling_class: SchedulingClass) -> Capacity:
         """See `Backend.capacity`: one unit at once, whatever it asks for."""
@@ -103,6 +105,7 @@ class InlineBackend:
         if self._sink is not None:
             self._sink = None
             self._queue.clear()
+            objects.release()
             capture.release_one()
 
     def _new_context(self, spec: TaskSpec) -> WorkerContext:

@@ -13,12 +13,13 @@ from typing import (
     overload,
 )
 
-from raysched.define.annotations import Annotation, unmapped
+from raysched.define.annotations import unmapped
 from raysched.define.calling import Caller
 from raysched.define.context import current_port, current_scope
 from raysched.define.decorated import Decorated, declare
 from raysched.define.driving import finish
 from raysched.define.futures import TaskFuture, TaskFutureList
+from raysched.define.once_per_worker import call_plainly
 from raysched.define.options import Checker, TaskOptions
 from raysched.define.ports import RunPort
 from raysched.define.states import State
@@ -123,7 +124,7 @@ class Task(Decorated[P, R]):
         args = self._first + args
         if current_scope() is None:
             self._hint()
-            return self.fn(*map(_bare, args), **{name: _bare(kwargs[name]) for name in kwargs})
+            return call_plainly(self.fn, args, kwargs)
         procedure = self._run(args, kwargs, wait_for, return_state=return_state)
         return procedure if self.spec.is_async else finish(procedure)
 
@@ -380,7 +381,3 @@ def _retry(checker: Checker) -> RetryOptions:
         checker.function("retry_condition_fn"),
         RetryOptions().crash_retries if crash_retries is None else crash_retries,
     )
-
-
-def _bare(argument: Any) -> Any:
-    return argument.value if isinstance(argument, Annotation) else argument

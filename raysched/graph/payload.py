@@ -7,6 +7,7 @@ share nothing by accident.
 """
 
 import pickle
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ PROTOCOL = 5
 
 ATOMS = frozenset({int, str, bytes, float, bool, type(None)})
 """Types whose pickle is a function of their value alone, so that it can be digested as it is."""
+
+_TOKEN = re.compile(rb"once_per_worker\0[^\0]+\0[0-9a-f]+")
+
+_supply_object: Callable[[str, bytes], Any] | None = None
 
 _by_value_modules: dict[str, bytes] = {"__main__": b"__main__"}
 
@@ -196,6 +201,45 @@ def slot(number: object) -> Any:
         message = "a payload with futures was unpickled outside a task run"
         raise SerializationError(message)
     return activity.values(number)  # type: ignore[arg-type]
+
+
+def object_token(name: str, key: bytes) -> str:
+    """Return what an object that each worker makes once is known by.
+
+    Args:
+        name: For people.
+        key: Digest of what it is made by and of.
+    """
+    return f"once_per_worker\0{name}\0{key.hex()}"
+
+
+def objects_in(payload: bytes) -> dict[str, str]:
+    """Return the objects that a payload wants of its worker: tokens, with their names."""
+    found = (match[0].decode() for match in _TOKEN.finditer(payload))
+    return {token: token.split("\0")[1] for token in found}
+
+
+def supply_objects(supply: Callable[[str, bytes], Any]) -> None:
+    """Say who makes the objects that payloads want of their worker.
+
+    Args:
+        supply: Given the token and, as `dump_call` has pickled it, how the object is made:
+            factory, arguments, arguments by name.
+    """
+    global _supply_object  # noqa: PLW0603 - one a process
+    _supply_object = supply
+
+
+def worker_object(token: str, recipe: bytes) -> Any:
+    """Stand for an object that each worker makes once: what `once_per_worker` is unpickled to.
+
+    Raises:
+        SerializationError: Nobody makes objects here.
+    """
+    if activity.values is None or _supply_object is None:
+        message = "a payload with an object made once per worker was unpickled outside a task run"
+        raise SerializationError(message)
+    return _supply_object(token, recipe)
 
 
 def _names_by_value(data: bytes) -> bool:

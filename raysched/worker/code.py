@@ -10,6 +10,7 @@ from raysched.graph.payload import load_call
 from raysched.results.envelope import Encoded, decode, encode
 from raysched.worker.context import WorkerContext
 from raysched.worker.failures import bounded
+from raysched.worker.objects import NotMade
 from raysched.worker.protocol import FAILURE, INLINE, LARGE, Item, SlotValue, Unit
 
 NAME_MAX_CHARACTERS = 1000
@@ -54,6 +55,7 @@ class TaskCode:
 
         Raises:
             SerializationError: An argument cannot be unpickled here.
+            Exception: What the factory of a `once_per_worker` raised.
         """
 
         def value(slot: int) -> Any:
@@ -67,6 +69,8 @@ class TaskCode:
             row = load_call(item.payload, value)
         except SerializationError:
             raise
+        except NotMade as error:
+            failure = error.__cause__
         except Exception as error:
             message = (
                 f"an argument of {item.key} cannot be unpickled on the worker: "
@@ -74,7 +78,11 @@ class TaskCode:
                 "pickle both ways"
             )
             raise SerializationError(message) from error
-        return self._by_parameter({**static, **dict(zip(names, row, strict=True))})
+        else:
+            return self._by_parameter({**static, **dict(zip(names, row, strict=True))})
+        # Not while another one is handled: that would become its context.
+        assert failure is not None  # noqa: S101 - see objects.NotMade
+        raise failure
 
     def render_name(self, arguments: Mapping[str, Any]) -> str:
         """Return the task run's name, or "" if there is no template.

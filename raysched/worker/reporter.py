@@ -24,6 +24,10 @@ TICK_SECONDS = 0.05
 GRACE_SECONDS = 5.0
 """How long user code may go on after its timeout or cancellation before its worker is ended."""
 
+FORCE_SECONDS = 0.5
+"""The same after a forced cancellation: Ray's own comes first, but only if no other one of that unit
+is on its way (Ray 2.60)."""
+
 CLOSE_SECONDS = 2.0
 """How long the last report of a worker that is ended has time to leave."""
 
@@ -56,7 +60,7 @@ class Reporter:
         self._tried = 0.0
         self._run: UnitRun | None = None
         self._announced: set[int] = set()
-        self._cancelled_at: dict[int, float] = {}
+        self._cancelled_due: dict[int, float] = {}
         self._changed_at = 0.0
         self._logs_sent = 0
         self._asleep = False
@@ -69,7 +73,7 @@ class Reporter:
     def begin(self, run: UnitRun) -> None:
         """See `runner.Watcher`."""
         self._announced = set()
-        self._cancelled_at = {}
+        self._cancelled_due = {}
         run.progress.on_log = self._on_log
         run.progress.on_change = self._on_change
         self._run = run
@@ -184,10 +188,10 @@ class Reporter:
         if kind == ACKNOWLEDGE:
             run.progress.acknowledge(*arguments)
         elif kind == CANCEL:
-            positions = arguments[0]
-            now = time.monotonic()
+            positions, force = arguments
+            due = time.monotonic() + (FORCE_SECONDS if force else GRACE_SECONDS)
             for position in range(len(run.progress.unit.items)) if positions is None else positions:
-                self._cancelled_at.setdefault(position, now)
+                self._cancelled_due[position] = min(due, self._cancelled_due.get(position, due))
             run.cancel(positions)
 
     def _end_overdue(self, run: UnitRun) -> None:
@@ -208,11 +212,11 @@ class Reporter:
         for position, started in dict(run.progress.running).items():
             limits = []
             if timeout is not None:
-                limits.append(started / 1e9 - elsewhere + timeout)
-            if position in self._cancelled_at:
-                limits.append(self._cancelled_at[position])
+                limits.append(started / 1e9 - elsewhere + timeout + GRACE_SECONDS)
+            if position in self._cancelled_due:
+                limits.append(self._cancelled_due[position])
             if limits:
-                due[position] = min(limits) + GRACE_SECONDS
+                due[position] = min(limits)
         return due
 
     def _end_process(self, run: UnitRun, overdue: list[int]) -> NoReturn:
@@ -234,8 +238,8 @@ class Reporter:
 
     def _verdict(self, run: UnitRun, position: int) -> tuple[StateType, TaskRunError, FailureClass]:
         key = run.progress.unit.items[position].key
-        how = f"and did not react for {GRACE_SECONDS:g} s, so its worker was ended"
-        if position in self._cancelled_at:
+        how = "and did not react, so its worker was ended"
+        if position in self._cancelled_due:
             cancelled = TaskRunCancelled(f"{key} was cancelled {how}", key=key)
             return StateType.CANCELLED, cancelled, FailureClass.CANCELLED
         timeout = run.context.timeout_seconds

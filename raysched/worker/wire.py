@@ -9,7 +9,7 @@ driver → worker   (nonce, proof of the driver)
 worker → driver   (proof of the worker,)
 worker → driver   (BEGAN, unit, positions, at in ns)
                   (PROGRESSED, unit, report, number of outcomes, number of log records)
-driver → worker   (CANCEL, unit, positions or None for all)
+driver → worker   (CANCEL, unit, positions or None for all, force)
                   (ACKNOWLEDGE, unit, number of outcomes, number of log records)
 ```
 """

@@ -132,7 +132,8 @@ class RayBackend:
             return
         call.forced = call.forced or force
         # The channel reaches what runs, also in a system call; Ray's own way what is queued.
-        if force or self._listener is None or not self._listener.cancel(unit):
+        known = self._listener is not None and self._listener.cancel(unit, force=force)
+        if force or not known:
             ray.cancel(call.report, force=force)
 
     def pump(self) -> bool:

@@ -75,7 +75,8 @@ class Listener:
         self._selector = selectors.DefaultSelector()
         self._workers: set[_Worker] = set()
         self._worker_of: dict[int, _Worker] = {}
-        self._cancelled: dict[int, Sequence[int] | None] = {}
+        self._cancelled: dict[int, bool] = {}
+        """Units that were cancelled, and whether by force."""
         self._orders: deque[Callable[[], None]] = deque()
         self._waiting: list[tuple[float, int, Callable[[], None]]] = []
         self._wake_up, self._wake = socket.socketpair()
@@ -86,14 +87,18 @@ class Listener:
         self._thread = threading.Thread(target=self._loop, name="raysched listener", daemon=True)
         self._thread.start()
 
-    def cancel(self, unit: int, positions: Sequence[int] | None = None) -> bool:
-        """Tell the worker that runs a unit to end items, or all with None; returns at once.
+    def cancel(self, unit: int, *, force: bool) -> bool:
+        """Tell the worker that runs a unit to end it; returns at once.
+
+        Args:
+            unit: The unit.
+            force: Whether to end the worker if it does not react at once.
 
         Returns:
             Whether that worker is known; otherwise all are told, and it again once it is known: it
             may have been about to begin the unit.
         """
-        self._order(lambda: self._send_cancel(unit, positions))
+        self._order(lambda: self._send_cancel(unit, force=force))
         return unit in self._worker_of
 
     def after_last_words(self, unit: int, then: Callable[[], None], *, died: bool) -> None:
@@ -222,7 +227,7 @@ class Listener:
 
     def _know(self, unit: int, worker: _Worker) -> None:
         if unit not in self._worker_of and unit in self._cancelled:
-            self._send(worker, CANCEL, unit, self._cancelled[unit])
+            self._send(worker, CANCEL, unit, None, self._cancelled[unit])
         self._worker_of[unit] = worker
 
     def _acknowledge(self, worker: _Worker, unit: int, outcomes: int, logs: int) -> None:
@@ -234,13 +239,13 @@ class Listener:
         # A worker runs one unit at a time.
         worker.unacknowledged = {unit: total}
 
-    def _send_cancel(self, unit: int, positions: Sequence[int] | None) -> None:
+    def _send_cancel(self, unit: int, *, force: bool) -> None:
         known = self._worker_of.get(unit)
         if known is None and self._is_open(unit):
-            self._cancelled[unit] = positions
+            self._cancelled[unit] = force
         for worker in (known,) if known is not None else tuple(self._workers):
             if worker.is_known:
-                self._send(worker, CANCEL, unit, positions)
+                self._send(worker, CANCEL, unit, None, force)
 
     def _await_end(self, unit: int, then: Callable[[], None], *, died: bool) -> None:
         # The kernel has what a process on this machine sent before it died.

@@ -38,7 +38,7 @@ class Configuration:
     """What a program decides before its first flow is called.
 
     Attributes:
-        backend: `ray`, `inline`, or "" for the settings'.
+        backend: `ray`, `inline`, one that is not started yet, or "" for the settings'.
         address: Ray address, or "" for the settings'.
         init_kwargs: More arguments for `ray.init`.
         code_path: Directory that is put on the workers' import path, or None for the directory
@@ -48,7 +48,7 @@ class Configuration:
         clock: Where the time comes from.
     """
 
-    backend: str = ""
+    backend: str | Backend = ""
     address: str = ""
     init_kwargs: dict[str, Any] = field(default_factory=dict)
     code_path: Path | None = None
@@ -168,6 +168,8 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
 
 def make_backend(configuration: Configuration, chosen: Settings) -> Backend:
     """Return the backend that is chosen, not yet started."""
+    if not isinstance(configuration.backend, str):
+        return configuration.backend
     if (configuration.backend or chosen.backend) == "inline":
         from raysched.backends.inline import InlineBackend
 

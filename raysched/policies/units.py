@@ -57,7 +57,7 @@ def unit_size(  # noqa: PLR0913 - all that the rule rests on
     min(target / mean, queued / (rounds * slots), growth * last, largest).
 
     Units get smaller toward the end only as far as that pays: not below the work that a slot does
-    while the driver issues one unit to each of the others, but never beyond an even share.
+    while the driver issues one unit to each of the others.
 
     Args:
         largest: Most that the plan allows.
@@ -69,12 +69,10 @@ def unit_size(  # noqa: PLR0913 - all that the rule rests on
     """
     if mean_seconds <= 0 or largest == 1:
         return 1
-    guided = -(-queued // (ROUNDS * slots))
-    even = -(-queued // slots)
     size = min(
         largest,
         target_seconds(slots) / mean_seconds,
-        max(guided, min(slots * CALL_SECONDS / mean_seconds, even)),
+        max(-(-queued // (ROUNDS * slots)), slots * CALL_SECONDS / mean_seconds),
         GROWTH * last,
         MAX_BYTES // max(1, payload_bytes),
     )

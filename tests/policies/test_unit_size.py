@@ -50,8 +50,8 @@ class TestUnitSize:
         assert size(queued=3, slots=2, mean_seconds=0.001) == 1
 
     def test_but_not_below_what_the_calls_cost(self) -> None:
-        # No-ops: 80 of them are done before the driver has issued the second call.
-        assert size(queued=80, slots=2, mean_seconds=1e-6) == 40
+        # No-ops: 80 of them are done before the driver has issued a second call.
+        assert size(queued=80, slots=2, mean_seconds=1e-6) >= 80
         # Eight rounds of calls would take the driver longer than the slots need for the rest.
         assert size(queued=4000, slots=1000, mean_seconds=0.1) == 1000 * CALL_SECONDS / 0.1
 
@@ -90,8 +90,9 @@ class TestTarget:
         assert target_seconds(slots) < lease_seconds(slots)
 
     @given(st.integers(1, 100_000), st.floats(1e-7, 1000), st.integers(1, 10**7))
-    def test_no_unit_has_more_than_an_even_share(
+    def test_one_unit_more_than_an_even_share_is_cheaper_than_calls(
         self, slots: int, mean_seconds: float, queued: int
     ) -> None:
-        largest = size(slots=slots, mean_seconds=mean_seconds, queued=queued, last=10**6)
-        assert largest <= -(-queued // slots)
+        wanted = size(slots=slots, mean_seconds=mean_seconds, queued=queued, last=10**6)
+        if wanted > -(-queued // slots):
+            assert wanted * mean_seconds <= slots * CALL_SECONDS * (1 + 1e-9)

@@ -25,8 +25,8 @@ GRACE_SECONDS = 5.0
 """How long user code may go on after its timeout or cancellation before its worker is ended."""
 
 FORCE_SECONDS = 0.5
-"""The same after a forced cancellation: Ray's own comes first, but only if no other one of that unit
-is on its way (Ray 2.60)."""
+"""The same after a forced cancellation. Ray's own comes first, unless another one of that unit is
+still on its way: then Ray drops it (2.60)."""
 
 CLOSE_SECONDS = 2.0
 """How long the last report of a worker that is ended has time to leave."""

@@ -114,7 +114,7 @@ def test_is_raised_once(new: Callable[[], Interruption]) -> None:
 @pytest.mark.parametrize("by_deadline", [True, False])
 def test_signal_that_came_too_early_for_a_system_call_comes_again(
     signals: Signals,
-    by_deadline: bool,  # noqa: FBT001 - a parameter of the test
+    by_deadline: bool,
 ) -> None:
     interruption = SignalInterruption(signals)
 

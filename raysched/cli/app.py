@@ -8,15 +8,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 from typer.core import TyperGroup
 
+from raysched.cli import kept_ray_commands
+from raysched.cli.options import JsonOption, examples
 from raysched.errors import RayschedError, UsageError
 from raysched.model.states import StateType
 
 FAILURE, BAD_USAGE = 1, 2
-
-
-def _examples(*lines: str) -> str:
-    """Lay out command lines for the end of a help text."""
-    return "\n".join(("Examples:", *(f"  {line}" for line in lines)))
 
 
 class _Commands(TyperGroup):
@@ -53,7 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 it went well, for run: the flow completed; 1 the flow failed, or "
     "something is broken; 2 the command cannot be right.\n\n"
-    + _examples("raysched run flow.py", "raysched show last", "raysched logs last"),
+    + examples("raysched run flow.py", "raysched show last", "raysched logs last"),
 )
 
 StateName = StrEnum("StateName", {state.name: state.name for state in StateType})  # type: ignore[misc]
@@ -90,9 +87,6 @@ ParamsJsonOption: TypeAlias = Annotated[
         help="All parameters as one JSON object, from a file with @file, from standard input "
         "with @-. --param goes over it.",
     ),
-]
-JsonOption: TypeAlias = Annotated[
-    bool, typer.Option("--json", show_default=False, help="Print JSON.")
 ]
 TaskOption: TypeAlias = Annotated[
     str | None,
@@ -144,7 +138,7 @@ def _raysched(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "raysched run flow.py",
         "raysched run flow.py:nightly --param day=2026-11-20 --param limit=10",
         "raysched run reports.billing:monthly --params-json '{\"customers\": [1, 2]}'",
@@ -161,7 +155,8 @@ def run(
         typer.Option(
             show_default=False,
             help="Ray cluster, such as auto or 10.0.0.5:6379; by default that of RAYSCHED_ADDRESS "
-            "or RAY_ADDRESS, else a Ray of its own on this machine.",
+            "or RAY_ADDRESS, else the one of raysched up, else one of its own on this machine, "
+            "as with local.",
         ),
     ] = None,
     backend: Annotated[
@@ -194,7 +189,7 @@ def run(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "raysched runs --state FAILED --since 7d",
         "raysched runs --flow nightly --limit 0",
         "raysched runs --json | jq '.[0].tasks'",
@@ -225,7 +220,7 @@ def runs(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "raysched show last",
         "raysched show 3f9c --state FAILED --state CRASHED",
         "raysched show last --task parse --limit 0",
@@ -256,7 +251,7 @@ def show(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "raysched logs last --follow",
         "raysched logs 3f9c --task parse",
         "raysched logs last --json | jq -r .message",
@@ -282,7 +277,7 @@ def logs(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "raysched graph flow.py --param day=2026-11-20",
         "raysched graph flow.py --format mermaid",
         "raysched graph flow.py --output flow.svg",
@@ -319,6 +314,9 @@ def graph(
     from raysched.cli.graph import draw_target
 
     draw_target(target, tuple(param or ()), params_json, format, output, as_json=json)
+
+
+app.add_typer(kept_ray_commands.app)
 
 
 @app.command()

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from ray import exceptions
 from ray._private.state import state
 
 from raysched.backends.ray.capacity import Node, capacity
-from raysched.backends.ray.connection import connect
+from raysched.backends.ray.connection import Connection, connect
 from raysched.backends.ray.failures import cancelled, describe_loss, node_of_driver_died
 from raysched.backends.ray.listener import Listener
 from raysched.backends.ray.liveness import NodeWatch
@@ -78,7 +78,7 @@ class RayBackend:
         self._init_kwargs = dict(init_kwargs or {})
         self._code_path = code_path or default_code_path()
         self._sink: Sink = _nowhere
-        self._connected = self._started = False
+        self._connection: Connection | None = None
         self._listener: Listener | None = None
         self._watch: NodeWatch | None = None
         self._dead = False
@@ -92,10 +92,9 @@ class RayBackend:
         if ray.is_initialized():
             self._say_what_is_not_shipped()
         else:
-            self._started = connect(self._address, self._init_kwargs, self._code_path)
-            self._connected = True
-        # Workers of a Ray that was started here are on this machine, too.
-        host = "127.0.0.1" if self._started else ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+            self._connection = connect(self._address, self._init_kwargs, self._code_path)
+        is_local = self._connection is not None and self._connection.is_local
+        host = "127.0.0.1" if is_local else ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._listener = Listener(host, self._tell, self._calls.__contains__)
         self._watch = NodeWatch(self._die)
 
@@ -115,7 +114,7 @@ class RayBackend:
     def submit(self, call: UnitCall) -> None:
         """See `Backend.submit`."""
         try:
-            report, large = self._function_of(call.spec).remote(call.frame, *call.handles)
+            report, large = self._function_of(call.specs).remote(call.frame, *call.handles)
         except (SerializationError, InvalidOption) as error:
             self._sink(Reported(call.id, refuse(call.frame, ("", "", 0, ""), error)))
             return
@@ -158,8 +157,14 @@ class RayBackend:
                 parts.append(f"{total:g} {resource}{'s' if total != 1 else ''}")
         if len(nodes) > 1:
             parts.append(f"{len(nodes)} nodes")
-        where = f"at {ray.get_runtime_context().gcs_address}"
-        return ", ".join([*parts, "started here" if self._started else where])
+        connection = self._connection
+        if connection is not None and connection.started:
+            where = "started here"
+        elif connection is not None and connection.kept is not None:
+            where = "kept by raysched up"
+        else:
+            where = f"at {ray.get_runtime_context().gcs_address}"
+        return ", ".join([*parts, where])
 
     def stop(self) -> None:
         """See `Backend.stop`."""
@@ -172,9 +177,16 @@ class RayBackend:
             self._listener.close()
             self._listener = None
         self._function_of.cache_clear()
-        if self._connected:
-            self._connected = False
-            ray.shutdown()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @cached_property
+    def _place(self) -> Place:
+        place = Place(ray.get_runtime_context().get_node_id(), str(self._code_path or ""))
+        if self._connection is None or self._connection.kept is None:
+            return place
+        return place.with_process(self._connection.kept.environment())
 
     def _say_what_is_not_shipped(self) -> None:
         environment = ray.get_runtime_context().runtime_env
@@ -187,14 +199,16 @@ class RayBackend:
                 self._code_path,
             )
 
-    def _new_function(self, spec: TaskSpec) -> Any:
-        validate_ray_options(spec.ray)
-        options = dict(spec.ray)
+    def _new_function(self, specs: tuple[TaskSpec, ...]) -> Any:
+        for spec in specs:
+            validate_ray_options(spec.ray)
+        options = dict(specs[0].ray)
         endpoint = self._listener.endpoint if self._listener is not None else None
+        connection = self._connection
         # Nobody can look at them in a Ray that has no dashboard; 20 us and 4 kB in Ray's head each.
-        options.setdefault("enable_task_events", not self._started)
-        place = Place(ray.get_runtime_context().get_node_id(), str(self._code_path or ""))
-        return remote_function(context_of(spec, self._settings, refer, endpoint), place, options)
+        options.setdefault("enable_task_events", connection is None or connection.has_dashboard)
+        contexts = tuple(context_of(spec, self._settings, refer, endpoint) for spec in specs)
+        return remote_function(contexts, self._place, options)
 
     def _on_reply(self, unit: int, reply: "Future[bytes]") -> None:
         """Take a reply; runs in a thread of Ray's, so it must be quick."""

@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from ray import exceptions
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
+from raysched.backends.ray.kept import KeptRay, find, say_unused
 from raysched.backends.ray.shipping import with_code
 from raysched.errors import BackendUnreachable
+from raysched.settings import settings
 
 CONNECT_SECONDS = 2.0
 """How long a cluster's port has time to answer."""
@@ -27,33 +30,98 @@ _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 _HEADER_BYTES = 9
 """Length of an HTTP/2 frame's header (RFC 9113, section 4.1); its fourth byte is the type."""
 
+_ANY_CLUSTER = frozenset(
+    {
+        "configure_logging",
+        "job_config",
+        "log_to_driver",
+        "logging_config",
+        "logging_format",
+        "logging_level",
+        "namespace",
+        "runtime_env",
+    }
+)
+"""Arguments of `ray.init` that do not say how a Ray is started."""
+
 _SETTINGS_FRAME = 4
 """Type of the frame that an HTTP/2 server begins with (RFC 9113, section 3.4)."""
 
 _log = logging.getLogger(__name__)
 
 
-def connect(address: str, init_kwargs: Mapping[str, Any], code_path: Path | None) -> bool:
-    """Connect this process to Ray; return whether that started a Ray of our own.
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How this process is connected to Ray.
+
+    Attributes:
+        started: Whether the Ray was started here; it ends with the connection.
+        kept: The Ray of `raysched up`, if it is that.
+    """
+
+    started: bool
+    kept: KeptRay | None = None
+    _left_at_end: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all workers are on this machine."""
+        return self.started or self.kept is not None
+
+    @property
+    def has_dashboard(self) -> bool:
+        """Whether somebody may look at single Ray tasks."""
+        return not self.is_local or (self.kept is not None and self.kept.options.dashboard)
+
+    def close(self) -> None:
+        """Leave Ray. Idempotent."""
+        ray.shutdown()
+        self._left_at_end.close()
+
+
+def connect(address: str, init_kwargs: Mapping[str, Any], code_path: Path | None) -> Connection:
+    """Connect this process to Ray.
 
     Args:
-        address: `host:port`, `auto`, `local`, or "" for that of `RAY_ADDRESS`, else `local`.
-        init_kwargs: More arguments for `ray.init`.
+        address: `host:port`, `auto`, `local`, or "" for that of `RAY_ADDRESS`, else the Ray that
+            `raysched up` keeps, else `local`.
+        init_kwargs: More arguments for `ray.init`. Those that shape a Ray, such as `num_cpus`,
+            lead to `local` rather than to one that is kept.
         code_path: Directory for the workers' import path, or None.
 
     Raises:
         BackendUnreachable: No cluster answers there, or it refuses the token; within 3 s.
     """
-    address = address or os.environ.get("RAY_ADDRESS", "") or "local"
+    address = address or os.environ.get("RAY_ADDRESS", "")
     arguments = {"logging_level": logging.WARNING, **init_kwargs}
     with _handlers_kept(), _quiet_about_tokens():
-        if address == "local":
+        if not address and init_kwargs.keys() <= _ANY_CLUSTER:
+            connection = _connect_to_kept(arguments, code_path)
+            if connection is not None:
+                return connection
+        if address in {"", "local"}:
             protect_token()
             _start(with_code(arguments, code_path, here=True))
-            return True
-        _check(address)
+            return Connection(started=True)
+        check(address)
         ray.init(address=address, **with_code(arguments, code_path, here=False))
-    return False
+    return Connection(started=False)
+
+
+def _connect_to_kept(arguments: Mapping[str, Any], code_path: Path | None) -> Connection | None:
+    kept = find(settings().home)
+    if kept is None:
+        return None
+    with ExitStack() as stack:
+        stack.enter_context(kept.entered())
+        try:
+            check(kept.address)
+            ray.init(address=kept.address, **with_code(arguments, code_path, here=True))
+        except (BackendUnreachable, RuntimeError, OSError, exceptions.RayError) as error:
+            ray.shutdown()
+            say_unused(str(error))
+            return None
+        return Connection(started=False, kept=kept, _left_at_end=stack.pop_all())
 
 
 def protect_token() -> None:
@@ -85,7 +153,12 @@ def _start(arguments: Mapping[str, Any]) -> None:
             raise BackendUnreachable(f"Ray cannot be started on this machine: {again}") from again
 
 
-def _check(address: str) -> None:
+def check(address: str) -> None:
+    """Make sure that a cluster answers and takes our token, before Ray waits for it.
+
+    Raises:
+        BackendUnreachable: It does not; said within 3 s.
+    """
     if "://" in address:
         raise BackendUnreachable(
             f"address {address!r}: Ray Client is not supported. Run on a node of the cluster with "

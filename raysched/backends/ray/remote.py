@@ -4,9 +4,12 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
+import psutil
 import ray
 
 from raysched.results.envelope import Parts
@@ -28,47 +31,89 @@ class Place(NamedTuple):
     Attributes:
         node: Its Ray node.
         code_path: The directory that the user's modules are imported from there, or "".
+        directory: The working directory that workers on that node take, or "" for their own.
+        environment: Names and values of variables that workers on that node take over.
     """
 
     node: str
     code_path: str
+    directory: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+
+    def with_process(self, environment: Mapping[str, str]) -> Self:
+        """Return it with this process's working directory and with variables.
+
+        Workers inherit both from a Ray that their driver has started, but not from one that was
+        there before.
+        """
+        directory = ""
+        with suppress(FileNotFoundError):  # it was removed
+            directory = str(Path.cwd())
+        return self._replace(directory=directory, environment=tuple(environment.items()))
 
 
-def remote_function(context: WorkerContext, driver: Place, options: Mapping[str, Any]) -> Any:
-    """Return the remote function of one task: `(frame, *lists of large values)`.
+def remote_function(
+    contexts: tuple[WorkerContext, ...], driver: Place, options: Mapping[str, Any]
+) -> Any:
+    """Return the remote function of a unit: `(frame, *lists of large values)`.
 
     Args:
-        context: The task; captured in the function, so that it travels once to each worker.
+        contexts: The task of each stage; captured in the function, so that it travels once to each worker.
         driver: Where the driver is.
         options: Ray's task options.
     """
 
     def unit(frame: bytes, *large: list[Parts]) -> tuple[bytes, list[Parts] | None]:
-        return run_here(context, driver, frame, large)
+        return run_here(contexts, driver, frame, large)
 
     # What Ray's dashboard and its process titles show.
-    unit.__name__ = unit.__qualname__ = context.task_name
+    unit.__name__ = unit.__qualname__ = "+".join(context.task_name for context in contexts)
     return ray.remote(num_returns=2, max_retries=0, **options)(unit)
 
 
 def run_here(
-    context: WorkerContext, driver: Place, frame: bytes, large: tuple[list[Parts], ...]
+    contexts: tuple[WorkerContext, ...],
+    driver: Place,
+    frame: bytes,
+    large: tuple[list[Parts], ...],
 ) -> tuple[bytes, list[Parts] | None]:
     """Run a unit in this worker; return the reply and the large values."""
-    _import_from(driver)
-    report, values = UnitRun(context, frame, large, _process(context)).run()
+    _settle(driver)
+    report, values = UnitRun(contexts, frame, large, _process(contexts[0])).run()
     return (WITH_LARGE if values else WITHOUT_LARGE) + report, values
 
 
 @lru_cache(maxsize=1)
-def _import_from(driver: Place) -> None:
-    """Beside the driver, import from the user's own directory, not from a shipped copy.
+def _settle(driver: Place) -> None:
+    """Beside the driver, take over what it has: import path, working directory, variables.
 
-    There, files beside a module are found by its `__file__`, and tracebacks name what the user
-    edits. On other nodes a directory of that name is another one.
+    With the user's own directory instead of a shipped copy, files beside a module are found by its
+    `__file__`, and tracebacks name what the user edits. On other nodes a directory of that name is
+    another one.
     """
-    if driver.code_path and _identity()[0] == driver.node and driver.code_path not in sys.path:
-        sys.path.insert(0, driver.code_path)
+    if _identity()[0] != driver.node:
+        return
+    searched = dict(driver.environment).get("PYTHONPATH", "").split(os.pathsep)
+    for path in reversed([driver.code_path, *searched]):
+        if path and path not in sys.path:
+            sys.path.insert(0, path)
+    if driver.directory:
+        _leave_parent(driver)
+
+
+def _leave_parent(driver: Place) -> None:
+    """Take the driver's directory and variables where Ray left those of the raylet.
+
+    What a `runtime_env` or Ray itself has set stays.
+    """
+    raylet = psutil.Process(os.getppid())
+    inherited = raylet.environ()
+    for name, value in driver.environment:
+        if os.environ.get(name) == inherited.get(name):
+            os.environ[name] = value
+    with suppress(OSError):  # not for this worker's user, or gone
+        if Path.cwd() == Path(raylet.cwd()):
+            os.chdir(driver.directory)
 
 
 def _process(context: WorkerContext) -> Process:

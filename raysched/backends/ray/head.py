@@ -1,0 +1,425 @@
+"""Starting and ending the Ray that is kept, and looking at it without becoming one of its drivers.
+
+Whoever starts or ends it holds a lock, so that two at once do not get in each other's way.
+"""
+
+import fcntl
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
+from ray._private.services import find_bootstrap_address
+from ray._private.state import GlobalState
+from ray._raylet import GcsClient, GcsClientOptions  # type: ignore[attr-defined]
+
+from raysched.backends.ray.connection import check
+from raysched.backends.ray.kept import (
+    TOKEN,
+    KeptRay,
+    Process,
+    StartOptions,
+    load,
+    loopback,
+    place,
+    record_path,
+)
+from raysched.errors import BackendError, BackendUnreachable
+
+START_SECONDS = 90.0
+"""How long Ray may take to start. On a busy machine it takes five times as long as otherwise."""
+
+END_SECONDS = 5.0
+"""How long a process may take to end by itself before it is killed."""
+
+ANSWER_SECONDS = 3.0
+"""How long the head may take to tell of its drivers."""
+
+TOLD_LINES = 8
+"""Lines of Ray's own words that are told when it does not start."""
+
+SESSION = "ray"
+"""Ray's temporary directory in ours."""
+
+RAYLET, GCS = "raylet", "gcs_server"
+"""File names of the two programs of a head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A living node.
+
+    Attributes:
+        id: Its id.
+        total: What it has by resource; memory in bytes.
+        available: What of it no task holds.
+    """
+
+    id: str
+    total: dict[str, float]
+    available: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A program that is connected.
+
+    Attributes:
+        pid: Its process id.
+        command: Its command line.
+        started: When it connected (seconds since the epoch).
+    """
+
+    pid: int
+    command: str
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is to be seen of the Ray that is kept.
+
+    Attributes:
+        kept: Its record.
+        problem: Why runs do not use it, or "". Then nodes and drivers are not known.
+        nodes: Its living nodes.
+        drivers: The programs that are connected.
+        held: Memory that its processes hold, without what they share (bytes).
+        dashboard: URL of its dashboard, or "".
+    """
+
+    kept: KeptRay
+    problem: str = ""
+    nodes: tuple[Node, ...] = ()
+    drivers: tuple[Driver, ...] = ()
+    held: int = 0
+    dashboard: str = ""
+
+
+def start(home: Path, options: StartOptions) -> bool:
+    """Start a Ray that goes on when this process ends, unless there is one.
+
+    Args:
+        home: raysched's home.
+        options: What it is started with.
+
+    Returns:
+        Whether it was started: False if there is one already.
+
+    Raises:
+        BackendUnreachable: Ray does not start, or the record of another one cannot be read.
+        BackendError: One is there that these options do not describe, or that this Python cannot
+            use; or the home cannot be written.
+    """
+    with _locked(home):
+        found = load(home)
+        if found is not None and found.gcs.find() and found.raylet.find():
+            _refuse_other(found, options)
+            return False
+        if found is not None:
+            _clear(home, found)
+        _start(home, options)
+        return True
+
+
+def look(home: Path) -> Look | None:
+    """Return what is to be seen of the Ray that is kept, or None if there is none.
+
+    Raises:
+        BackendUnreachable: The record cannot be read.
+    """
+    kept = load(home)
+    if kept is None:
+        return None
+    problem = kept.why_unusable()
+    if problem:
+        return Look(kept, problem)
+    with kept.entered():
+        try:
+            check(kept.address)
+            return _look_inside(kept)
+        except BackendUnreachable as error:
+            return Look(kept, str(error))
+
+
+def stop(home: Path, *, force: bool) -> Look | None:
+    """End the Ray that is kept, and nothing else.
+
+    Args:
+        home: raysched's home.
+        force: Also while programs are connected.
+
+    Returns:
+        What was seen of it before, or None if there was none.
+
+    Raises:
+        BackendError: Programs are connected, or the home cannot be written.
+        BackendUnreachable: The record cannot be read.
+    """
+    with _locked(home):
+        seen = look(home)
+        if seen is None:
+            return None
+        if seen.drivers and not force:
+            programs = "".join(f"\n  {each.pid}  {each.command}" for each in seen.drivers)
+            raise BackendError(
+                f"the Ray of `raysched up` is in use by:{programs}\n"
+                "Wait until they have ended, or end it under them by `raysched down --force`"
+            )
+        _clear(home, seen.kept)
+        return seen
+
+
+def _refuse_other(found: KeptRay, options: StartOptions) -> None:
+    why = found.why_unusable()
+    if not why and options not in {StartOptions(), found.options}:
+        why = f"it was started with {_shown(found.options)}, not with {_shown(options)}"
+    if why:
+        raise BackendError(
+            f"a Ray is up already, but {why}. End it by `raysched down`, then start a fresh one by "
+            "`raysched up`"
+        )
+
+
+def _shown(options: StartOptions) -> str:
+    given = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for name, value in options.model_dump(exclude_defaults=True).items()
+    ]
+    return " ".join(given) or "no options"
+
+
+def _start(home: Path, options: StartOptions) -> None:
+    token_path = place(home) / "auth_token"
+    _write_private(token_path, secrets.token_hex(32))
+    # Not in the home: names of sockets have at most 107 characters. For this user alone.
+    session = Path(tempfile.mkdtemp(prefix="raysched-", dir=os.environ.get("RAY_TMPDIR", "/tmp")))  # noqa: S108 - where Ray keeps sessions, too
+    try:
+        _ray_start(session, token_path, options)
+        kept = _record(session, token_path, options)
+        _write_private(record_path(home), kept.model_dump_json(indent=2))
+    except BaseException:
+        _end(_processes_of(session))
+        shutil.rmtree(session, ignore_errors=True)
+        raise
+
+
+def _ray_start(session: Path, token_path: Path, options: StartOptions) -> None:
+    # Nor RAY_ADDRESS: its workers would take it for the address of their own cluster.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {TOKEN, "RAY_ADDRESS"}
+    }
+    try:
+        done = subprocess.run(  # noqa: S603 - Ray's own command, with numbers and paths of ours
+            _command(session, options),
+            env={**environment, **loopback(token_path)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=START_SECONDS,
+            # Ctrl-C in this terminal is not meant for it.
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BackendUnreachable(f"Ray did not start within {START_SECONDS:g} s") from error
+    if done.returncode:
+        words = "\n  ".join(done.stdout.strip().splitlines()[-TOLD_LINES:])
+        raise BackendUnreachable(f"Ray did not start, it says:\n  {words}")
+
+
+def _command(session: Path, options: StartOptions) -> list[str]:
+    command = [
+        sys.executable,
+        *("-m", "ray.scripts.scripts", "start", "--head", "--port=0"),
+        # Ray opens this directory to all users, but not the one around it.
+        f"--temp-dir={session / SESSION}",
+        f"--include-dashboard={options.dashboard}",
+        # Its default is one port for the whole machine, for which a second Ray waits in vain.
+        "--dashboard-agent-listen-port=0",
+        # The autoscaler's: there is nothing to scale.
+        "--no-monitor",
+        "--disable-usage-stats",
+    ]
+    if importlib.util.find_spec("grpc"):
+        # Ray Client's server, which starts where gRPC is installed, has a fixed port, too.
+        command.append(f"--ray-client-server-port={_free_port()}")
+    for name in ("num_cpus", "num_gpus", "object_store_memory"):
+        value = getattr(options, name)
+        if value is not None:
+            command.append(f"--{name.replace('_', '-')}={value}")
+    return command
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _record(session: Path, token_path: Path, options: StartOptions) -> KeptRay:
+    address = find_bootstrap_address(str(session / SESSION))
+    programs: dict[str, Process] = {}
+    others = []
+    for process in _processes_of(session):
+        with suppress(psutil.NoSuchProcess):
+            found = Process(pid=process.pid, created=process.create_time())
+            program = Path(process.cmdline()[0]).name
+            if program in {RAYLET, GCS}:
+                programs[program] = found
+            else:
+                others.append(found)
+    if not address or len(programs) < len((RAYLET, GCS)):
+        raise BackendUnreachable("Ray ended as soon as it was started: start it again")
+    return KeptRay(
+        address=address,
+        gcs=programs[GCS],
+        raylet=programs[RAYLET],
+        others=tuple(others),
+        ray_version=ray.__version__,
+        prefix=sys.prefix,
+        created=time.time(),
+        session=session,
+        token_path=token_path,
+        options=options,
+    )
+
+
+def _processes_of(session: Path) -> list[psutil.Process]:
+    """Return the processes that were started for a session: its directory is in their arguments."""
+    mine = os.getuid()
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "uids"])
+        if process.info["uids"]
+        and process.info["uids"].real == mine
+        and any(f"{session}" in argument for argument in process.info["cmdline"] or ())
+    ]
+
+
+def _look_inside(kept: KeptRay) -> Look:
+    state: Any = GlobalState()  # type: ignore[no-untyped-call]
+    options = GcsClientOptions.create(
+        kept.address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
+    )
+    state._initialize_global_state(options)  # noqa: SLF001 - as `ray status` does, without a driver
+    try:
+        free = state.available_resources_per_node()
+        nodes = tuple(
+            Node(node["NodeID"], node["Resources"], free.get(node["NodeID"], {}))
+            for node in state.node_table()
+            if node["Alive"]
+        )
+        drivers = tuple(
+            Driver(job["DriverPid"], job["Entrypoint"], job["StartTime"] / 1000)
+            for job in state.job_table()
+            if not job["IsDead"]
+        )
+    finally:
+        state.disconnect()
+    return Look(kept, "", nodes, drivers, _held(kept), _dashboard(kept))
+
+
+def _held(kept: KeptRay) -> int:
+    found = [each.find() for each in (kept.gcs, kept.raylet, *kept.others)]
+    processes = [process for process in found if process is not None]
+    held = 0
+    for process in (*processes, *(child for each in processes for child in _descendants(each))):
+        with suppress(psutil.Error):
+            memory = process.memory_info()
+            held += memory.rss - memory.shared
+    return held
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _dashboard(kept: KeptRay) -> str:
+    if not kept.options.dashboard:
+        return ""
+    client = GcsClient(address=kept.address)
+    found = client.internal_kv_get(
+        DASHBOARD_ADDRESS.encode(), namespace=KV_NAMESPACE_DASHBOARD, timeout=ANSWER_SECONDS
+    )
+    return f"http://{found.decode()}" if found else ""
+
+
+def _clear(home: Path, kept: KeptRay) -> None:
+    """End what is left of it, and forget it."""
+    raylet = kept.raylet.find()
+    # Before the others, which it would miss; its workers end with it.
+    if raylet is not None:
+        _end([raylet, *_descendants(raylet)], asked=[raylet])
+    rest = (each.find() for each in kept.others)
+    _end(process for process in rest if process is not None)
+    gcs = kept.gcs.find()
+    _end([gcs] if gcs is not None else [])
+    record_path(home).unlink(missing_ok=True)
+    kept.token_path.unlink(missing_ok=True)
+    shutil.rmtree(kept.session, ignore_errors=True)
+
+
+def _end(
+    processes: Iterable[psutil.Process], asked: Iterable[psutil.Process] | None = None
+) -> None:
+    """End processes, those that do not end when asked by force.
+
+    Args:
+        processes: All that have to end.
+        asked: Those that are asked to, by default all.
+    """
+    processes = list(processes)
+    for process in processes if asked is None else asked:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, END_SECONDS)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, END_SECONDS)
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    directory = place(home)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BackendError(
+            f"{directory} cannot be written ({error.strerror}): set RAYSCHED_HOME to a directory "
+            "of your own"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file, whole or not at all, that only this user can read."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    fresh.replace(path)

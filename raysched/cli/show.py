@@ -18,7 +18,7 @@ from raysched.cli.output import (
 from raysched.cli.plan import show_plan
 from raysched.cli.records import run_record, task_run_record
 from raysched.cli.summary import print_failures, print_outcome, print_tasks
-from raysched.client import Run, TaskRun, describe_error, get_run
+from raysched.client import Run, TaskRun, describe_error, get_run, utc
 from raysched.errors import UsageError
 from raysched.model.states import StateType
 
@@ -86,6 +86,7 @@ def _print_head(run: Run) -> None:
         "backend": run.backend,
         "part of": run.parent,
         "subflows": ", ".join(child.id[:SHORT_ID] for child in islice(run.children, 5)),
+        "warning": "" if run.state.is_final() else _last_warning(run),
     }
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
@@ -94,6 +95,12 @@ def _print_head(run: Run) -> None:
         if value:
             table.add_row(name, Text(value))
     console().print(table)
+
+
+def _last_warning(run: Run) -> str:
+    """Return what raysched itself has said last of an open run: what it waits for."""
+    said = run.logs(logger="raysched")
+    return f"{local_time(utc(said[-1].at))}  {said[-1].message}" if said else ""
 
 
 def _print_task_runs(

@@ -166,16 +166,22 @@ class Run:
         return (TaskRun(self._reader, self._view, view) for view in views)
 
     def logs(
-        self, *, task: str | None = None, after: int = 0, limit: int | None = None
+        self,
+        *,
+        task: str | None = None,
+        logger: str | None = None,
+        after: int = 0,
+        limit: int | None = None,
     ) -> list[LogView]:
         """Return log records in order: those of the flow function have the key "".
 
         Args:
             task: Only those of that task.
+            logger: Only those of that logger; `raysched` is what raysched itself says.
             after: Only those with a larger `id`: that of the last one seen, to follow a run.
             limit: At most so many.
         """
-        return self._reader.logs(self._view, task=task, after=after, limit=limit)
+        return self._reader.logs(self._view, task=task, logger=logger, after=after, limit=limit)
 
     def table(self) -> list[dict[str, Any]]:
         """Return a dict for each task run, as `pandas.DataFrame` takes them.

@@ -162,8 +162,11 @@ class Loop:
                 return
             try:
                 self._take_turn()
-            except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever it is
+            except BaseException as error:  # whoever waits must be told, whatever it is
                 self.fail(error)
+                # A second Ctrl-C, which has left the tracker torn.
+                if not isinstance(error, Exception):
+                    raise
 
     def _take_turn(self) -> None:
         now = self._clock.now()

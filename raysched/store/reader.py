@@ -194,7 +194,13 @@ class Reader:
             ]
 
     def logs(
-        self, run: RunView, *, after: int = 0, task: str | None = None, limit: int | None = None
+        self,
+        run: RunView,
+        *,
+        after: int = 0,
+        task: str | None = None,
+        logger: str | None = None,
+        limit: int | None = None,
     ) -> list[LogView]:
         """Return log records in the order of their commits.
 
@@ -202,9 +208,12 @@ class Reader:
             run: The run.
             after: Only records with a larger id: the last one seen, to follow a run.
             task: Only those of that task.
+            logger: Only those of that logger.
             limit: At most so many.
         """
         query = select(LOG).where(LOG.c.run == run.number, LOG.c.id > after).order_by(LOG.c.id)
+        if logger is not None:
+            query = query.where(LOG.c.logger == logger)
         with self._reading() as connection:
             groups = {row.id: row for row in task_runs.read_groups(connection, run.number)}
             if task is not None:

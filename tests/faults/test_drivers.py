@@ -1,8 +1,10 @@
-"""Drivers that die, or hold the GIL for long."""
+"""Drivers that die, are told to end, or hold the GIL for long."""
 
 import signal
 
-from faults.drivers import Place, is_alive, until
+import pytest
+
+from faults.drivers import Driver, Place, is_alive, until
 
 FLOWS = """
 from common import *
@@ -15,6 +17,8 @@ async def nap(number):
         mark(f"hanging-{number}")
         await asyncio.sleep(600)
     finally:
+        # A second interrupt would come here.
+        await asyncio.sleep(0.1)
         mark(f"cleaned-{number}")
 
 @flow
@@ -49,6 +53,8 @@ if __name__ == "__main__":
 
 RAYS_AGENTS = {"ray::DashboardA", "ray::RuntimeEnv"}
 """Names of processes, which Linux cuts after 15 characters."""
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
 def check_lost(place: Place) -> dict[str, str]:
@@ -91,6 +97,76 @@ class TestKilled:
         driver.process.kill()
         driver.finish()
         assert check_lost(ray_place)["hang[0]"] == "CRASHED"
+        until(lambda: not is_alive(worker), "the end of its worker")
+
+
+def check_cancelled(place: Place, driver: Driver, *by: str) -> None:
+    run = place.show()
+    assert run["state"] == "CANCELLED", driver.output
+    assert run["message"].removeprefix("cancelled by ") in by
+    assert set(place.states().values()) <= {"COMPLETED", "CANCELLED", "UPSTREAM_FAILED"}
+    # Those that were running had their `finally`.
+    begun = list(place.path.glob("hanging-[0-9]"))
+    assert begun
+    for each in begun:
+        assert each.with_name(each.name.replace("hanging", "cleaned")).exists()
+    assert "Traceback" not in driver.output
+
+
+class TestCancelled:
+    @SIGNALS
+    def test_by_a_signal(self, either_place: Place, number: signal.Signals) -> None:
+        driver = either_place.run("common.py")
+        either_place.until_marked("hanging-0")
+        driver.signal_group(number)
+        assert driver.finish() == 1, driver.output
+        check_cancelled(either_place, driver, "Ctrl-C" if number is signal.SIGINT else "SIGTERM")
+
+    @SIGNALS
+    def test_async_flow(self, either_place: Place, number: signal.Signals) -> None:
+        either_place.write(FLOWS)
+        driver = either_place.run("flows.py:sleeping")
+        either_place.until_marked("hanging-0")
+        driver.signal_group(number)
+        assert driver.finish() == 1, driver.output
+        if number is signal.SIGTERM:
+            check_cancelled(either_place, driver, "SIGTERM")
+        else:
+            # Where asyncio waits, it turns Ctrl-C into a cancellation.
+            check_cancelled(either_place, driver, "Ctrl-C", "the flow's cancellation")
+
+    def test_script_ends_with_the_code_of_sigterm(self, either_place: Place) -> None:
+        either_place.write(FLOWS)
+        driver = either_place.start("flows.py")
+        either_place.until_marked("hanging-0")
+        driver.process.terminate()
+        assert driver.finish() == 128 + signal.SIGTERM
+        check_cancelled(either_place, driver, "SIGTERM")
+
+    def test_script_with_a_handler_of_its_own(self, place: Place) -> None:
+        place.write(
+            "import signal, sys\nfrom common import hanging\n"
+            "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\nhanging()\n"
+        )
+        place.environment["RAYSCHED_DRAIN_GRACE_SECONDS"] = "0.1"
+        driver = place.start("flows.py")
+        place.until_marked("hanging-0")
+        driver.process.terminate()
+        assert driver.finish() == 7, driver.output
+        run = place.show()
+        assert (run["state"], run["message"]) == ("FAILED", "SystemExit: 7")
+        assert set(place.states().values()) <= {"COMPLETED", "CANCELLED", "UPSTREAM_FAILED"}
+
+    def test_twice_does_not_wait_for_tasks_that_swallow_it(self, ray_place: Place) -> None:
+        ray_place.write(FLOWS)
+        driver = ray_place.run("flows.py:stubborn")
+        worker = int(ray_place.until_marked("swallowing"))
+        driver.signal_group(signal.SIGINT)
+        ray_place.until_marked("swallowed")
+        driver.signal_group(signal.SIGINT)
+        assert driver.finish() == 1
+        assert "Stopping at once" in driver.output
+        assert ray_place.show()["state"] == "CANCELLED"
         until(lambda: not is_alive(worker), "the end of its worker")
 
 

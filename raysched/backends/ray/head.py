@@ -4,7 +4,6 @@ Whoever starts or ends it holds a lock, so that two at once do not get in each o
 """
 
 import fcntl
-import importlib.util
 import os
 import secrets
 import shutil
@@ -24,6 +23,7 @@ import ray
 from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
 from ray._private.services import find_bootstrap_address
 from ray._private.state import GlobalState
+from ray._private.utils import get_dashboard_dependency_error, get_ray_client_dependency_error
 from ray._raylet import GcsClient, GcsClientOptions  # type: ignore[attr-defined]
 
 from raysched.backends.ray.connection import check
@@ -122,8 +122,11 @@ def start(home: Path, options: StartOptions) -> bool:
     Raises:
         BackendUnreachable: Ray does not start, or the record of another one cannot be read.
         BackendError: One is there that these options do not describe, or that this Python cannot
-            use; or the home cannot be written.
+            use; the home cannot be written; or the dashboard is not installed.
     """
+    lacking = get_dashboard_dependency_error() if options.dashboard else None
+    if lacking is not None:
+        raise BackendError(f'Ray\'s dashboard cannot run ({lacking}): pip install "ray[default]"')
     with _locked(home):
         found = load(home)
         if found is not None and found.gcs.find() and found.raylet.find():
@@ -169,6 +172,8 @@ def stop(home: Path, *, force: bool) -> Look | None:
         BackendError: Programs are connected, or the home cannot be written.
         BackendUnreachable: The record cannot be read.
     """
+    if load(home) is None:
+        return None
     with _locked(home):
         seen = look(home)
         if seen is None:
@@ -238,8 +243,14 @@ def _ray_start(session: Path, token_path: Path, options: StartOptions) -> None:
     except subprocess.TimeoutExpired as error:
         raise BackendUnreachable(f"Ray did not start within {START_SECONDS:g} s") from error
     if done.returncode:
-        words = "\n  ".join(done.stdout.strip().splitlines()[-TOLD_LINES:])
-        raise BackendUnreachable(f"Ray did not start, it says:\n  {words}")
+        raise BackendUnreachable(f"Ray did not start, it says: {_last_words(done.stdout)}")
+
+
+def _last_words(output: str) -> str:
+    lines = output.strip().splitlines() or ["nothing"]
+    # A traceback's last line tells what was wrong; otherwise nobody knows which one does.
+    told = lines[-1:] if any(line.startswith("Traceback") for line in lines) else lines
+    return "\n  ".join(told[-TOLD_LINES:])
 
 
 def _command(session: Path, options: StartOptions) -> list[str]:
@@ -255,7 +266,7 @@ def _command(session: Path, options: StartOptions) -> list[str]:
         "--no-monitor",
         "--disable-usage-stats",
     ]
-    if importlib.util.find_spec("grpc"):
+    if get_ray_client_dependency_error() is None:
         # Ray Client's server, which starts where gRPC is installed, has a fixed port, too.
         command.append(f"--ray-client-server-port={_free_port()}")
     for name in ("num_cpus", "num_gpus", "object_store_memory"):

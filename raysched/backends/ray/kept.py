@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import psutil
 import ray
-from pydantic import BaseModel, ByteSize, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, NonNegativeInt, ValidationError
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
@@ -47,7 +48,9 @@ class StartOptions(BaseModel):
 
     num_cpus: NonNegativeInt | None = None
     num_gpus: NonNegativeInt | None = None
-    object_store_memory: ByteSize | None = None
+    object_store_memory: (
+        Annotated[ByteSize, Field(ge=ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES)] | None
+    ) = None
     dashboard: bool = False
 
 

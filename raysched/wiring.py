@@ -19,6 +19,7 @@ from raysched.engine.ports import Backend, Clock, Observer
 from raysched.errors import UsageError
 from raysched.model.options import FlowSpec
 from raysched.settings import Settings, settings
+from raysched.worker.objects import objects
 
 
 class SystemClock:
@@ -136,6 +137,8 @@ def disconnect() -> None:
         engine, _engine = _engine, None
     if engine is not None:
         engine.stop()
+        # Where task runs were in this process, this is the end of their worker.
+        objects.close()
 
 
 def _with_runner(configuration: Configuration, spec: FlowSpec) -> Configuration:

@@ -8,6 +8,7 @@ from raysched.cli.parameters import describe_parameters, read_parameters
 from raysched.cli.target import load_target
 from raysched.errors import ParameterError, UsageError
 from raysched.graph.drawing import Drawing
+from raysched.graph.payload import object_name
 from raysched.graph.picture import picture
 
 Format: TypeAlias = Literal["tree", "mermaid", "svg", "png"]
@@ -99,6 +100,7 @@ def _record(drawing: Drawing) -> dict[str, Any]:
                 "name": box.name,
                 "size": box.size,
                 "needs": [{"id": arrow.parent, "how": list(arrow.words)} for arrow in box.arrows],
+                "once_per_worker": [object_name(token) for token in box.objects],
             }
             for box in drawing.boxes
         ],

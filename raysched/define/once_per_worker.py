@@ -4,7 +4,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar, overload
 
 from raysched.define.annotations import Annotation
 from raysched.errors import FutureError, ParameterError
@@ -18,9 +18,26 @@ from raysched.graph.payload import (
 )
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class once_per_worker:  # noqa: N801 - beside `unmapped` and `quote`
+@overload
+def once_per_worker(
+    factory: Callable[P, AbstractContextManager[T]], /, *args: P.args, **kwargs: P.kwargs
+) -> T: ...
+
+
+@overload
+def once_per_worker(
+    factory: Callable[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs
+) -> T: ...
+
+
+@overload
+def once_per_worker(factory: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+def once_per_worker(factory: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any:
     """An argument that each worker makes once, when a task run first needs it.
 
     The task gets the object itself, not a copy: all task runs of the worker share it, also those
@@ -39,15 +56,32 @@ class once_per_worker:  # noqa: N801 - beside `unmapped` and `quote`
         args: Its arguments, copied (pickled) when they are first passed to a task.
         kwargs: Its arguments by name.
 
+    Returns:
+        What stands for the object among the arguments of a task; for type checkers it is the
+        object.
+
     Raises:
         ParameterError: `factory` cannot be called like this, or is asynchronous: what it made
             would belong to an event loop that ends with its unit.
     """
+    _check(factory, args, kwargs)
+    return OncePerWorker(factory, args, kwargs)
+
+
+class OncePerWorker:
+    """An object that each worker makes once, among the arguments of a task.
+
+    Args:
+        factory: What makes it (see `once_per_worker`).
+        args: Arguments of the factory.
+        kwargs: Arguments of the factory by name.
+    """
 
     __slots__ = ("_reference", "args", "factory", "kwargs")
 
-    def __init__(self, factory: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        _check(factory, args, kwargs)
+    def __init__(
+        self, factory: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
         self.factory = factory
         self.args = args
         self.kwargs = kwargs
@@ -57,7 +91,7 @@ class once_per_worker:  # noqa: N801 - beside `unmapped` and `quote`
         if is_digesting():
             return _made_by, (self.factory, self.args, self.kwargs)
         if not is_recording():
-            return _again, (self.factory, self.args, self.kwargs)
+            return OncePerWorker, (self.factory, self.args, self.kwargs)
         if self._reference is None:
             self._reference = self._refer()
         return worker_object, self._reference
@@ -108,7 +142,7 @@ def call_plainly(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     """Call a task's function with bare arguments; objects are made for this call."""
-    if not any(isinstance(each, once_per_worker) for each in (*args, *kwargs.values())):
+    if not any(isinstance(each, OncePerWorker) for each in (*args, *kwargs.values())):
         return function(*map(_bare, args), **{name: _bare(kwargs[name]) for name in kwargs})
     if inspect.iscoroutinefunction(function):
         return _call_async(function, args, kwargs)
@@ -129,7 +163,7 @@ def _entered(
     stack: ExitStack, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     def value(argument: Any) -> Any:
-        if isinstance(argument, once_per_worker):
+        if isinstance(argument, OncePerWorker):
             return stack.enter_context(opened(argument.factory, argument.args, argument.kwargs))
         return _bare(argument)
 
@@ -164,12 +198,6 @@ def _check(factory: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> No
 
 def _name(factory: Any) -> str:
     return getattr(factory, "__qualname__", type(factory).__qualname__).rpartition(".")[2]
-
-
-def _again(
-    factory: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> once_per_worker:
-    return once_per_worker(factory, *args, **kwargs)
 
 
 def _made_by(*parts: object) -> None:

@@ -12,12 +12,15 @@ from enum import StrEnum
 from typing import Protocol
 
 from raysched.graph.group import Edge, EdgeKind, Group
+from raysched.graph.payload import object_name, objects_in
 
 MOST_NAMED_MEMBERS = 3
 """More members of one parent than this are not listed one by one."""
 
 WIDEST_LABEL = 34
 """Labels up to this width (characters) have their arrows below each other."""
+
+ONCE_PER_WORKER = "once per worker"
 
 GOES_ON = "goes on at run time, when it has a result"
 
@@ -86,6 +89,7 @@ class Box:
             box of the flow.
         size: Number of task runs.
         kind: What it stands for.
+        objects: Tokens of the objects that it shares with others in each worker, sorted by name.
     """
 
     id: int
@@ -93,6 +97,7 @@ class Box:
     arrows: tuple[Arrow, ...] = ()
     size: int = 1
     kind: Kind = Kind.TASK
+    objects: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -106,6 +111,11 @@ class Box:
                 return f"{self.name} \N{MULTIPLICATION SIGN}{self.size:,}"
             case _:
                 return self.name
+
+    @property
+    def object_labels(self) -> list[str]:
+        """What stands at the objects."""
+        return [f"{object_name(token)} {ONCE_PER_WORKER}" for token in self.objects]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +161,12 @@ class Drawing:
         push(None, "")
         while stack:
             box, head, rest = stack.pop()
-            needs = ", ".join(
+            words = [
                 _needs(arrow, names[arrow.parent], box)
                 for arrow in box.arrows
                 if self.boxes[arrow.parent].kind is not Kind.FLOW
-            )
+            ]
+            needs = ", ".join(words + box.object_labels)
             lines.append((f"{head}{box.label}", f"  ← {needs}" if needs else ""))
             push(box.id, rest)
         width = max((len(label) for label, needs in lines if needs), default=0)
@@ -173,6 +184,12 @@ class Drawing:
                 line = "-.->" if arrow.only_order else "-->"
                 label = f"|{_quoted(arrow.label)}|" if arrow.label else ""
                 lines.append(f"  g{arrow.parent} {line}{label} g{box.id}")
+        users = [(token, box) for box in self.boxes for token in box.objects]
+        ids = {token: number for number, token in enumerate(dict(users))}
+        for token, number in ids.items():
+            lines.append(f"  o{number}[({_quoted(object_name(token))})]")
+        for token, box in users:
+            lines.append(f"  o{ids[token]} -.-o|{ONCE_PER_WORKER}| g{box.id}")
         return "\n".join(lines)
 
     def _children(self) -> Mapping[int | None, list[Box]]:
@@ -192,7 +209,8 @@ def _draw(plan: Plan, boxes: list[Box], ids: dict[Group, int], above: tuple[Arro
     ids |= {group: number for number, group in enumerate(plan.groups, len(boxes))}
     for group in plan.groups:
         arrows = tuple(_arrows(group, ids)) or above
-        boxes.append(Box(ids[group], group.spec.name, arrows, group.size))
+        name = group.spec.name
+        boxes.append(Box(ids[group], name, arrows, group.size, objects=_objects(group)))
     for subflow in plan.subflows:
         number = len(boxes)
         boxes.append(Box(number, subflow.flow, above, kind=Kind.FLOW))
@@ -210,6 +228,13 @@ def _arrows(group: Group, ids: Mapping[Group, int]) -> Iterator[Arrow]:
             yield Arrow(parent, ("many",))
         else:
             yield Arrow(parent, tuple(word for word in found if word))
+
+
+def _objects(group: Group) -> tuple[str, ...]:
+    found: set[str] = set()
+    for payload in (group.shared, *group.payloads):
+        found |= objects_in(payload or b"")
+    return tuple(sorted(found, key=object_name))
 
 
 def _edges(group: Group) -> Iterator[Edge]:

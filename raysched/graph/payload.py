@@ -213,10 +213,14 @@ def object_token(name: str, key: bytes) -> str:
     return f"once_per_worker\0{name}\0{key.hex()}"
 
 
-def objects_in(payload: bytes) -> dict[str, str]:
-    """Return the objects that a payload wants of its worker: tokens, with their names."""
-    found = (match[0].decode() for match in _TOKEN.finditer(payload))
-    return {token: token.split("\0")[1] for token in found}
+def object_name(token: str) -> str:
+    """Return the name in a token."""
+    return token.split("\0")[1]
+
+
+def objects_in(payload: bytes) -> set[str]:
+    """Return the tokens of the objects that a payload wants of its worker."""
+    return {match[0].decode() for match in _TOKEN.finditer(payload)}
 
 
 def supply_objects(supply: Callable[[str, bytes], Any]) -> None:

@@ -132,7 +132,7 @@ def _paint_box(axes: "Axes", box: Box, place: Position) -> None:
     fill, edge, line = LOOKS[box.kind]
     axes.text(
         *place,
-        "\n".join(_folded(box.label)),
+        "\n".join(_lines(box)),
         ha="center",
         va="center",
         fontsize=POINTS,
@@ -183,8 +183,12 @@ def _paint_arrow(axes: "Axes", points: Sequence[Position], arrow: Arrow, gap: fl
 
 def _half_height(box: Box) -> float:
     """Return half the height of a painted box, in layers."""
-    lines = len(_folded(box.label))
+    lines = len(_lines(box))
     return (lines * 0.6 + 0.5) * POINTS / 72 / INCHES_DOWN
+
+
+def _lines(box: Box) -> list[str]:
+    return [line for label in (box.label, *box.object_labels) for line in _folded(label)]
 
 
 def _folded(label: str, width: int = 22) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from raysched.define.once_per_worker import opened
 from raysched.errors import InternalError
-from raysched.graph.payload import load_call, supply_objects
+from raysched.graph.payload import load_call, object_name, supply_objects
 from raysched.worker.hygiene import lasting
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class _Entry:
 class WorkerObjects:
     """Makes each object once, and closes them in the reverse order.
 
-    Shared by all that run units in this process, in a worker or nested in it: they are closed at
-    the last `release`, or when the process ends in order.
+    Shared by all that run units in this process, in a worker or nested in it.
     """
 
     def __init__(self) -> None:
@@ -45,8 +44,6 @@ class WorkerObjects:
     def acquire(self) -> None:
         """Begin to use them; what payloads want is made from now on."""
         with self._lock:
-            if not self._users:
-                supply_objects(self.get)
             self._users += 1
 
     def release(self) -> None:
@@ -88,7 +85,7 @@ class WorkerObjects:
                 if entry.manager is not None:
                     entry.manager.__exit__(None, None, None)
             except Exception:  # noqa: BLE001 - the user's code; others are still to be closed
-                _log.warning("closing what %s had made failed", _name(token), exc_info=True)
+                _log.warning("closing what %s had made failed", object_name(token), exc_info=True)
 
     def _make(self, token: str, entry: _Entry, recipe: bytes) -> None:
         try:
@@ -97,7 +94,7 @@ class WorkerObjects:
             with lasting():
                 entry.value = manager.__enter__()
         except Exception as error:
-            raise NotMade(f"{_name(token)} raised {type(error).__name__}") from error
+            raise NotMade(f"{object_name(token)} raised {type(error).__name__}") from error
         entry.manager = manager
         with self._lock:
             if not self._made:
@@ -108,9 +105,7 @@ class WorkerObjects:
 objects = WorkerObjects()
 """Those of this process."""
 
-
-def _name(token: str) -> str:
-    return token.split("\0")[1]
+supply_objects(objects.get)
 
 
 def _no_value(slot: int) -> NoReturn:

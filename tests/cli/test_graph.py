@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cli.commands import Command
-from raysched import Flow, allow_failure, flow, task, unmapped
+from raysched import Flow, allow_failure, flow, once_per_worker, task, unmapped
 from raysched.graph.drawing import Drawing
 from raysched.graph.picture import picture
 
@@ -66,6 +66,17 @@ def taking_turns() -> object:
     return value
 
 
+def model(path: str, suffix: str = "") -> str:
+    return path + suffix
+
+
+@flow
+def sharing() -> object:
+    weights = once_per_worker(model, "weights", suffix="hidden")
+    cleaned = clean.map([1, 2], weights)
+    return merge.submit([weights, cleaned, once_per_worker(dict)]), clean.submit(1)
+
+
 def tree(planned: Flow[[], Any]) -> str:
     return Drawing.of(planned.plan()).tree()
 
@@ -104,6 +115,28 @@ def test_subflow_has_its_own_branch() -> None:
     assert "⋯" in lines[start + 3]
 
 
+def test_objects_stand_at_the_tasks_that_use_them() -> None:
+    assert tree(sharing).splitlines() == [
+        "sharing",
+        "├─ clean ×2  ← model once per worker",  # noqa: RUF001 - as above
+        "│  ↓ merge   ← all clean, dict once per worker, model once per worker",
+        "└─ clean",
+    ]
+
+
+def test_mermaid_has_a_node_for_each_object() -> None:
+    lines = Drawing.of(sharing.plan()).mermaid().splitlines()
+    assert sum('[("model")]' in line for line in lines) == 1
+    assert sum("-.-o|once per worker|" in line for line in lines) == 3
+
+
+def test_arguments_of_objects_are_not_drawn() -> None:
+    drawing = Drawing.of(sharing.plan())
+    drawn = drawing.tree() + drawing.mermaid() + picture(drawing, "svg").decode()
+    assert "once per worker" in drawn
+    assert "hidden" not in drawn
+
+
 def test_groups_that_take_turns_are_drawn_with_an_arrow_back() -> None:
     drawing = Drawing.of(taking_turns.plan())
     arrows = {
@@ -127,7 +160,7 @@ def test_mermaid_has_every_box_and_arrow(planned: Flow[[], Any]) -> None:
         assert any(line.startswith(f"  g{box.id}") and f'"{box.label}"' in line for line in lines)
 
 
-@pytest.mark.parametrize("planned", [straight, wide, dynamic, nested])
+@pytest.mark.parametrize("planned", [straight, wide, dynamic, nested, sharing])
 def test_svg_holds_every_label(planned: Flow[[], Any]) -> None:
     drawing = Drawing.of(planned.plan())
     content = picture(drawing, "svg")
@@ -152,6 +185,7 @@ class TestCommand:
         drawn = looking("graph", "sums.py", "--json").json()
         parse, total, mark = drawn["boxes"]
         assert (parse["name"], parse["size"], parse["needs"]) == ("parse", 3, [])
+        assert parse["once_per_worker"] == []
         assert total["needs"] == [{"id": 0, "how": ["all"]}]
         assert mark["kind"] == "mark"
 

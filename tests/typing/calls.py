@@ -4,7 +4,9 @@
 # mypy: disable-error-code="unused-awaitable,unused-coroutine"
 
 import asyncio
-from collections.abc import Coroutine
+import sqlite3
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, assert_type
 
 from raysched import (
@@ -16,6 +18,7 @@ from raysched import (
     allow_failure,
     as_completed,
     flow,
+    once_per_worker,
     task,
     unmapped,
     wait,
@@ -100,6 +103,21 @@ def check_maps() -> None:
     assert_type(fetch.map(["u"]), TaskFutureList[bytes])
     assert_type(total.map([[1]], return_state=True), list[State[int]])
     assert_type([future.key for future in parsed], list[str])
+
+
+def numbers(first: int) -> Iterator[list[int]]:
+    """Yield an object and clean up after it."""
+    yield [first]
+
+
+def check_objects() -> None:
+    assert_type(once_per_worker(numbers, 1), list[int])
+    assert_type(once_per_worker(contextmanager(numbers), 1), list[int])
+    assert_type(once_per_worker(sqlite3.connect, "a.db"), sqlite3.Connection)
+    assert_type(once_per_worker(Shop), Shop)
+    assert_type(total(once_per_worker(numbers, first=1)), int)
+    once_per_worker(numbers, "1")  # type: ignore[call-overload]
+    total(once_per_worker(Shop))  # type: ignore[call-overload]
 
 
 def check_states() -> None:

@@ -152,6 +152,7 @@ class Signals:
         self.passed_on = False
         """Whether a signal went to the handler that was there before, during user code."""
         self._dedicated = dedicated
+        self._errand: Callable[[], None] | None = None
         self._previous_alarm: Any = None
         self._previous_interrupt: Any = None
         self._previous_termination: Any = None
@@ -192,9 +193,17 @@ class Signals:
                 self._woken = True
                 signal.pthread_kill(self._thread, signal.SIGALRM)
 
+    def send(self, errand: Callable[[], None]) -> None:
+        """Have the main thread call `errand` soon, unless a unit runs there then."""
+        self._errand = errand
+        self.wake()
+
     def on_alarm(self, number: int, frame: FrameType | None) -> None:
         """Raise in the current run of user code what is due."""
         woken, self._woken = self._woken, False
+        errand, self._errand = self._errand, None
+        if errand is not None and self.cancel_unit is None:
+            errand()
         if self.current is not None:
             self.current.deliver()
         # It may be meant for the run of user code around this one, a task that calls a task; or

@@ -75,6 +75,11 @@ class WorkerObjects:
                     self._make(token, entry, recipe)
         return entry.value
 
+    @property
+    def are_there(self) -> bool:
+        """Whether there are any."""
+        return bool(self._made)
+
     def close(self) -> None:
         """Close all; who needs one after that gets a new one."""
         with self._lock:

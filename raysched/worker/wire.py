@@ -9,8 +9,10 @@ driver → worker   (nonce, proof of the driver)
 worker → driver   (proof of the worker,)
 worker → driver   (BEGAN, unit, positions, at in ns)
                   (PROGRESSED, unit, report, number of outcomes, number of log records)
+                  (HOLDS,) once it keeps objects for later units; (CLOSED,) when it does no more
 driver → worker   (CANCEL, unit, positions or None for all, force)
                   (ACKNOWLEDGE, unit, number of outcomes, number of log records)
+                  (CLOSE,) the objects that it keeps
 ```
 """
 
@@ -25,6 +27,9 @@ BEGAN = 1
 PROGRESSED = 2
 CANCEL = 3
 ACKNOWLEDGE = 4
+HOLDS = 5
+CLOSE = 6
+CLOSED = 7
 
 HANDSHAKE_MAX_BYTES = 256
 """Largest frame that is accepted from somebody who has not proved anything."""

@@ -174,6 +174,7 @@ class RayBackend:
             self._watch.close()
             self._watch = None
         if self._listener is not None:
+            self._listener.close_objects()
             self._listener.close()
             self._listener = None
         self._function_of.cache_clear()

@@ -18,7 +18,10 @@ from raysched.worker.wire import (
     ACKNOWLEDGE,
     BEGAN,
     CANCEL,
+    CLOSE,
+    CLOSED,
     FRAME_MAX_BYTES,
+    HOLDS,
     PROGRESSED,
     FrameReader,
     WireError,
@@ -34,6 +37,9 @@ a wake-up; those of smaller units come again in the report, where their numbers 
 
 HANDSHAKE_SECONDS = 5.0
 """How long a connection has time to prove that it is a worker."""
+
+CLOSE_SECONDS = 5.0
+"""How long workers may take to close the objects that they keep, before Ray ends them."""
 
 LAST_WORDS_SECONDS = 1.0
 """How long the channel of a dead worker may take to end before its unit is given up as lost."""
@@ -82,6 +88,10 @@ class Listener:
         self._wake_up, self._wake = socket.socketpair()
         self._wake_up.settimeout(0)
         self._closed = False
+        self._holding: set[_Worker] = set()
+        """Workers that keep objects."""
+        self._none_holds = threading.Event()
+        self._none_holds.set()
         self._selector.register(self._server, selectors.EVENT_READ)
         self._selector.register(self._wake_up, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._loop, name="raysched listener", daemon=True)
@@ -116,6 +126,22 @@ class Listener:
         self._worker_of.pop(unit, None)
         self._cancelled.pop(unit, None)
 
+    def close_objects(self) -> None:
+        """Have the workers close the objects that they keep; return when they have.
+
+        Ray ends the workers of a driver that leaves by SIGKILL, so that they could not by
+        themselves. What takes longer than `CLOSE_SECONDS` is given up, with a warning.
+        """
+        if self._none_holds.is_set():
+            return
+        self._order(self._send_close)
+        if not self._none_holds.wait(CLOSE_SECONDS):
+            _log.warning(
+                "%d workers did not close what once_per_worker had made within %g s",
+                len(self._holding),
+                CLOSE_SECONDS,
+            )
+
     def close(self) -> None:
         """Close all channels and end the thread."""
         self._order(self._stop)
@@ -129,6 +155,19 @@ class Listener:
 
     def _stop(self) -> None:
         self._closed = True
+
+    def _send_close(self) -> None:
+        for worker in self._holding:
+            self._send(worker, CLOSE)
+
+    def _hold(self, worker: _Worker) -> None:
+        self._holding.add(worker)
+        self._none_holds.clear()
+
+    def _hold_no_more(self, worker: _Worker) -> None:
+        self._holding.discard(worker)
+        if not self._holding:
+            self._none_holds.set()
 
     def _loop(self) -> None:
         while not self._closed:
@@ -211,6 +250,10 @@ class Listener:
 
     def _take(self, worker: _Worker, message: tuple[Any, ...]) -> None:
         match message:
+            case (kind,) if kind == HOLDS:
+                self._hold(worker)
+            case (kind,) if kind == CLOSED:
+                self._hold_no_more(worker)
             case (kind, int() as unit, *_) if not self._is_open(unit):
                 worker.unacknowledged.pop(unit, None)
             case (kind, int() as unit, tuple() as positions, int() as at) if kind == BEGAN:
@@ -286,5 +329,6 @@ class Listener:
 
     def _drop(self, worker: _Worker) -> None:
         self._workers.discard(worker)
+        self._hold_no_more(worker)
         self._selector.unregister(worker.connection)
         worker.connection.close()

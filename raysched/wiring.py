@@ -99,6 +99,10 @@ class ProcessEngine:
             if _engine is None:
                 _configuration = _with_runner(_configuration, spec)
                 _engine = _make(_configuration, settings())
+                # Again for each, and so after what Ray registers when it is imported: what is
+                # registered last is called first, and workers have to be there still.
+                atexit.unregister(disconnect)
+                atexit.register(disconnect)
             elif spec.address not in {None, _configuration.address}:
                 used = _configuration.address or "a cluster of its own choice"
                 message = (
@@ -184,6 +188,3 @@ def make_backend(configuration: Configuration, chosen: Settings) -> Backend:
         init_kwargs=configuration.init_kwargs,
         code_path=configuration.code_path,
     )
-
-
-atexit.register(disconnect)

@@ -206,7 +206,6 @@ class Holder(Closed):
         super().__init__(pool.path, "holder")
 
 
-@pytest.mark.usefixtures("in_this_process")
 class TestClosing:
     @pytest.mark.parametrize(
         ("factory", "seen", "last"),
@@ -237,6 +236,7 @@ class TestClosing:
         assert story()[-1] == last
         assert one() == seen
 
+    @pytest.mark.usefixtures("in_this_process")
     def test_a_failure_is_logged_and_others_are_closed(
         self, tmp_path: Path, story: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -17,7 +17,6 @@ from raysched.settings import settings
 from raysched.worker.context import WorkerContext, context_of, level_number
 from raysched.worker.functions import LocalFunction
 from raysched.worker.logs import capture
-from raysched.worker.objects import objects
 from raysched.worker.runner import Process, UnitRun
 
 
@@ -44,7 +43,6 @@ class InlineBackend:
         """See `Backend.start`."""
         self._sink = sink
         capture.acquire_for(level_number(self._settings))
-        objects.acquire()
 
     def capacity(self, spec: TaskSpec, scheduling_class: SchedulingClass) -> Capacity:
         """See `Backend.capacity`: one unit at once, whatever it asks for."""
@@ -78,7 +76,8 @@ class InlineBackend:
             call = self._queue.popleft()
         except IndexError:
             return False
-        run = UnitRun(self._context_of(call.spec), call.frame, call.handles, self._process)
+        contexts = [self._context_of(spec) for spec in call.specs]
+        run = UnitRun(contexts, call.frame, call.handles, self._process)
         self._running[call.id] = run
         try:
             report, large = self._run_beside(run) if run.overlaps else run.run()
@@ -105,7 +104,6 @@ class InlineBackend:
         if self._sink is not None:
             self._sink = None
             self._queue.clear()
-            objects.release()
             capture.release_one()
 
     def _new_context(self, spec: TaskSpec) -> WorkerContext:

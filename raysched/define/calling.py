@@ -78,7 +78,7 @@ class Caller:
         call = MapCall(
             spec,
             tuple(arguments.mapped),
-            arguments.rows(),
+            tuple(arguments.mapped.values()),
             arguments.static,
             arguments.aligned,
             self._dependencies([*arguments.waited, *(wait_for or ())]),

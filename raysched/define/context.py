@@ -5,18 +5,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from raysched.define import ports
 from raysched.define.ports import FlowRunStart, RunPort
 from raysched.errors import InvalidOption
-from raysched.model.ids import task_run_id
+from raysched.model.ids import task_run_id, task_run_key
 
 
 @dataclass(slots=True, eq=False)
-class AttemptContext:
-    """The attempt that user code runs in; set by the worker around each call.
+class Surroundings:
+    """What the attempts of one task in one flow run have in common.
 
     Attributes:
         flow_run_id: Id of the flow run.
@@ -26,16 +26,7 @@ class AttemptContext:
             to travel with every unit.
         flow_run_tags: Tags of the flow run.
         task_name: Name of the task.
-        task_run_key: Key of the task run, for example `parse[17]`.
-        task_run_name: Its rendered name, the key where the task has no template.
-        index: Its position among the task runs of its name in the flow run.
-        attempt: Number of the attempt, from 1.
-        tags: Tags of the task run.
-        arguments: The task's arguments by parameter name.
-        log: Takes log records as `(level, logger, message, at in ns)`, or None.
-        nested: Where tasks and flows that this attempt calls are recorded, opened by the first of
-            them. The worker closes it when the function has ended.
-        evidence: Returns what `nested` has run, as plain data for the attempt's report.
+        tags: Tags of the task runs.
     """
 
     flow_run_id: str
@@ -44,36 +35,89 @@ class AttemptContext:
     pickled_parameters: bytes
     flow_run_tags: tuple[str, ...]
     task_name: str
-    task_run_key: str
-    task_run_name: str
-    index: int
-    attempt: int
     tags: tuple[str, ...]
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    log: Callable[[int, str, str, int], None] | None = None
-    nested: RunPort | None = None
-    evidence: Callable[[], Mapping[str, Any]] | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class AttemptContext:
+    """The attempt that user code runs in; set by the worker around each call.
+
+    Most attempts never look at theirs, so it is made in a microsecond, and works out what it is
+    asked for.
+
+    Args:
+        surroundings: What it has in common with others.
+        index: Its position among the task runs of its name in the flow run.
+        attempt: Number of the attempt, from 1.
+        log: Takes log records as `(level, logger, message, at in ns)`, or None.
+
+    Attributes:
+        rendered_name: The task run's name, or "" where the task has no template.
+        arguments: The task's arguments by parameter name.
+        nested: Where tasks and flows that this attempt calls are recorded, opened by the first of
+            them. The worker closes it when the function has ended.
+        evidence: Returns what `nested` has run, as plain data for the attempt's report.
+    """
+
+    __slots__ = (
+        "arguments",
+        "attempt",
+        "evidence",
+        "index",
+        "log",
+        "nested",
+        "rendered_name",
+        "surroundings",
+    )
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        index: int,
+        attempt: int,
+        log: Callable[[int, str, str, int], None] | None = None,
+    ) -> None:
+        self.surroundings = surroundings
+        self.index = index
+        self.attempt = attempt
+        self.log = log
+        self.rendered_name = ""
+        self.arguments: Mapping[str, Any] = {}
+        self.nested: RunPort | None = None
+        self.evidence: Callable[[], Mapping[str, Any]] | None = None
+
+    @property
+    def task_run_key(self) -> str:
+        """Key of the task run, for example `parse[17]`."""
+        return task_run_key(self.surroundings.task_name, self.index)
+
+    @property
+    def task_run_name(self) -> str:
+        """Its rendered name, the key where the task has no template."""
+        return self.rendered_name or self.task_run_key
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         """A copy of the flow run's parameters, empty where they did not travel."""
-        if not self.pickled_parameters:
+        pickled = self.surroundings.pickled_parameters
+        if not pickled:
             return {}
-        parameters: dict[str, Any] = pickle.loads(self.pickled_parameters)
+        parameters: dict[str, Any] = pickle.loads(pickled)
         return parameters
 
     @property
     def task_run_id(self) -> str:
         """Id of the task run."""
-        return task_run_id(self.flow_run_id, self.task_run_key)
+        return task_run_id(self.surroundings.flow_run_id, self.task_run_key)
 
     def nested_port(self) -> RunPort:
         """Return `nested`, opening it where this is the first use."""
-        with self._lock:
+        with _opening:
             if self.nested is None:
                 self.nested = ports.open_nested(self)
             return self.nested
+
+
+_opening = threading.Lock()
 
 
 class Opener(Protocol):

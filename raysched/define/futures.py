@@ -1,6 +1,6 @@
 """Futures: what `.submit` and `.map` return. Light views of columns, made when somebody asks."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
@@ -281,7 +281,13 @@ class TaskFutureList(Sequence[TaskFuture[R_co]]):
             for group, indices in self._parts:
                 self._port.told(group, indices, Told.RAISED)
             raise self._port.error(watch.failed)
-        return [future.deliver(raising=raising) for future in self]
+        return list(chain.from_iterable(self._delivered(*part, raising) for part in self._parts))
+
+    def _delivered(self, group: Group, indices: range, raising: bool) -> Iterable[Any]:  # noqa: FBT001 - not public
+        codes = {group.visible[index] for index in indices}
+        if codes <= SUCCESSES:
+            return self._port.values(group, indices)
+        return [TaskFuture(self._port, group, index).deliver(raising=raising) for index in indices]
 
     async def final_states(self, *, blocking: bool) -> list[State[R_co]]:
         """Wait and return the states, for `return_state=True`, which handles any failure."""

@@ -42,7 +42,7 @@ def get_run_logger() -> RunLogger:
             "own, use logging.getLogger(__name__)"
         )
     if isinstance(scope, AttemptContext):
-        extra = {"flow_run_id": scope.flow_run_id, "task_run": scope.task_run_name}
+        extra = {"flow_run_id": scope.surroundings.flow_run_id, "task_run": scope.task_run_name}
         return logging.LoggerAdapter(_logger(TASK_LOGGER), extra)
     start = scope.port.start
     extra = {"flow_run_id": start.run_id, "flow_run": start.name}

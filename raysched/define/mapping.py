@@ -6,7 +6,7 @@ an argument is waited for, and its value is mapped over.
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Columns:
 
     Attributes:
         size: Number of task runs.
-        mapped: Elements by parameter name.
+        mapped: Elements by parameter name; of a `range`, that itself.
         aligned: Of the mapped parameters those that adjacent members of a group supply one by
             one, with the first of them.
         static: The other arguments by parameter name, defaults included.
@@ -31,14 +31,10 @@ class Columns:
     """
 
     size: int
-    mapped: Mapping[str, list[Any]]
+    mapped: Mapping[str, Sequence[Any]]
     aligned: Mapping[str, Member]
     static: Mapping[str, Any]
     waited: tuple[TaskFuture[Any], ...]
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """Return for each task run the elements, in the order of `mapped`."""
-        return list(zip(*self.mapped.values(), strict=True))
 
 
 def columns(what: str, signature: Signature, bound: Mapping[str, Any]) -> Columns:
@@ -55,7 +51,7 @@ def columns(what: str, signature: Signature, bound: Mapping[str, Any]) -> Column
     arguments = dict(bound)
     if signature.var_keyword in arguments:
         arguments.update(arguments.pop(signature.var_keyword))
-    mapped: dict[str, list[Any]] = {}
+    mapped: dict[str, Sequence[Any]] = {}
     aligned: dict[str, Member] = {}
     static: dict[str, Any] = {}
     waited: list[TaskFuture[Any]] = []
@@ -72,6 +68,8 @@ def columns(what: str, signature: Signature, bound: Mapping[str, Any]) -> Column
             group, indices = argument.parts[0]
             aligned[name] = group, indices.start
             mapped[name] = [None] * len(indices)
+        elif isinstance(argument, range) and rewrap is _same:
+            mapped[name] = argument
         else:
             mapped[name] = [rewrap(element) for element in argument]
     size = _common_size(what, mapped)
@@ -107,7 +105,7 @@ def _is_one(futures: TaskFutureList[Any]) -> bool:
     return len(futures.parts) == 1 and futures.parts[0][1].step == 1
 
 
-def _common_size(what: str, mapped: Mapping[str, list[Any]]) -> int:
+def _common_size(what: str, mapped: Mapping[str, Sequence[Any]]) -> int:
     if not mapped:
         raise MapError(
             f"{what}: .map got nothing to iterate over: give it a list, or use .submit for one run"

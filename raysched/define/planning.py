@@ -114,6 +114,10 @@ class _PlanningPort:
         """See `RunPort.value`; nothing ever completes."""
         raise InternalError(f"nothing ran, so {member[0].key(member[1])} has no value")
 
+    def values(self, group: Group, indices: Sequence[int]) -> NoReturn:
+        """See `RunPort.values`; nothing ever completes."""
+        self.value((group, indices[0]))
+
     def error(self, member: Member) -> BaseException:
         """See `RunPort.error`; nothing ever fails."""
         return InternalError(f"nothing ran, so {member[0].key(member[1])} did not fail")

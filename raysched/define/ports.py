@@ -136,6 +136,13 @@ class RunPort(Protocol):
             ResultLost: The object store lost it.
         """
 
+    def values(self, group: Group, indices: Sequence[int]) -> list[Any]:
+        """Return fresh copies of the values of completed task runs of one group, in order.
+
+        Raises:
+            ResultLost: The object store lost one.
+        """
+
     def error(self, member: Member) -> BaseException:
         """Return the exception of a task run that ended without a value.
 

@@ -18,7 +18,7 @@ class _FlowRun:
         scope = current_scope()
         if isinstance(scope, FlowContext):
             return scope.port.start.run_id
-        return scope.flow_run_id if scope else None
+        return scope.surroundings.flow_run_id if scope else None
 
     @property
     def name(self) -> str | None:
@@ -26,7 +26,7 @@ class _FlowRun:
         scope = current_scope()
         if isinstance(scope, FlowContext):
             return scope.port.start.name
-        return scope.flow_run_name if scope else None
+        return scope.surroundings.flow_run_name if scope else None
 
     @property
     def flow_name(self) -> str | None:
@@ -34,7 +34,7 @@ class _FlowRun:
         scope = current_scope()
         if isinstance(scope, FlowContext):
             return scope.port.start.spec.name
-        return scope.flow_name if scope else None
+        return scope.surroundings.flow_name if scope else None
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -50,7 +50,7 @@ class _FlowRun:
         scope = current_scope()
         if isinstance(scope, FlowContext):
             return list(scope.port.start.tags)
-        return list(scope.flow_run_tags) if scope else []
+        return list(scope.surroundings.flow_run_tags) if scope else []
 
     @property
     def run_count(self) -> int:
@@ -84,7 +84,7 @@ class _TaskRun:
     def task_name(self) -> str | None:
         """Name of its task."""
         attempt = _attempt()
-        return attempt.task_name if attempt else None
+        return attempt.surroundings.task_name if attempt else None
 
     @property
     def index(self) -> int | None:
@@ -102,7 +102,7 @@ class _TaskRun:
     def tags(self) -> list[str]:
         """Its tags."""
         attempt = _attempt()
-        return list(attempt.tags) if attempt else []
+        return list(attempt.surroundings.tags) if attempt else []
 
     @property
     def attempt(self) -> int:

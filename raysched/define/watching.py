@@ -40,6 +40,10 @@ class Watch:
         for group, indices in parts:
             wanted = self._wanted.setdefault(group, bytearray())
             wanted.extend(bytes(max(0, group.size - len(wanted))))
+            if indices.step == 1:
+                self.open += len(indices) - wanted[indices.start : indices.stop].count(1)
+                wanted[indices.start : indices.stop] = b"\1" * len(indices)
+                continue
             for index in indices:
                 self.open += not wanted[index]
                 wanted[index] = 1
@@ -52,11 +56,9 @@ class Watch:
         for group, wanted in self._wanted.items():
             group.watchers.append(self._note)
             # Those that ended before this watched; `_note` counts each once.
-            codes = bytes(group.visible)
-            self._note(
-                group,
-                [i for i, code in enumerate(codes[: len(wanted)]) if code >= FIRST_TERMINAL],
-            )
+            codes = bytes(group.visible[: len(wanted)])
+            if codes and max(codes) >= FIRST_TERMINAL:
+                self._note(group, [i for i, code in enumerate(codes) if code >= FIRST_TERMINAL])
         return self
 
     def __exit__(
@@ -72,6 +74,8 @@ class Watch:
         wanted = self._wanted[group]
         size = len(wanted)
         with self._lock:
+            if isinstance(indices, range) and self._note_all(group, indices, wanted):
+                return
             for index in indices:
                 if index >= size or not wanted[index]:
                     continue
@@ -81,3 +85,14 @@ class Watch:
                     self.ended.append((group, index))
                 if self._stop_at_failure and group.visible[index] in _FAILURE_CODES:
                     self.failed = self.failed or (group, index)
+
+    def _note_all(self, group: Group, indices: range, wanted: bytearray) -> bool:
+        """Note a range at once, if all of it is wanted and no failure in it matters."""
+        part = slice(indices.start, indices.stop)
+        if self._collect or wanted[part].count(1) < len(indices):
+            return False
+        if self._stop_at_failure and not _FAILURE_CODES.isdisjoint(group.visible[part]):
+            return False
+        wanted[part] = bytes(len(indices))
+        self.open -= len(indices)
+        return True

@@ -307,7 +307,7 @@ class Engine:
         if batch or run.groups_due:
             batch.groups, run.groups, run.groups_due = run.groups, [], False
             self._keeper.commit(run.row, batch)
-        for group, indices in members.items():
+        for group, indices in members:
             before = group.open_visible
             publish(group, indices)
             run.invisible -= before - group.open_visible

@@ -171,6 +171,13 @@ class OpenFlowRun:
             return self.host.backend.fetch(value)
         return None if value is None else decode(value)
 
+    def values(self, group: Group, indices: Sequence[int]) -> list[Any]:
+        """See `RunPort.values`."""
+        return [
+            decode(value) if isinstance(value, bytes) else self.value((group, index))
+            for index, value in ((index, group.values[index]) for index in indices)
+        ]
+
     def error(self, member: Member) -> BaseException:
         """See `RunPort.error`."""
         return failure_of(*member)

@@ -56,11 +56,11 @@ def open_nested(
     store = CollectingStore()
     attempt.evidence = partial(plain, store.rows)
     start = FlowRunStart(
-        run_id=attempt.flow_run_id,
-        name=attempt.flow_run_name,
-        spec=FlowSpec(attempt.flow_name, fn=_no_function),
+        run_id=attempt.surroundings.flow_run_id,
+        name=attempt.surroundings.flow_run_name,
+        spec=FlowSpec(attempt.surroundings.flow_name, fn=_no_function),
         parameters={},
-        tags=attempt.flow_run_tags,
+        tags=attempt.surroundings.flow_run_tags,
     )
     return Engine(backend, store, settings, clock).open_run(start)
 

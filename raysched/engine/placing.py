@@ -35,6 +35,8 @@ def plain(rows: NestedRows) -> Mapping[str, Any]:
     for batch in data["batches"]:
         for columns in batch["task_runs"]:
             columns["handled"] = sorted(columns["handled"])
+            for name in ("indices", "states", "attempts", "started", "ended"):
+                columns[name] = list(columns[name])
     return data
 
 

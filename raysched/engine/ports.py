@@ -16,13 +16,14 @@ class UnitCall:
 
     Attributes:
         id: Number of the unit, unique in this process.
-        spec: The task with its options: backends keep one remote function for each.
+        specs: The task with its options, of each stage of the unit: backends keep one remote
+            function for them. What Ray has to know of the first holds for all.
         frame: The encoded unit, opaque.
         handles: Handles of large values (`LargeValue.handle`), passed as arguments in this order.
     """
 
     id: int
-    spec: TaskSpec
+    specs: tuple[TaskSpec, ...]
     frame: bytes
     handles: tuple[Any, ...] = ()
 

@@ -1,47 +1,60 @@
 """From the tracker's records to rows, and from committed rows to what futures may see."""
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, TypeVar
 
 from raysched.compiler.plan import PlannedGroup
 from raysched.graph.group import Group
+from raysched.model.ids import IDENTITY_BYTES
 from raysched.model.options import TaskSpec
 from raysched.model.rows import AttemptRow, Batch, GroupRow, TaskRunColumns
 from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.values import LargeValue
 from raysched.tracker.messages import Command, Record, RecordAttempt
 
+T = TypeVar("T")
 
-def fill(batch: Batch, commands: Iterable[Command]) -> dict[Group, list[int]]:
-    """Add to `batch` what these commands record; return the changed members by group."""
-    changed: dict[Group, list[int]] = {}
+
+def fill(batch: Batch, commands: Iterable[Command]) -> list[tuple[Group, Sequence[int]]]:
+    """Add to `batch` what these commands record; return the changed members, each once."""
+    changed: dict[Group, list[Sequence[int]]] = {}
     for command in commands:
         if isinstance(command, Record):
-            changed.setdefault(command.group, []).extend(command.indices)
+            changed.setdefault(command.group, []).append(command.indices)
         elif isinstance(command, RecordAttempt):
             batch.attempts.append(_attempt_row(command))
-    for group, indices in changed.items():
-        unique = sorted(set(indices)) if len(indices) > 1 else indices
-        changed[group] = unique
-        batch.task_runs.append(columns(group, unique))
-    return changed
+    members = [
+        (group, distinct) for group, parts in changed.items() for distinct in _distinct(parts)
+    ]
+    batch.task_runs.extend(columns(group, indices) for group, indices in members)
+    return members
 
 
-def columns(group: Group, indices: list[int]) -> TaskRunColumns:
+def _distinct(parts: list[Sequence[int]]) -> Iterable[Sequence[int]]:
+    """Return the same members in parts that have none in common: ranges, as far as possible."""
+    ranges = sorted((part for part in parts if isinstance(part, range)), key=lambda r: r.start)
+    rest = {index for part in parts if not isinstance(part, range) for index in part}
+    for before, after in pairwise(ranges):
+        if after.start < before.stop:
+            return (sorted(rest.union(*ranges)),)
+    rest.difference_update(*ranges)
+    return (*ranges, sorted(rest)) if rest else ranges
+
+
+def columns(group: Group, indices: Sequence[int]) -> TaskRunColumns:
     """Return the rows of these members as they are now."""
-    values = [group.values[index] for index in indices]
+    values = _of(group.values, indices)
     keep = group.spec.persist_result
-    visible = group.visible
     return TaskRunColumns(
         group.id,
         indices,
-        [group.states[index] for index in indices],
-        [group.attempts[index] for index in indices],
-        [group.started[index] for index in indices],
-        [group.ended[index] for index in indices],
-        # A row that is there already keeps its identity.
-        [None if visible[index] else group.identity(index) for index in indices],
+        _of(group.states, indices),
+        _of(group.attempts, indices),
+        _of(group.started, indices),
+        _of(group.ended, indices),
+        _identities(group, indices),
         [value if keep and isinstance(value, bytes) else None for value in values],
         [_size(value) for value in values],
         {n: group.names[i] for n, i in enumerate(indices) if i in group.names}
@@ -60,14 +73,42 @@ def columns(group: Group, indices: list[int]) -> TaskRunColumns:
     )
 
 
-def publish(group: Group, indices: list[int]) -> None:
+def _of(column: Sequence[T], indices: Sequence[int]) -> Sequence[T]:
+    if isinstance(indices, range):
+        return column[indices.start : indices.stop]
+    return [column[index] for index in indices]
+
+
+def _identities(group: Group, indices: Sequence[int]) -> Sequence[bytes | None]:
+    """Return the identities of members that have no row yet: one that is there keeps its own."""
+    if isinstance(indices, range) and not any(group.visible[indices.start : indices.stop]):
+        start, stop = indices.start * IDENTITY_BYTES, indices.stop * IDENTITY_BYTES
+        data = bytes(memoryview(group.identities)[start:stop])
+        return [data[at : at + IDENTITY_BYTES] for at in range(0, len(data), IDENTITY_BYTES)]
+    return [None if group.visible[index] else group.identity(index) for index in indices]
+
+
+def publish(group: Group, indices: Sequence[int]) -> None:
     """Make committed states visible to futures, and tell those who watch the group."""
     visible = group.visible
-    ended: list[int] = []
-    for index in indices:
-        before, visible[index] = visible[index], group.states[index]
-        if before < FIRST_TERMINAL <= visible[index]:
-            ended.append(index)
+    ended: Sequence[int]
+    if isinstance(indices, range):
+        part = slice(indices.start, indices.stop)
+        before, visible[part] = visible[part], group.states[part]
+        if max(before) < FIRST_TERMINAL <= min(visible[part]):
+            ended = indices
+        else:
+            ended = [
+                i
+                for i, old in zip(indices, before, strict=True)
+                if old < FIRST_TERMINAL <= visible[i]
+            ]
+    else:
+        ended = []
+        for index in indices:
+            old, visible[index] = visible[index], group.states[index]
+            if old < FIRST_TERMINAL <= visible[index]:
+                ended.append(index)
     if ended:
         group.open_visible -= len(ended)
         for watcher in tuple(group.watchers):

@@ -7,8 +7,7 @@ from typing import Any
 from raysched.engine.ports import UnitCall
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.states import SUCCESSES
-from raysched.model.values import LargeValue, Value
-from raysched.policies.units import LEASE_SECONDS
+from raysched.model.values import LargeValue
 from raysched.results.envelope import encode
 from raysched.results.rebuild import failure_of
 from raysched.tracker.messages import Dispatch, UnitEnded
@@ -17,9 +16,9 @@ from raysched.worker.protocol import (
     INLINE,
     LARGE,
     LIST,
-    Item,
     Report,
     SlotValue,
+    Stage,
     Unit,
     encode_unit,
 )
@@ -50,53 +49,71 @@ def unit_call(number: int, command: Dispatch, header: bytes) -> UnitCall:
     """
     group = command.group
     arguments = _Arguments()
+    stage = _stage(group, command.indices, command.attempts, arguments)
+    unit = Unit(number, header, (stage,), lease_seconds=command.lease_seconds)
+    return UnitCall(number, (group.spec,), encode_unit(unit), tuple(arguments.handles))
+
+
+def _stage(
+    group: Group, indices: Sequence[int], attempts: Sequence[int], arguments: _Arguments
+) -> Stage:
+    payloads, columns = group.arguments_of(indices)
+    first = group.first
+    numbers: Sequence[int]
+    if isinstance(indices, range):
+        numbers = range(first + indices.start, first + indices.stop)
+    else:
+        numbers = [first + index for index in indices]
+    return Stage(
+        group.spec.name,
+        group.mapped,
+        group.shared,
+        group.tags,
+        numbers,
+        attempts,
+        payloads,
+        columns,
+        _all_slots(group, indices, arguments),
+    )
+
+
+def _all_slots(
+    group: Group, indices: Sequence[int], arguments: _Arguments
+) -> Sequence[tuple[SlotValue, ...]]:
     shared = tuple(
         _slot_value(edge, 0, arguments) if edge.kind is not EdgeKind.ONE_TO_ONE else None
         for edge in group.edges
         if edge.kind is not EdgeKind.AFTER
     )
-    items = tuple(
-        Item(
-            group.key(index),
-            group.first + index,
-            attempt,
-            _payload(group, index),
-            _slots(group, index, shared, arguments),
-        )
-        for index, attempt in zip(command.indices, command.attempts, strict=True)
-    )
-    unit = Unit(number, header, group.mapped, group.shared, group.tags, items, LEASE_SECONDS)
-    return UnitCall(number, group.spec, encode_unit(unit), tuple(arguments.handles))
+    if not shared and not group.member_edges:
+        return ()
+    return [_slots(group, index, shared, arguments) for index in indices]
 
 
 def unit_ended(unit: int, report: Report, handle: Any) -> UnitEnded:
     """Return the event of a report; `handle` holds the unit's large values."""
-    values: list[Value | None] = [
-        LargeValue(handle, *value) if isinstance(value, tuple) else value for value in report.values
-    ]
+    values: Sequence[Any] = report.values
+    large = handle is not None
+    if large:
+        values = [
+            LargeValue(handle, *value) if isinstance(value, tuple) else value for value in values
+        ]
     return UnitEnded(
         unit,
         report.positions,
-        bytes(report.states),
+        report.states,
         report.started,
         report.ended,
         values,
         report.errors,
         report.names,
+        large,
     )
-
-
-def _payload(group: Group, index: int) -> bytes:
-    payload = group.payloads[index]
-    assert payload is not None, group.key(index)  # noqa: S101 - only terminal ones have none
-    return payload
 
 
 def _slots(
     group: Group, index: int, shared: Sequence[SlotValue | None], arguments: _Arguments
 ) -> tuple[SlotValue, ...]:
-    if not shared and not group.member_edges:
-        return ()
     values = list(shared)
     for number, edge in enumerate(group.slots_of(index)):
         if number >= len(shared):

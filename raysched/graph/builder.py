@@ -3,14 +3,13 @@
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any, TypeAlias
 
 from raysched.errors import FutureError
-from raysched.graph.digest import digest, task_label
+from raysched.graph.digest import digest, digest_rows, task_label
 from raysched.graph.group import Edge, EdgeKind, Group
-from raysched.graph.payload import Dependency, Slot, dump_call
-from raysched.model.ids import IDENTITY_BYTES
+from raysched.graph.identities import Identities
+from raysched.graph.payload import Dependency, Slot, are_atoms, dump_call
 from raysched.model.options import TaskSpec
 
 Member: TypeAlias = tuple[Group, int]
@@ -49,9 +48,9 @@ class MapCall:
     Attributes:
         spec: The task with its options.
         names: The mapped parameters.
-        rows: For each member the elements of the mapped parameters, in the order of `names`.
+        columns: Elements of the mapped parameters, in the order of `names`, of one length.
         aligned: By mapped parameter, the group that supplies it member by member, with the index
-            of its first member: there the elements in `rows` are not looked at.
+            of its first member: there the elements in `columns` are not looked at.
         static: The other arguments by parameter name, the same for every member.
         wait_for: What every member waits for beyond its arguments.
         tags: Tags from the task and the context.
@@ -59,7 +58,7 @@ class MapCall:
 
     spec: TaskSpec
     names: tuple[str, ...]
-    rows: Sequence[tuple[Any, ...]]
+    columns: Sequence[Sequence[Any]]
     static: Mapping[str, Any]
     aligned: Mapping[str, Member] = field(default_factory=dict)
     wait_for: Sequence[Dependency] = ()
@@ -83,7 +82,7 @@ class Builder:
         self._segment: list[Group] = []
         self._next_group = 0
         self._next_index: dict[str, int] = {}
-        self._occurrences: dict[bytes, int] = {}
+        self._identities = Identities()
         self._labels: dict[TaskSpec, bytes] = {}
 
     def add_call(self, call: Call) -> Member:
@@ -97,12 +96,13 @@ class Builder:
         edges = self._edges(found, call.wait_for)
         inputs = digest(tuple(call.bound.items()), self.scope, self._label(call.spec))
         with self._lock:
-            identity = self._identify(inputs)
+            identity = self._identities.of(call.spec, inputs)
             if identity in self.kept:
                 return self.kept[identity]
             group = self._open_group(call.spec, call.tags)
             index = group.size
             group.payloads.append(payload)
+            group.size += 1
             group.identities += identity
             if edges:
                 group.member_edges[index] = edges
@@ -124,9 +124,12 @@ class Builder:
             columns[call.names.index(name)] = (len(edges), (parent, first))
             edges.append(Edge(parent, EdgeKind.ONE_TO_ONE, first))
         context = (self.scope, self._label(call.spec), digest((call.names, call.static)))
+        if not columns and not self.kept and all(map(are_atoms, call.columns)):
+            edges.extend(self._edges((), call.wait_for))
+            return self._place_atoms(call, shared, tuple(edges), context)
         members = [
             self._member(row, position, columns, len(edges), context)
-            for position, row in enumerate(call.rows)
+            for position, row in enumerate(zip(*call.columns, strict=True))
         ]
         edges.extend(self._edges((), call.wait_for))
         with self._lock:
@@ -144,7 +147,7 @@ class Builder:
         """Begin a new attempt of the flow function: `kept` answers equal calls."""
         with self._lock:
             self.kept = dict(kept)
-            self._occurrences.clear()
+            self._identities = Identities()
 
     def reserve(self, task_name: str, size: int) -> tuple[int, int]:
         """Keep a group id and `size` indices of a task free; return the id and the first index.
@@ -173,6 +176,22 @@ class Builder:
         payload, found = dump_call(row, first_slot)
         return payload, digest(row, *context), self._edges(found, ())
 
+    def _place_atoms(
+        self, call: MapCall, shared: bytes, edges: tuple[Edge, ...], context: tuple[bytes, ...]
+    ) -> list[Part]:
+        """Place a map over immutable elements: they need no copy, and nothing depends on others."""
+        size = len(call.columns[0])
+        inputs = digest_rows(call.columns, *context)
+        with self._lock:
+            group = self._new_group(call.spec, call.tags)
+            group.mapped, group.shared, group.edges = True, shared, edges
+            group.columns, group.size = tuple(call.columns), size
+            group.identities = self._identities.of_map(call.spec, inputs, call.columns)
+            if size:
+                self._next_index[call.spec.name] = group.first + size
+                self._segment.append(group)
+        return [(group, range(size))] if size else []
+
     def _place(
         self,
         call: MapCall,
@@ -186,7 +205,7 @@ class Builder:
         placed: list[Part] = []
         moved: list[int] = []
         for position, (payload, inputs, own_edges) in enumerate(members):
-            identity = self._identify(inputs)
+            identity = self._identities.of(call.spec, inputs)
             if identity in self.kept:
                 _append(placed, self.kept[identity])
                 continue
@@ -195,6 +214,7 @@ class Builder:
             moved.append(position)
             _append(placed, (group, group.size))
             group.payloads.append(payload)
+            group.size += 1
             group.identities += identity
         if len(moved) != len(members):
             _pin(group, moved)
@@ -225,13 +245,6 @@ class Builder:
         if label is None:
             label = self._labels[spec] = task_label(spec.name, spec.fn)
         return label
-
-    def _identify(self, inputs: bytes) -> bytes:
-        occurrence = self._occurrences.get(inputs, 0)
-        self._occurrences[inputs] = occurrence + 1
-        if not occurrence:
-            return inputs
-        return blake2b(inputs, digest_size=IDENTITY_BYTES, salt=occurrence.to_bytes(8)).digest()
 
     def _edges(
         self, found: Iterable[Dependency], wait_for: Iterable[Dependency]

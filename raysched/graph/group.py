@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from raysched.model.ids import IDENTITY_BYTES, task_run_key
 from raysched.model.options import TaskSpec
@@ -65,7 +65,11 @@ class Group:
         spec: Task and options.
         first: Index of the first member among the flow run's task runs of that name.
         mapped: Whether one `.map` made it.
-        payloads: Each member's pickled arguments, None once it is terminal.
+        size: Number of members.
+        payloads: Each member's pickled arguments, None once it is terminal; nothing if there are
+            `columns`.
+        columns: For a map over immutable elements, these by mapped parameter: they need no copy,
+            and a unit pickles them all at once.
         shared: Pickled arguments that all members have in common, or b"".
         edges: Edges of every member. Slots number the edges that carry a value (all but AFTER),
             first these, then those of the member.
@@ -79,6 +83,8 @@ class Group:
     spec: TaskSpec
     first: int
     mapped: bool = False
+    size: int = 0
+    columns: tuple[Sequence[Any], ...] = ()
     payloads: list[bytes | None] = field(default_factory=list)
     shared: bytes = b""
     edges: tuple[Edge, ...] = ()
@@ -103,11 +109,6 @@ class Group:
     def __repr__(self) -> str:
         return f"<Group {self.id}: {self.size} of {self.spec.name!r}>"
 
-    @property
-    def size(self) -> int:
-        """Number of members."""
-        return len(self.payloads)
-
     def key(self, index: int) -> str:
         """Return the key of a member, for example `parse[17]`."""
         return task_run_key(self.spec.name, self.first + index)
@@ -129,12 +130,25 @@ class Group:
         """Yield the edges of one member that carry a value, by slot number."""
         return (edge for edge in self.edges_of(index) if edge.kind is not EdgeKind.AFTER)
 
+    def arguments_of(
+        self, indices: Sequence[int]
+    ) -> tuple[Sequence[bytes], tuple[Sequence[Any], ...]]:
+        """Return the arguments of open members: their payloads, or the elements by column."""
+        if self.columns:
+            return (), tuple(_elements(column, indices) for column in self.columns)
+        payloads = [self.payloads[index] or b"" for index in indices]
+        return payloads, ()
+
     def payload_bytes(self, index: int) -> int:
         """Return the size of a member's pickled arguments (bytes)."""
+        if self.columns:
+            return sum(_bytes_of(column[index]) for column in self.columns)
         return len(self.payloads[index] or b"")
 
     def release(self, indices: Sequence[int]) -> None:
         """Let go of the arguments of members that have ended."""
+        if self.columns:
+            return
         if isinstance(indices, range):
             self.payloads[indices.start : indices.stop] = [None] * len(indices)
             return
@@ -151,3 +165,14 @@ class Group:
         self.ended = array("q", bytes(8 * size))
         self.values = [None] * size
         self.open_visible = size
+
+
+def _elements(column: Sequence[Any], indices: Sequence[int]) -> Sequence[Any]:
+    if isinstance(indices, range):
+        return column[indices.start : indices.stop]
+    return [column[index] for index in indices]
+
+
+def _bytes_of(element: object) -> int:
+    """Return about how many bytes an atom takes in a frame."""
+    return len(element) if isinstance(element, str | bytes) else 8

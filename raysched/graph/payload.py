@@ -9,7 +9,7 @@ share nothing by accident.
 import pickle
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +27,12 @@ ATOMS = frozenset({int, str, bytes, float, bool, type(None)})
 _TOKEN = re.compile(rb"once_per_worker\0[^\0]+\0[0-9a-f]+")
 
 _supply_object: Callable[[str, bytes], Any] | None = None
+
+
+def are_atoms(column: Sequence[object]) -> bool:
+    """Whether all elements are of `ATOMS`: nobody can change them, and no future is among them."""
+    return isinstance(column, range) or set(map(type, column)) <= ATOMS
+
 
 _by_value_modules: dict[str, bytes] = {"__main__": b"__main__"}
 

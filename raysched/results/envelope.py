@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 from raysched.errors import InternalError, SerializationError
 from raysched.graph.payload import dumps
 
-PICKLE = 1
-"""First byte of an envelope: the rest is one pickle."""
+PICKLE = 0x80
+"""First byte of an envelope that is one pickle, as it is: of the PROTO opcode (PEP 307)."""
 
 PICKLE_WITH_BUFFERS = 2
 """First byte of an envelope: a count, that many lengths, the pickle, its buffers."""
@@ -24,7 +24,6 @@ PICKLE_WITH_BUFFERS = 2
 OUT_OF_BAND_MIN_BYTES = 8 * 1024
 """Smaller buffers stay inside the pickle: one copy of them is cheaper than keeping them apart."""
 
-_PLAIN = bytes((PICKLE,))
 _WITH_BUFFERS = bytes((PICKLE_WITH_BUFFERS,))
 _COUNT = struct.Struct("<I")
 
@@ -52,10 +51,14 @@ class Encoded:
     def join(self) -> bytes:
         """Return the envelope in one piece."""
         if not self.buffers:
-            return _PLAIN + self.pickled
+            return self.pickled
         parts = [memoryview(self.pickled), *(buffer.raw() for buffer in self.buffers)]
         lengths = struct.pack(f"<{len(parts)}Q", *(part.nbytes for part in parts))
         return b"".join((_WITH_BUFFERS, _COUNT.pack(len(parts)), lengths, *parts))
+
+    def settled(self) -> Parts:
+        """Return it as it is now: nobody who changes the value changes it any more."""
+        return self.pickled, [bytes(buffer.raw()) for buffer in self.buffers]
 
     def parts(self) -> Parts:
         """Return it without copying anything, for a carrier that takes buffers out of band."""
@@ -89,9 +92,14 @@ def decode(envelope: BufferLike | Parts) -> Any:
         SerializationError: Its class is not importable here, or cannot be rebuilt.
         InternalError: A newer raysched wrote it.
     """
-    pickled, buffers = envelope if isinstance(envelope, tuple) else _split(memoryview(envelope))
     try:
+        if isinstance(envelope, bytes) and envelope[0] == PICKLE:
+            return pickle.loads(envelope)
+        parts = envelope if isinstance(envelope, tuple) else _split(memoryview(envelope))
+        pickled, buffers = parts
         return pickle.loads(pickled, buffers=[bytearray(buffer) for buffer in buffers])
+    except InternalError:
+        raise
     except Exception as error:
         message = (
             f"a value cannot be unpickled here: {type(error).__name__}: {error}. "
@@ -103,7 +111,7 @@ def decode(envelope: BufferLike | Parts) -> Any:
 def _split(envelope: memoryview) -> Parts:
     kind = envelope[0]
     if kind == PICKLE:
-        return envelope[1:], ()
+        return envelope, ()
     if kind != PICKLE_WITH_BUFFERS:
         message = (
             f"a value is in format {kind}, which this raysched does not know: install a newer one"

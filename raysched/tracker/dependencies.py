@@ -238,7 +238,7 @@ def _close(turn: Turn, node: Node, ended: Sequence[int]) -> None:
     node.open -= len(ended)
     run.open -= len(ended)
     if not node.open:
-        group.shared = b""
+        group.shared, group.columns = b"", ()
     turn.record_all(group, ended)
 
 

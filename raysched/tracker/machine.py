@@ -37,9 +37,7 @@ _CLASSES = {
 }
 """Classes of failures about which nothing else is known."""
 
-_BEGUN = bytes(
-    StateType.RUNNING if state == StateType.PENDING else state for state in range(256)
-)
+_BEGUN = bytes(StateType.RUNNING if state == StateType.PENDING else state for state in range(256))
 """Translates the states of members before they end: who ends has begun."""
 
 

@@ -163,12 +163,14 @@ class Dispatch:
         group: The group.
         indices: Its members, by position in the unit.
         attempts: The number of each member's attempt, from 1: its fencing token.
+        lease_seconds: When its worker hands back what it has not begun (seconds).
     """
 
     unit: int
     group: Group
     indices: Sequence[int]
     attempts: Sequence[int]
+    lease_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

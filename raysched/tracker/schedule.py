@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 
 from raysched.graph.group import Group
 from raysched.policies.limits import window
-from raysched.policies.units import GROWTH, unit_size
+from raysched.policies.units import GROWTH, lease_seconds, unit_size
 from raysched.tracker.messages import AskCapacity, Dispatch, WakeAt
 from raysched.tracker.run import Lane, Queued, Run, Turn, Unit
 
@@ -103,7 +103,8 @@ def _dispatch_one(turn: Turn, lane: Lane, size: int) -> None:
     unit = run.units[number] = Unit(node, indices, numbers, set(range(len(indices))), first)
     hold_places(run, unit)
     lane.units += 1
-    turn.commands.append(Dispatch(number, group, indices, numbers))
+    lease = lease_seconds(lane.slots or 1)
+    turn.commands.append(Dispatch(number, group, indices, numbers, lease))
 
 
 def _begin_attempts(group: Group, indices: Sequence[int]) -> Sequence[int]:

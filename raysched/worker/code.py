@@ -6,12 +6,9 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 from raysched.errors import ResultError, SerializationError
-from raysched.graph.payload import load_call
-from raysched.results.envelope import Encoded, decode, encode
+from raysched.results.envelope import Encoded, encode
 from raysched.worker.context import WorkerContext
 from raysched.worker.failures import bounded
-from raysched.worker.objects import NotMade
-from raysched.worker.protocol import FAILURE, INLINE, LARGE, Item, SlotValue, Unit
 
 NAME_MAX_CHARACTERS = 1000
 """Rendered task run names are cut beyond this length."""
@@ -44,45 +41,6 @@ class TaskCode:
             return inspect.signature(self.function)
         except (TypeError, ValueError):
             return None
-
-    def arguments(self, unit: Unit, item: Item, large: Sequence[Any]) -> CallArguments:
-        """Decode the arguments of one item: fresh copies, whatever other items got.
-
-        Args:
-            unit: The unit.
-            item: One of its items.
-            large: The lists of large values that came with the unit.
-
-        Raises:
-            SerializationError: An argument cannot be unpickled here.
-            Exception: What the factory of a `once_per_worker` raised.
-        """
-
-        def value(slot: int) -> Any:
-            return _slot_value(item.slots[slot], large)
-
-        try:
-            if not unit.mapped:
-                args, kwargs = load_call(item.payload, value)
-                return args, kwargs
-            names, static = load_call(unit.shared, value)
-            row = load_call(item.payload, value)
-        except SerializationError:
-            raise
-        except NotMade as error:
-            failure = error.__cause__
-        except Exception as error:
-            message = (
-                f"an argument of {item.key} cannot be unpickled on the worker: "
-                f"{type(error).__name__}: {error}. Its class has to be importable there and to "
-                "pickle both ways"
-            )
-            raise SerializationError(message) from error
-        else:
-            return self._by_parameter({**static, **dict(zip(names, row, strict=True))})
-        # Not while another one is handled: that would become its context.
-        assert failure is not None  # noqa: S101 - see objects.NotMade
-        raise failure
 
     def render_name(self, arguments: Mapping[str, Any]) -> str:
         """Return the task run's name, or "" if there is no template.
@@ -127,7 +85,8 @@ class TaskCode:
             )
         return encoded
 
-    def _by_parameter(self, values: dict[str, Any]) -> CallArguments:
+    def by_parameter(self, values: dict[str, Any]) -> CallArguments:
+        """Return the call with these arguments by parameter name; takes `values` over."""
         if self._takes_keywords:
             return (), values
         assert self.signature is not None  # noqa: S101 - otherwise keywords are all there is
@@ -178,13 +137,3 @@ def code_of(context: WorkerContext) -> TaskCode:
         SerializationError: The function cannot be loaded here.
     """
     return TaskCode(context)
-
-
-def _slot_value(slot: SlotValue, large: Sequence[Any]) -> Any:
-    kind, content = slot
-    if kind in (INLINE, FAILURE):
-        return decode(content)
-    if kind == LARGE:
-        argument, position = content
-        return decode(large[argument][position])
-    return [_slot_value(element, large) for element in content]

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from raysched.define.context import AttemptContext, attempt_context
@@ -14,52 +13,62 @@ from raysched.errors import ResultError, TaskRunCancelled, TaskRunFailed, TaskRu
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import FailureClass
 from raysched.results.envelope import Encoded
-from raysched.worker.code import CallArguments, NamedArguments, TaskCode
+from raysched.worker.code import CallArguments, NamedArguments
 from raysched.worker.failures import describe_error
 from raysched.worker.interrupt import CancelRequested, DeadlinePassed, Interruption
 from raysched.worker.progress import Outcome, UnitProgress
-from raysched.worker.protocol import Item, Unit, decode_header
 from raysched.worker.scope import ItemScope, running_item
+from raysched.worker.stages import StageRun
 
 _log = logging.getLogger(__name__)
-
-_header = lru_cache(maxsize=16)(decode_header)
 
 
 class ItemRun:
     """One item while it runs. Made, and its `run` called, in a contextvars context of its own.
 
     Args:
-        code: The user's function.
+        stage: Its stage.
+        place: Its place there.
         progress: The unit's progress.
-        position: Which item.
-        large: The lists of large values that came with the unit.
+        position: Its position in the unit.
         interruption: How others end a synchronous function, None for an asynchronous one.
     """
 
+    __slots__ = (
+        "_attempt",
+        "_code",
+        "_place",
+        "_progress",
+        "_stage",
+        "_started",
+        "encoded",
+        "passed_interrupt",
+        "position",
+        "scope",
+    )
+
     def __init__(
         self,
-        code: TaskCode,
+        stage: StageRun,
+        place: int,
         progress: UnitProgress,
         position: int,
-        large: Sequence[Any],
         interruption: Interruption | None = None,
     ) -> None:
+        number = stage.attempt(place)
+        code = stage.code
         self.position = position
-        self.scope = ItemScope(
-            progress,
-            position,
-            progress.unit.items[position].attempt,
-            code.context.log_prints,
-            interruption,
-        )
+        self.scope = ItemScope(progress, position, number, code.context.log_prints, interruption)
         self.passed_interrupt: BaseException | None = None
+        self.encoded: Encoded | None = None
+        """The value, once the function has returned it."""
+        self._stage = stage
+        self._place = place
         self._code = code
-        self._unit: Unit = progress.unit
-        self._item: Item = progress.unit.items[position]
         self._progress = progress
-        self._large = large
-        self._name = ""
+        self._attempt = AttemptContext(
+            stage.surroundings, stage.number(place), number, self.scope.log
+        )
         self._started = 0
 
     def run(self, interruption: Interruption, passed_on: Callable[[], bool]) -> None:
@@ -70,12 +79,12 @@ class ItemRun:
             passed_on: Whether a KeyboardInterrupt or SystemExit is a signal's that a person has
                 sent, not the function's own; then it is kept in `passed_interrupt`.
         """
-        attempt = self._begin()
+        self._begin()
         try:
             try:
-                encoded = interruption.run(lambda: self._produce(attempt), self._timeout)
+                encoded = interruption.run(self._produce, self._timeout)
             finally:
-                self._keep_evidence(attempt)
+                self._keep_evidence()
         except BaseException as error:  # noqa: BLE001 - SystemExit of user code is a failure, too
             if isinstance(error, KeyboardInterrupt | SystemExit) and passed_on():
                 self.passed_interrupt = error
@@ -91,14 +100,14 @@ class ItemRun:
         Args:
             is_cancelled: Whether a CancelledError is ours, not the function's own.
         """
-        attempt = self._begin()
+        self._begin()
         deadline = asyncio.timeout(self._timeout)
         try:
             try:
                 async with deadline:
-                    encoded = await self._produce_async(attempt)
+                    encoded = await self._produce_async()
             finally:
-                self._keep_evidence(attempt)
+                self._keep_evidence()
         except BaseException as error:  # noqa: BLE001 - SystemExit of user code is a failure, too
             if deadline.expired():
                 users = error.__cause__ if isinstance(error, TimeoutError) else error
@@ -120,31 +129,20 @@ class ItemRun:
     def _timeout(self) -> float | None:
         return self._code.context.timeout_seconds
 
-    def _begin(self) -> AttemptContext:
+    @property
+    def key(self) -> str:
+        """Key of the task run."""
+        return self._attempt.task_run_key
+
+    def _begin(self) -> None:
         self._started = time.time_ns()
         self._progress.begin(self.position, self._started)
-        item, unit = self._item, self._unit
-        header = _header(unit.header)
-        attempt = AttemptContext(
-            flow_run_id=header.run_id,
-            flow_run_name=header.run_name,
-            flow_name=header.flow_name,
-            pickled_parameters=header.parameters,
-            flow_run_tags=header.tags,
-            task_name=self._code.context.task_name,
-            task_run_key=item.key,
-            task_run_name=item.key,
-            index=item.number,
-            attempt=item.attempt,
-            tags=unit.tags,
-            log=self.scope.log,
-        )
         running_item.set(self.scope)
-        attempt_context.set(attempt)
-        return attempt
+        attempt_context.set(self._attempt)
 
-    def _produce(self, attempt: AttemptContext) -> Encoded:
-        args, kwargs = self._prepare(attempt)
+    def _produce(self) -> Encoded:
+        attempt = self._attempt
+        args, kwargs = self._prepare()
         try:
             value = self._code.function(*args, **kwargs)
         except BaseException as error:
@@ -155,8 +153,9 @@ class ItemRun:
             self._check_nested(attempt.nested.close(FlowEnding()))
         return self._code.encode_result(_value_of(value))
 
-    async def _produce_async(self, attempt: AttemptContext) -> Encoded:
-        args, kwargs = self._prepare(attempt)
+    async def _produce_async(self) -> Encoded:
+        attempt = self._attempt
+        args, kwargs = self._prepare()
         coroutine: Coroutine[Any, Any, Any] = self._code.function(*args, **kwargs)
         try:
             value = await coroutine
@@ -168,29 +167,30 @@ class ItemRun:
             self._check_nested(await attempt.nested.close_async(FlowEnding()))
         return self._code.encode_result(_value_of(value))
 
-    def _prepare(self, attempt: AttemptContext) -> CallArguments:
-        call = self._code.arguments(self._unit, self._item, self._large)
-        attempt.arguments = NamedArguments(self._code.signature, call)
+    def _prepare(self) -> CallArguments:
+        attempt = self._attempt
+        call = self._stage.arguments(self._place)
+        attempt.arguments = arguments = NamedArguments(self._code.signature, call)
         try:
-            self._name = self._code.render_name(attempt.arguments)
+            attempt.rendered_name = self._code.render_name(arguments)
         except Exception as error:  # noqa: BLE001 - a name is no reason to fail
-            _log.warning("task_run_name of %s cannot be rendered: %r", attempt.task_run_key, error)
-        attempt.task_run_name = self._name or attempt.task_run_key
+            _log.warning("task_run_name of %s cannot be rendered: %r", self.key, error)
         return call
 
-    def _keep_evidence(self, attempt: AttemptContext) -> None:
-        if attempt.evidence is not None:
-            self._progress.add_nested(self.position, attempt.evidence())
+    def _keep_evidence(self) -> None:
+        if self._attempt.evidence is not None:
+            self._progress.add_nested(self.position, self._attempt.evidence())
 
     def _check_nested(self, outcome: FlowOutcome) -> None:
         if outcome.state not in SUCCESSES:
             raise TaskRunFailed(
-                f"{self._item.key} returned, but what it called did not end well: "
+                f"{self.key} returned, but what it called did not end well: "
                 f"{outcome.message or outcome.state.name}",
-                key=self._item.key,
+                key=self.key,
             )
 
     def _succeed(self, encoded: Encoded) -> None:
+        self.encoded = encoded
         small = encoded.size <= self._code.context.inline_max_bytes
         outcome = Outcome(
             self.position,
@@ -198,12 +198,12 @@ class ItemRun:
             self._started,
             time.time_ns(),
             value=encoded.join() if small else None,
-            name=self._name,
+            name=self._attempt.rendered_name,
         )
         self._progress.end(outcome, None if small else encoded)
 
     def _fail_by(self, error: BaseException) -> None:
-        key = self._item.key
+        key = self.key
         if isinstance(error, _StateReturned):
             self._fail(error.state, error.cause)
         elif isinstance(error, DeadlinePassed):
@@ -220,7 +220,12 @@ class ItemRun:
         info = describe_error(error, _CLASSES.get(state, FailureClass.USER))
         self._progress.end(
             Outcome(
-                self.position, state, self._started, time.time_ns(), error=info, name=self._name
+                self.position,
+                state,
+                self._started,
+                time.time_ns(),
+                error=info,
+                name=self._attempt.rendered_name,
             )
         )
 

@@ -1,9 +1,11 @@
 """What is known of a unit while it runs: written by its items, read by the reporter."""
 
 import threading
+from array import array
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from raysched.model.ids import task_run_key
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 from raysched.results.envelope import Encoded, Parts
@@ -11,6 +13,8 @@ from raysched.worker.protocol import LogRecord, NestedRun, Report, Unit, encode_
 
 UNACKNOWLEDGED_LOGS_MAX = 50_000
 """Log records of one unit beyond this number are dropped until the driver has taken some."""
+
+T = TypeVar("T")
 
 WorkerIdentity = tuple[str, str, int, str]
 """Node id, worker id, process id, host name."""
@@ -26,6 +30,59 @@ class Outcome(NamedTuple):
     value: bytes | tuple[int, int] | None = None
     error: ErrorInfo | None = None
     name: str = ""
+
+
+class _Outcomes:
+    """Outcomes in the columns of a report, in the order in which they came."""
+
+    __slots__ = ("ended", "errors", "names", "positions", "started", "states", "values")
+
+    def __init__(self) -> None:
+        self.positions: list[int] = []
+        self.states = bytearray()
+        self.started = array("q")
+        self.ended = array("q")
+        self.values: list[bytes | tuple[int, int] | None] = []
+        self.errors: dict[int, ErrorInfo] = {}
+        self.names: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def add(self, outcome: Outcome) -> None:
+        """Append an outcome."""
+        self.positions.append(outcome.position)
+        self.states.append(outcome.state)
+        self.started.append(outcome.started)
+        self.ended.append(outcome.ended)
+        self.values.append(outcome.value)
+        if outcome.error is not None:
+            self.errors[outcome.position] = outcome.error
+        if outcome.name:
+            self.names[outcome.position] = outcome.name
+
+    def forget(self, number: int) -> None:
+        """Remove the first ones."""
+        for position in self.positions[:number]:
+            self.errors.pop(position, None)
+            self.names.pop(position, None)
+        for column in (self.positions, self.states, self.started, self.ended, self.values):
+            del column[:number]
+
+    def fill(self, report: Report, first: int = 0) -> None:
+        """Put the outcomes from the `first` on into a report."""
+        report.positions = self.positions[first:]
+        report.states = bytes(self.states[first:])
+        report.started, report.ended = self.started[first:], self.ended[first:]
+        report.values = self.values[first:]
+        report.errors = _at(report.positions, self.errors)
+        report.names = _at(report.positions, self.names)
+
+
+def _at(positions: Sequence[int], there: dict[int, T]) -> dict[int, T]:
+    return (
+        {position: there[position] for position in positions if position in there} if there else {}
+    )
 
 
 class UnitProgress:
@@ -52,7 +109,7 @@ class UnitProgress:
         """Called when an item begins or ends, in its thread."""
         self._worker = worker
         self._lock = threading.Lock()
-        self._outcomes: list[Outcome] = []
+        self._outcomes = _Outcomes()
         self._with_large: list[Outcome] = []
         self._logs: list[LogRecord] = []
         self._nested: list[NestedRun] = []
@@ -70,6 +127,12 @@ class UnitProgress:
         if self.on_change is not None:
             self.on_change()
 
+    def key(self, position: int) -> str:
+        """Return the key of an item's task run."""
+        number, place = self.unit.place(position)
+        stage = self.unit.stages[number]
+        return task_run_key(stage.task_name, stage.numbers[place])
+
     def end(self, outcome: Outcome, large: Encoded | None = None) -> None:
         """Take note of an outcome; only the first one of an item counts.
 
@@ -83,11 +146,12 @@ class UnitProgress:
                 return
             self._ended.add(outcome.position)
             if large is None:
-                self._outcomes.append(outcome)
+                self._outcomes.add(outcome)
             else:
                 value = (len(self.large), large.size)
                 self._with_large.append(outcome._replace(value=value))
-                self.large.append(self._settled(large))
+                # A later item of the unit may change what the buffers still belong to.
+                self.large.append(large.parts() if self.unit.size == 1 else large.settled())
         if self.on_change is not None:
             self.on_change()
 
@@ -115,7 +179,7 @@ class UnitProgress:
     def open_positions(self) -> list[int]:
         """Return the items that have neither ended nor been handed back."""
         with self._lock:
-            return [i for i in range(len(self.unit.items)) if i not in self._ended]
+            return [i for i in range(self.unit.size) if i not in self._ended]
 
     def has_unsent(self) -> bool:
         """Whether `take_unsent` has something."""
@@ -131,18 +195,17 @@ class UnitProgress:
         With it, its numbers of outcomes and of log records.
         """
         with self._lock:
-            outcomes = self._outcomes[self._sent_outcomes :]
+            outcomes = len(self._outcomes) - self._sent_outcomes
             logs = self._logs[self._sent_logs :]
             handed_back = self._handed_back[self._sent_handed_back :]
             if not outcomes and not logs and not handed_back:
                 return None
-            first_log = self._first_log + self._sent_logs
-            self._sent_outcomes += len(outcomes)
+            report = self._report(logs, self._first_log + self._sent_logs, handed_back)
+            self._outcomes.fill(report, self._sent_outcomes)
+            self._sent_outcomes += outcomes
             self._sent_logs += len(logs)
             self._sent_handed_back += len(handed_back)
-        report = self._report(outcomes, logs, first_log)
-        report.handed_back = handed_back
-        return encode_report(report), len(outcomes), len(logs)
+        return encode_report(report), outcomes, len(logs)
 
     def acknowledge(self, outcomes: int, logs: int) -> None:
         """Forget what the driver has.
@@ -152,7 +215,7 @@ class UnitProgress:
             logs: How many more log records it has.
         """
         with self._lock:
-            del self._outcomes[:outcomes]
+            self._outcomes.forget(outcomes)
             self._sent_outcomes -= outcomes
             del self._logs[:logs]
             self._sent_logs -= logs
@@ -163,16 +226,12 @@ class UnitProgress:
         with self._lock:
             if self._dropped_logs:
                 self._logs.append(self._dropped_notice())
-            report = self._report(self._outcomes + self._with_large, self._logs, self._first_log)
+            for outcome in self._with_large:
+                self._outcomes.add(outcome)
+            report = self._report(self._logs, self._first_log, self._handed_back)
             report.nested = self._nested
-            report.handed_back = self._handed_back
+            self._outcomes.fill(report)
         return encode_report(report)
-
-    def _settled(self, large: Encoded) -> Parts:
-        if len(self.unit.items) == 1:
-            return large.parts()
-        # A later item of the unit may change what the buffers still belong to.
-        return large.pickled, [bytes(buffer.raw()) for buffer in large.buffers]
 
     def _dropped_notice(self) -> LogRecord:
         last = self._logs[-1]
@@ -180,20 +239,12 @@ class UnitProgress:
         return last._replace(level=30, logger="raysched.worker", message=message)
 
     def _report(
-        self, outcomes: Sequence[Outcome], logs: Sequence[LogRecord], first_log: int
+        self, logs: Sequence[LogRecord], first_log: int, handed_back: Sequence[int]
     ) -> Report:
         return Report(
-            unit=self.unit.id,
-            positions=[outcome.position for outcome in outcomes],
-            states=bytearray(outcome.state for outcome in outcomes),
-            started=[outcome.started for outcome in outcomes],
-            ended=[outcome.ended for outcome in outcomes],
-            values=[outcome.value for outcome in outcomes],
-            errors={
-                outcome.position: outcome.error for outcome in outcomes if outcome.error is not None
-            },
-            names={outcome.position: outcome.name for outcome in outcomes if outcome.name},
+            self.unit.id,
             logs=list(logs),
             worker=self._worker,
             first_log=first_log,
+            handed_back=list(handed_back),
         )

@@ -7,6 +7,7 @@ unpickled before a person asks for the value. `VERSION` is the first field of bo
 
 import math
 import pickle
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -22,6 +23,7 @@ INLINE = 0
 LARGE = 1
 LIST = 2
 FAILURE = 3
+LOCAL = 4
 
 
 class RunHeader(NamedTuple):
@@ -45,50 +47,85 @@ class RunHeader(NamedTuple):
 
 SlotValue: TypeAlias = tuple[int, Any]
 """What a slot stands for: `(INLINE, envelope)`, `(LARGE, (argument, position))` for a large value
-in the backend's n-th argument, `(LIST, [SlotValue, …])`, or `(FAILURE, envelope of an exception)`.
+in the backend's n-th argument, `(LIST, [SlotValue, …])`, `(FAILURE, envelope of an exception)`, or
+`(LOCAL, position)` for the value of an earlier item of the same unit.
 """
 
 
-class Item(NamedTuple):
-    """One task run of a unit.
+class Stage(NamedTuple):
+    """Task runs of one group in a unit, in columns.
 
     Attributes:
-        key: Its key, for example `parse[17]`.
-        number: Its position among the task runs of its name.
-        attempt: Number of this attempt, from 1.
-        payload: Pickled arguments (see `graph.payload`).
-        slots: Values of the payload's slots, by number.
+        task_name: Name of the task.
+        mapped: Whether they are rows of a map: then `shared` is the pickled
+            `(names, static arguments)`, and the arguments of each are a tuple of elements in that
+            order. Otherwise they are `(args, kwargs)`.
+        shared: See `mapped`.
+        tags: Tags of these task runs.
+        numbers: Their positions among the task runs of their name.
+        attempts: Numbers of their attempts, from 1.
+        payloads: Their pickled arguments (see `graph.payload`), unless there are `columns`.
+        columns: For rows of immutable elements, the elements by mapped parameter.
+        slots: Values of the payloads' slots, by number, for each; empty where there are none.
     """
 
-    key: str
-    number: int
-    attempt: int
-    payload: bytes
-    slots: tuple[SlotValue, ...] = ()
+    task_name: str
+    mapped: bool
+    shared: bytes
+    tags: tuple[str, ...]
+    numbers: Sequence[int]
+    attempts: Sequence[int]
+    payloads: Sequence[bytes] = ()
+    columns: tuple[Sequence[Any], ...] = ()
+    slots: Sequence[tuple[SlotValue, ...]] = ()
 
 
 class Unit(NamedTuple):
-    """One call of a worker: members of one group.
+    """One call of a worker: task runs of one group, or of several that were fused.
+
+    Its *items* are numbered from 0, in the order in which they begin.
 
     Attributes:
         id: The unit's number, unique in its driver.
         header: The encoded `RunHeader`.
-        mapped: Whether the payloads are rows of a map: then `shared` is the pickled
-            `(names, static arguments)` and each payload a tuple of elements in that order.
-            Otherwise each payload is `(args, kwargs)`.
-        shared: See `mapped`.
-        tags: Tags of these task runs.
-        items: The task runs.
+        stages: The task runs by group.
+        order: For each item its stage, its place there, and the item that it needs, or -1; None
+            where there is one stage, in its own order.
         lease_seconds: When the worker hands back the items that it has not begun (seconds).
     """
 
     id: int
     header: bytes
-    mapped: bool
-    shared: bytes
-    tags: tuple[str, ...]
-    items: tuple[Item, ...]
+    stages: tuple[Stage, ...]
+    order: Sequence[tuple[int, int, int]] | None = None
     lease_seconds: float = math.inf
+
+    @property
+    def size(self) -> int:
+        """Number of items."""
+        return len(self.stages[0].numbers) if self.order is None else len(self.order)
+
+    def place(self, item: int) -> tuple[int, int]:
+        """Return the number of an item's stage, and its place there."""
+        return (0, item) if self.order is None else self.order[item][:2]
+
+    def parent(self, item: int) -> int:
+        """Return the item that has to complete before this one, or -1."""
+        return -1 if self.order is None else self.order[item][2]
+
+    def needed(self) -> frozenset[int]:
+        """Return the items that others need."""
+        return frozenset(parent for *_, parent in self.order or () if parent >= 0)
+
+    def continues(self, item: int) -> bool:
+        """Whether an item is what the next task does with the value of the item before it."""
+        order = self.order
+        return (
+            order is not None
+            and item > 0
+            and order[item][2] == item - 1
+            and order[item][0] != order[item - 1][0]
+        )
 
 
 class NestedRun(NamedTuple):
@@ -110,7 +147,7 @@ class Report:
     Attributes:
         unit: The unit's number.
         positions: Which items.
-        states: Terminal state codes.
+        states: Terminal state codes, a byte each.
         started: Start times (ns since the epoch).
         ended: End times (ns).
         values: The envelope of a small value; the position (int) among the unit's large values
@@ -126,11 +163,11 @@ class Report:
     """
 
     unit: int
-    positions: list[int] = field(default_factory=list)
-    states: bytearray = field(default_factory=bytearray)
-    started: list[int] = field(default_factory=list)
-    ended: list[int] = field(default_factory=list)
-    values: list[bytes | tuple[int, int] | None] = field(default_factory=list)
+    positions: Sequence[int] = ()
+    states: bytes = b""
+    started: Sequence[int] = ()
+    ended: Sequence[int] = ()
+    values: Sequence[bytes | tuple[int, int] | None] = ()
     errors: dict[int, ErrorInfo] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     logs: list["LogRecord"] = field(default_factory=list)
@@ -213,10 +250,10 @@ def encode_report(report: Report) -> bytes:
         (
             VERSION,
             report.unit,
-            report.positions,
-            bytes(report.states),
-            report.started,
-            report.ended,
+            _encode_positions(report.positions),
+            report.states,
+            array("q", report.started).tobytes(),
+            array("q", report.ended).tobytes(),
             report.values,
             errors,
             report.names,
@@ -258,11 +295,11 @@ def decode_report(data: bytes) -> Report:
     ) = fields
     return Report(
         unit,
-        list(positions),
-        bytearray(states),
-        list(started),
-        list(ended),
-        list(values),
+        _decode_positions(positions),
+        states,
+        array("q", started),
+        array("q", ended),
+        values,
         {position: _error(error) for position, error in errors.items()},
         names,
         [LogRecord(*log) for log in logs],
@@ -271,6 +308,19 @@ def decode_report(data: bytes) -> Report:
         first_log,
         list(handed_back),
     )
+
+
+def _encode_positions(positions: Sequence[int]) -> Sequence[int] | tuple[None, int, int]:
+    """Return positions as msgpack takes them: adjacent ones, as they mostly are, by their ends."""
+    if positions and list(positions) == list(range(positions[0], positions[-1] + 1)):
+        return None, positions[0], positions[-1] + 1
+    return positions
+
+
+def _decode_positions(fields: Sequence[Any]) -> Sequence[int]:
+    if fields and fields[0] is None:
+        return range(fields[1], fields[2])
+    return fields
 
 
 def _error(fields: Sequence[Any]) -> ErrorInfo:

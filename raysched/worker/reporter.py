@@ -14,9 +14,20 @@ from raysched.model.values import FailureClass
 from raysched.worker.channel import Channel
 from raysched.worker.context import Endpoint
 from raysched.worker.failures import describe_error, stack_of
+from raysched.worker.interrupt import Signals
+from raysched.worker.objects import objects
 from raysched.worker.progress import Outcome
 from raysched.worker.runner import UnitRun
-from raysched.worker.wire import ACKNOWLEDGE, BEGAN, CANCEL, PROGRESSED, WireError
+from raysched.worker.wire import (
+    ACKNOWLEDGE,
+    BEGAN,
+    CANCEL,
+    CLOSE,
+    CLOSED,
+    HOLDS,
+    PROGRESSED,
+    WireError,
+)
 
 TICK_SECONDS = 0.05
 """What runs longer than this is announced; outcomes are sent this often."""
@@ -52,10 +63,12 @@ class Reporter:
 
     Args:
         endpoint: Where the driver listens.
+        signals: How to reach the main thread.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, signals: Signals) -> None:
         self._endpoint = endpoint
+        self._signals = signals
         self._channel: Channel | None = None
         self._tried = 0.0
         self._run: UnitRun | None = None
@@ -65,6 +78,8 @@ class Reporter:
         self._logs_sent = 0
         self._asleep = False
         self._closed = False
+        self._told: Channel | None = None
+        self._objects_closed = False
         self._sending = threading.Lock()
         self._wake_up, self._wake = os.pipe()
         self._connect()
@@ -82,6 +97,10 @@ class Reporter:
     def end(self) -> None:
         """See `runner.Watcher`."""
         self._run = None
+        channel = self._channel
+        if objects.are_there and channel is not None and channel is not self._told:
+            self._told = channel
+            channel.send(HOLDS)
 
     def close(self) -> None:
         """End the thread and its channel: another driver, or another engine of it, took over."""
@@ -128,6 +147,9 @@ class Reporter:
         """Do what is due; return when to look again (seconds), or None if nothing will be."""
         run, now = self._run, time.monotonic()
         self._logs_sent = 0
+        if self._objects_closed:
+            self._objects_closed = False
+            self._send(CLOSED)
         if self._channel is None and now - self._tried > _RECONNECT_SECONDS:
             self._connect()
         if run is None:
@@ -177,6 +199,9 @@ class Reporter:
         channel.flush()
         for message in channel.receive():
             run = self._run
+            if message == (CLOSE,):
+                self._close_objects()
+                continue
             kind, unit, *arguments = message
             if run is not None and run.progress.unit.id == unit:
                 self._obey(run, kind, *arguments)
@@ -190,9 +215,24 @@ class Reporter:
         elif kind == CANCEL:
             positions, force = arguments
             due = time.monotonic() + (FORCE_SECONDS if force else GRACE_SECONDS)
-            for position in range(len(run.progress.unit.items)) if positions is None else positions:
+            for position in range(run.progress.unit.size) if positions is None else positions:
                 self._cancelled_due[position] = min(due, self._cancelled_due.get(position, due))
             run.cancel(positions)
+
+    def _close_objects(self) -> None:
+        if self._run is None:
+            self._signals.send(self._close_on_main)
+        else:
+            # Whoever leaves while units run has given them up, and Ray ends them.
+            self._send(CLOSED)
+
+    def _close_on_main(self) -> None:
+        """Close objects where they were made; some may not be touched by another thread."""
+        objects.close()
+        self._told = None
+        # In a signal handler: the other thread may be sending.
+        self._objects_closed = True
+        os.write(self._wake, b"\0")
 
     def _end_overdue(self, run: UnitRun) -> None:
         now = time.monotonic()
@@ -207,9 +247,9 @@ class Reporter:
     def _overdue_at(self, run: UnitRun) -> dict[int, float]:
         """Return when each running item has to be ended by force (monotonic seconds)."""
         elsewhere = time.time() - time.monotonic()
-        timeout = run.context.timeout_seconds
         due = {}
         for position, started in dict(run.progress.running).items():
+            timeout = run.timeout_seconds(position)
             limits = []
             if timeout is not None:
                 limits.append(started / 1e9 - elsewhere + timeout + GRACE_SECONDS)
@@ -237,12 +277,12 @@ class Reporter:
         os._exit(1)
 
     def _verdict(self, run: UnitRun, position: int) -> tuple[StateType, TaskRunError, FailureClass]:
-        key = run.progress.unit.items[position].key
+        key = run.progress.key(position)
         how = "and did not react, so its worker was ended"
         if position in self._cancelled_due:
             cancelled = TaskRunCancelled(f"{key} was cancelled {how}", key=key)
             return StateType.CANCELLED, cancelled, FailureClass.CANCELLED
-        timeout = run.context.timeout_seconds
+        timeout = run.timeout_seconds(position)
         late = TaskRunTimedOut(f"{key} took longer than timeout_seconds={timeout:g} {how}", key=key)
         return StateType.TIMED_OUT, late, FailureClass.TIMEOUT
 

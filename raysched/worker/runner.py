@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,7 @@ from raysched.errors import SerializationError, TaskRunCancelled
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
 from raysched.results.envelope import Parts
-from raysched.worker.code import TaskCode, code_of
+from raysched.worker.code import code_of
 from raysched.worker.context import WorkerContext
 from raysched.worker.failures import describe_error
 from raysched.worker.interrupt import (
@@ -28,6 +29,7 @@ from raysched.worker.items import ItemRun
 from raysched.worker.logs import capture
 from raysched.worker.progress import Outcome, UnitProgress, WorkerIdentity
 from raysched.worker.protocol import decode_unit
+from raysched.worker.stages import StageRun
 
 
 class Watcher(Protocol):
@@ -61,27 +63,35 @@ class UnitRun:
     """One unit while it runs.
 
     Args:
-        context: Its task.
+        contexts: The task of each stage.
         frame: The encoded unit.
         large: The lists of large values that came with it.
         process: Where it runs.
 
     Attributes:
-        context: Its task.
+        context: The task of its first stage.
         progress: What is known of it.
         passed_interrupt: The Ctrl-C or SIGTERM that ended it, to be raised where a person expects
             it; None in a dedicated process.
     """
 
     def __init__(
-        self, context: WorkerContext, frame: bytes, large: Sequence[Any], process: Process
+        self,
+        contexts: Sequence[WorkerContext],
+        frame: bytes,
+        large: Sequence[Any],
+        process: Process,
     ) -> None:
-        self.context = context
+        self.context = contexts[0]
         self.progress = UnitProgress(decode_unit(frame), process.identity)
         self.passed_interrupt: BaseException | None = None
-        self._size = len(self.progress.unit.items)
+        self._contexts = contexts
+        self._size = self._stop = self.progress.unit.size
         self._large = large
         self._process = process
+        self._stages: Sequence[StageRun] = ()
+        self._local: dict[int, Parts] = {}
+        self._needed = self.progress.unit.needed()
         self._cancels: dict[int, Callable[[], object]] = {}
         self._cancelled: set[int] = set()
         self._begun = 0
@@ -133,69 +143,93 @@ class UnitRun:
             cancel()
 
     def _run_items(self) -> None:
+        unit = self.progress.unit
         try:
-            code = code_of(self.context)
+            self._stages = [
+                StageRun(code_of(context), unit, stage, self._large, self._local)
+                for context, stage in zip(self._contexts, unit.stages, strict=True)
+            ]
         except SerializationError as error:
             self._end(range(self._size), StateType.FAILED, describe_error(error))
             return
         signals = self._process.signals
         if signals is not None or threading.current_thread() is not threading.main_thread():
-            self._run_by_mode(code, signals)
+            self._run_by_mode(signals)
             return
         signals = Signals(dedicated=False)
         signals.install()
         try:
-            self._run_by_mode(code, signals)
+            self._run_by_mode(signals)
         finally:
             signals.uninstall()
 
-    def _run_by_mode(self, code: TaskCode, signals: Signals | None) -> None:
+    def _run_by_mode(self, signals: Signals | None) -> None:
         if self.context.is_async:
             with asyncio.Runner() as loop:
-                loop.run(self._run_on_loop(code))
+                loop.run(self._run_on_loop())
         elif self.overlaps:
             workers = min(self.context.max_concurrency, self._size)
-            with ThreadPoolExecutor(workers, thread_name_prefix=code.context.task_name) as pool:
-                wait([pool.submit(self._run_one, code, i, None) for i in range(self._size)])
+            with ThreadPoolExecutor(workers, thread_name_prefix=self.context.task_name) as pool:
+                wait([pool.submit(self._run_one, i, None) for i in range(self._size)])
         else:
-            self._run_in_turn(code, signals)
+            self._run_in_turn(signals)
 
-    def _run_in_turn(self, code: TaskCode, signals: Signals | None) -> None:
+    def _run_in_turn(self, signals: Signals | None) -> None:
         """Run one item after the other, until the lease is over."""
+        unit = self.progress.unit
         while (position := self._next()) is not None:
-            self._run_one(code, position, signals)
+            parent = unit.parent(position)
+            if parent < 0 or parent in self._local:
+                self._run_one(position, signals)
+            elif position not in self._cancelled:
+                # What follows from its failure, or when it is tried again, is for the driver.
+                self.progress.hand_back([position])
 
     def _next(self) -> int | None:
         # The first one is begun in any case: a unit that gives back all its items gets nowhere.
         if self._begun and time.monotonic() > self._lease_end:
             self.hand_back()
         with self._lock:
-            if self._begun == self._size:
+            if self._begun == self._stop:
                 return None
             self._begun += 1
             return self._begun - 1
 
     def lease_left(self) -> float | None:
         """Return when to hand back what has not begun (seconds); None if there is nothing."""
-        if self.overlaps or not 0 < self._begun < self._size:
+        if self.overlaps or not 0 < self._begun < self._stop:
             return None
         return self._lease_end - time.monotonic()
 
+    def timeout_seconds(self, position: int) -> float | None:
+        """Return the limit of an item's attempt (seconds), or None."""
+        number, _ = self.progress.unit.place(position)
+        return self._contexts[number].timeout_seconds
+
     def hand_back(self) -> None:
-        """Give the items that have not begun to others. Thread-safe."""
+        """Give the items that have not begun to others. Thread-safe.
+
+        Only those stay that continue the item that runs by the next task: nobody else could run
+        them earlier, and what they need is here.
+        """
         with self._lock:
-            positions = [i for i in range(self._begun, self._size) if i not in self._cancelled]
-            self._begun = self._size
+            kept = self._begun
+            while kept < self._stop and self.progress.unit.continues(kept):
+                kept += 1
+            positions = [i for i in range(kept, self._stop) if i not in self._cancelled]
+            self._stop = kept
+            self._lease_end = math.inf
         if positions:
             self.progress.hand_back(positions)
 
-    def _run_one(self, code: TaskCode, position: int, signals: Signals | None) -> None:
+    def _run_one(self, position: int, signals: Signals | None) -> None:
         interruption: Interruption = (
             SignalInterruption(signals) if signals is not None else ThreadInterruption()
         )
         if not self._claim(position, partial(interruption.interrupt, CancelRequested)):
             return
-        item = ItemRun(code, self.progress, position, self._large, interruption)
+        stage, place = self._place(position)
+        item = ItemRun(stage, place, self.progress, position, interruption)
         passed_on = (lambda: signals.passed_on) if signals else bool
         alone = signals is not None and signals is self._process.signals
         if alone:
@@ -205,17 +239,24 @@ class UnitRun:
         if alone:
             capture.attribute_threads_to(None)
         self._cancels.pop(position)
+        if position in self._needed and item.encoded is not None:
+            self._local[position] = item.encoded.settled()
         if item.passed_interrupt is not None:
             self._take_interrupt(item.passed_interrupt)
 
-    async def _run_on_loop(self, code: TaskCode) -> None:
+    def _place(self, position: int) -> tuple[StageRun, int]:
+        number, place = self.progress.unit.place(position)
+        return self._stages[number], place
+
+    async def _run_on_loop(self) -> None:
         loop = asyncio.get_running_loop()
         limit = self.context.max_concurrency
         room = asyncio.Semaphore(limit if limit > 1 else self._size)
 
         async def run_one(position: int) -> None:
             async with room:
-                item = ItemRun(code, self.progress, position, self._large)
+                stage, place = self._place(position)
+                item = ItemRun(stage, place, self.progress, position)
                 await item.run_async(lambda: position in self._cancelled)
 
         tasks = []
@@ -241,7 +282,7 @@ class UnitRun:
 
     def _end_cancelled(self) -> None:
         for position in self.progress.open_positions():
-            key = self.progress.unit.items[position].key
+            key = self.progress.key(position)
             error = TaskRunCancelled(f"{key} was cancelled before it began", key=key)
             info = describe_error(error, FailureClass.CANCELLED)
             self._end([position], StateType.CANCELLED, info)

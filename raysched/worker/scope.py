@@ -10,7 +10,7 @@ from raysched.worker.progress import UnitProgress
 from raysched.worker.protocol import LogRecord
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class ItemScope:
     """One item while its code runs.
 

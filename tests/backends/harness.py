@@ -15,11 +15,11 @@ from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, LargeValue
 from raysched.results.envelope import decode
 from raysched.worker.protocol import (
-    Item,
     LogRecord,
     Report,
     RunHeader,
     SlotValue,
+    Stage,
     Unit,
     decode_report,
     encode_header,
@@ -104,19 +104,24 @@ class Harness:
         handles: tuple[Any, ...] = (),
     ) -> int:
         """Submit a unit with one item for each tuple of arguments."""
-        items = tuple(
-            Item(f"{spec.name}[{i}]", i, 1, dump_call((args, {}))[0], slots)
-            for i, args in enumerate(calls)
+        size = len(calls)
+        stage = Stage(
+            spec.name,
+            mapped=False,
+            shared=b"",
+            tags=spec.tags,
+            numbers=range(size),
+            attempts=[1] * size,
+            payloads=[dump_call((args, {}))[0] for args in calls],
+            slots=[slots] * size,
         )
-        return self.submit_unit(
-            spec, Unit(0, HEADER, mapped=False, shared=b"", tags=spec.tags, items=items), handles
-        )
+        return self.submit_unit(spec, Unit(0, HEADER, (stage,)), handles)
 
     def submit_unit(self, spec: TaskSpec, unit: Unit, handles: tuple[Any, ...] = ()) -> int:
         number = next(self._numbers)
         self._open[number] = Ended()
         frame = encode_unit(unit._replace(id=number))
-        self.backend.submit(UnitCall(number, spec, frame, handles))
+        self.backend.submit(UnitCall(number, (spec,), frame, handles))
         return number
 
     def finish(self, number: int) -> Ended:

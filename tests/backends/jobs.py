@@ -219,11 +219,11 @@ def who_am_i() -> tuple[str, str, int, int, tuple[str, ...], dict[str, Any]]:
     attempt = attempt_context.get()
     assert attempt is not None
     return (
-        attempt.flow_name,
+        attempt.surroundings.flow_name,
         attempt.task_run_key,
         attempt.index,
         attempt.attempt,
-        attempt.tags,
+        attempt.surroundings.tags,
         dict(attempt.arguments),
     )
 

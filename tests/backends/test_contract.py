@@ -16,7 +16,7 @@ from raysched.model.options import TaskSpec
 from raysched.model.states import StateType
 from raysched.model.values import FailureClass, LargeValue
 from raysched.results.envelope import decode, encode
-from raysched.worker.protocol import FAILURE, INLINE, LARGE, LIST, Item, Unit
+from raysched.worker.protocol import FAILURE, INLINE, LARGE, LIST, Stage, Unit
 
 if TYPE_CHECKING:
     from backends.harness import Harness
@@ -38,8 +38,9 @@ class Future:
         return None
 
 
-def map_unit(shared: bytes, items: tuple[Item, ...]) -> Unit:
-    return Unit(0, HEADER, mapped=True, shared=shared, tags=(), items=items)
+def map_unit(shared: bytes, *rows: bytes) -> Unit:
+    size = len(rows)
+    return Unit(0, HEADER, (Stage("job", True, shared, (), range(size), [1] * size, rows),))  # noqa: FBT003 - as it travels
 
 
 class TestValues:
@@ -56,8 +57,7 @@ class TestValues:
     def test_rows_of_a_map_share_static_arguments_but_no_objects(self, harness: Harness) -> None:
         shared, _ = dump_call((("items",), {}))
         row, _ = dump_call(([0],))
-        items = tuple(Item(f"job[{i}]", i, 1, row) for i in range(2))
-        unit = map_unit(shared, items)
+        unit = map_unit(shared, row, row)
         ended = harness.finish(harness.submit_unit(TaskSpec("job", jobs.append), unit))
         assert harness.values(ended) == [[0, 1], [0, 1]]
 
@@ -68,7 +68,7 @@ class TestValues:
 
     def test_names_outside_the_signature_go_to_its_keywords(self, harness: Harness) -> None:
         shared, _ = dump_call((("other",), {"args": (1, 2)}))
-        unit = map_unit(shared, (Item("job[0]", 0, 1, dump_call((3,))[0]),))
+        unit = map_unit(shared, dump_call((3,))[0])
         ended = harness.finish(harness.submit_unit(TaskSpec("job", jobs.describe), unit))
         assert harness.value(ended) == ((1, 2), {"other": 3})
 

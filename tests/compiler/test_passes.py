@@ -21,7 +21,7 @@ def planned(plan: Plan, name: str) -> PlannedGroup:
 
 def group_of(number: int, name: str, size: int = 1) -> Group:
     """A group made by hand, as no recording of calls can make it."""
-    group = Group(number, "run", spec(name), 0, payloads=[b""] * size)
+    group = Group(number, "run", spec(name), 0, size=size, payloads=[b""] * size)
     group.allocate()
     return group
 

@@ -28,7 +28,7 @@ class TestFill:
         group.states[:] = bytes([2, 16, 16, 2])
         batch = Batch(1)
         records = [Record(group, [3, 1]), Record(group, [1, 2])]
-        assert fill(batch, records) == {group: [1, 2, 3]}
+        assert fill(batch, records) == [(group, [1, 2, 3])]
         (rows,) = batch.task_runs
         assert (rows.indices, rows.states) == ([1, 2, 3], [16, 16, 2])
 

@@ -25,8 +25,8 @@ def completed(part: Part, values: Sequence[Value]) -> None:
 def sent(part: Part, *indices: int) -> tuple[Unit, tuple[Any, ...]]:
     """Return the unit of these members as the worker decodes it, and its handles."""
     group, _ = part
-    call = unit_call(3, Dispatch(0, group, indices, [1] * len(indices)), b"header")
-    assert (call.id, call.spec) == (3, group.spec)
+    call = unit_call(3, Dispatch(0, group, indices, [1] * len(indices), 0.2), b"header")
+    assert (call.id, call.specs) == (3, (group.spec,))
     return decode_unit(call.frame), call.handles
 
 
@@ -52,9 +52,10 @@ def test_values_stand_in_the_order_of_the_slots() -> None:
     task = add(graph.builder, spec("task"), one(graph.rows, 2), 5, one(graph.model))
     graph.end()
     unit, handles = sent(task, 0)
-    (item,) = unit.items
-    assert item.slots == ((INLINE, b"row 2"), (INLINE, b"model"))
-    assert load_call(item.payload, lambda n: item.slots[n][1]) == ((b"row 2", 5, b"model"), {})
+    (stage,) = unit.stages
+    (slots,) = stage.slots
+    assert slots == ((INLINE, b"row 2"), (INLINE, b"model"))
+    assert load_call(stage.payloads[0], lambda n: slots[n][1]) == ((b"row 2", 5, b"model"), {})
     assert handles == ()
 
 
@@ -64,12 +65,13 @@ def test_a_map_shares_what_is_the_same_for_all() -> None:
     graph.end()
     unit, _ = sent(mapped, 1, 2)
     everything = (LIST, [(INLINE, b"row 0"), (INLINE, b"row 1"), (INLINE, b"row 2")])
-    assert [item.key for item in unit.items] == ["task[1]", "task[2]"]
-    assert [item.slots for item in unit.items] == [
+    (stage,) = unit.stages
+    assert list(stage.numbers) == [1, 2]
+    assert stage.slots == [
         (everything, (INLINE, b"row 1")),
         (everything, (INLINE, b"row 2")),
     ]
-    assert unit.mapped
+    assert stage.mapped
 
 
 def test_own_slots_come_after_shared_ones_and_order_has_none() -> None:
@@ -83,7 +85,7 @@ def test_own_slots_come_after_shared_ones_and_order_has_none() -> None:
     )
     graph.end()
     unit, _ = sent(mapped, 0, 1)
-    assert [item.slots for item in unit.items] == [
+    assert unit.stages[0].slots == [
         ((INLINE, b"model"), (INLINE, b"row 0")),
         ((INLINE, b"model"),),
     ]
@@ -94,7 +96,7 @@ def test_a_failure_that_may_pass_arrives_as_its_exception() -> None:
     task = add(graph.builder, spec("task"), one(graph.failed, allow_failure=True))
     graph.end()
     unit, _ = sent(task, 0)
-    ((kind, envelope),) = unit.items[0].slots
+    (((kind, envelope),),) = unit.stages[0].slots
     assert kind == FAILURE
     assert str(decode(envelope)) == "failed[0] failed: OSError: away"
 
@@ -106,10 +108,9 @@ def test_large_values_are_passed_by_handle_each_unit_of_them_once() -> None:
     graph.end(lambda n: LargeValue(one_handle if n < 2 else other_handle, n, 10**6))
     unit, handles = sent(task, 0)
     assert handles == (one_handle, other_handle)
-    assert unit.items[0].slots == (
-        (LIST, [(LARGE, (0, 0)), (LARGE, (0, 1)), (LARGE, (1, 2))]),
-        (INLINE, b"model"),
-    )
+    assert unit.stages[0].slots == [
+        ((LIST, [(LARGE, (0, 0)), (LARGE, (0, 1)), (LARGE, (1, 2))]), (INLINE, b"model"))
+    ]
 
 
 def test_a_report_becomes_an_event_with_references_to_large_values() -> None:
@@ -118,7 +119,7 @@ def test_a_report_becomes_an_event_with_references_to_large_values() -> None:
     report = Report(
         9,
         positions=[1, 0, 2],
-        states=bytearray([16, 19, 16]),
+        states=bytes([16, 19, 16]),
         started=[1, 2, 3],
         ended=[4, 5, 6],
         values=[b"small", None, (0, 10**6)],

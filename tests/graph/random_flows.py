@@ -189,8 +189,8 @@ class Recording:
         if isinstance(column, TaskFutureList) and len(column.parts) == 1:
             group, indices = column.parts[0]
             aligned = {"x": (group, indices.start)}
-        rows = [(element,) for element in column]
-        call = MapCall(task, ("x",), rows, {"y": list(given)}, aligned, _needs(waits))
+        columns = [list(column)]
+        call = MapCall(task, ("x",), columns, {"y": list(given)}, aligned, _needs(waits))
         futures: TaskFutureList[Any] = TaskFutureList(PORT, self.builder.add_map(call))
         for element, member in zip(column, futures.members(), strict=True):
             if isinstance(element, int):

@@ -54,7 +54,7 @@ class TestGroups:
         for spec in (SPEC, OTHER, SPEC):
             group, index = builder.add_call(call(1, spec=spec))
             keys.append(group.key(index))
-        parts = builder.add_map(MapCall(SPEC, ("x",), [(1,), (2,)], {}))
+        parts = builder.add_map(MapCall(SPEC, ("x",), [[1, 2]], {}))
         keys += [group.key(index) for group, indices in parts for index in indices]
         group, index = builder.add_call(call(1))
         keys.append(group.key(index))
@@ -69,7 +69,7 @@ class TestGroups:
             if kind == 3:
                 builder.take()
             elif kind == 2:
-                parts = builder.add_map(MapCall(SPEC, ("x",), [(0,), (0,)], {}))
+                parts = builder.add_map(MapCall(SPEC, ("x",), [[0, 0]], {}))
                 keys += [group.key(index) for group, indices in parts for index in indices]
             else:
                 group, index = builder.add_call(call(0, spec=again if kind else SPEC))
@@ -115,9 +115,9 @@ class TestIdentities:
     def test_of_maps_are_per_element(self) -> None:
         def identities(values: list[int]) -> list[bytes]:
             builder = Builder("run")
-            ((parent, _),) = builder.add_map(MapCall(SPEC, ("x",), [(v,) for v in values], {}))
-            rows = [(None,)] * len(values)
-            child = MapCall(OTHER, ("x",), rows, {}, aligned={"x": (parent, 0)})
+            ((parent, _),) = builder.add_map(MapCall(SPEC, ("x",), [values], {}))
+            columns = [[None] * len(values)]
+            child = MapCall(OTHER, ("x",), columns, {}, aligned={"x": (parent, 0)})
             ((group, indices),) = builder.add_map(child)
             return [group.identity(index) for index in indices]
 
@@ -125,7 +125,7 @@ class TestIdentities:
 
     def test_of_a_map_handed_on_whole(self) -> None:
         builder = Builder("run")
-        ((group, _),) = builder.add_map(MapCall(SPEC, ("x",), [(n,) for n in range(4)], {}))
+        ((group, _),) = builder.add_map(MapCall(SPEC, ("x",), [range(4)], {}))
         whole = TaskFutureList[Any](None, [(group, range(4))])  # type: ignore[arg-type]
         pieces = TaskFutureList[Any](None, [(group, range(2)), (group, range(2, 4))])  # type: ignore[arg-type]
         assert whole.identity() == pieces.identity() != whole[:3].identity()
@@ -154,12 +154,12 @@ class TestKept:
     @given(st.sets(st.integers(0, 9)))
     def test_maps_run_the_rest(self, kept: set[int]) -> None:
         builder = Builder("run")
-        source = MapCall(OTHER, ("x",), [(n,) for n in range(10)], {})
+        source = MapCall(OTHER, ("x",), [range(10)], {})
         ((parent, _),) = builder.add_map(source)
 
         def mapped() -> list[Member]:
             aligned: dict[str, Member] = {"x": (parent, 0)}
-            parts = builder.add_map(MapCall(SPEC, ("x",), [(None,)] * 10, {}, aligned=aligned))
+            parts = builder.add_map(MapCall(SPEC, ("x",), [[None] * 10], {}, aligned=aligned))
             return [(group, index) for group, indices in parts for index in indices]
 
         first = mapped()

@@ -80,5 +80,4 @@ def add_map(
         group, indices = items
         aligned = {"x": (group, indices.start)}
         items = [None] * len(indices)
-    rows = [(item,) for item in items]
-    return builder.add_map(MapCall(task, ("x",), rows, {"y": static}, aligned, wait_for))
+    return builder.add_map(MapCall(task, ("x",), [items], {"y": static}, aligned, wait_for))

@@ -98,9 +98,7 @@ class TrackerMachine(RuleBasedStateMachine):
         unit_size=st.sampled_from([None, 1, 3, 8]),
         max_parallel=st.sampled_from([None, None, 1, 2]),
     )
-    def segment(
-        self, data: st.DataObject, unit_size: int | None, max_parallel: int | None
-    ) -> None:
+    def segment(self, data: st.DataObject, unit_size: int | None, max_parallel: int | None) -> None:
         for _ in range(data.draw(st.integers(1, 4))):
             self._record(data)
         self.ledger.plan(unit_size, max_parallel)
@@ -165,7 +163,7 @@ class TrackerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.ledger.run.lanes)
     @rule(data=st.data(), slots=st.integers(0, 4))
     def capacity(self, data: st.DataObject, slots: int) -> None:
-        scheduling_class = data.draw(st.sampled_from(list(self.ledger.run.lanes)))
+        scheduling_class, _ = data.draw(st.sampled_from(list(self.ledger.run.lanes)))
         self._tell(CapacityKnown(scheduling_class, slots))
 
     @precondition(lambda self: not self.calm)
@@ -205,7 +203,7 @@ class TrackerMachine(RuleBasedStateMachine):
         """Everything comes to its end, whatever has happened before."""
         ledger = self.ledger
         ledger.slots = 2
-        for scheduling_class in ledger.run.lanes:
+        for scheduling_class, _ in ledger.run.lanes:
             ledger.tell(CapacityKnown(scheduling_class, 2))
         while ledger.units or ledger.questions or ledger.wakes:
             for question in list(ledger.questions.values()):

@@ -7,15 +7,14 @@ from hypothesis import strategies as st
 
 from raysched.model.states import StateType
 from raysched.worker.progress import Outcome, UnitProgress
-from raysched.worker.protocol import LogRecord, Report, Unit, decode_report
+from raysched.worker.protocol import LogRecord, Report, Stage, Unit, decode_report
 
 STEPS = st.lists(st.sampled_from(["log", "outcome", "send", "acknowledge"]), max_size=40)
 
 
 def new_progress() -> UnitProgress:
-    items = ()
-    unit = Unit(1, b"", mapped=False, shared=b"", tags=(), items=items)
-    return UnitProgress(unit, ("node", "worker", 1, "host"))
+    stage = Stage("task", mapped=False, shared=b"", tags=(), numbers=range(40), attempts=[1] * 40)
+    return UnitProgress(Unit(1, b"", (stage,)), ("node", "worker", 1, "host"))
 
 
 class Driver:

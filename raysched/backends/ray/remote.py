@@ -58,7 +58,8 @@ def remote_function(
     """Return the remote function of a unit: `(frame, *lists of large values)`.
 
     Args:
-        contexts: The task of each stage; captured in the function, so that it travels once to each worker.
+        contexts: The task of each stage; captured in the function, so that it travels once to each
+            worker.
         driver: Where the driver is.
         options: Ray's task options.
     """
@@ -117,7 +118,8 @@ def _leave_parent(driver: Place) -> None:
 
 
 def _process(context: WorkerContext) -> Process:
-    return Process(_identity(), _signals(context.log_level), _reporter(context.endpoint))
+    signals = _signals(context.log_level)
+    return Process(_identity(), signals, _reporter(context.endpoint, signals))
 
 
 @lru_cache(maxsize=1)
@@ -137,12 +139,12 @@ def _signals(log_level: int) -> Signals:
 _reporters: dict[Endpoint, Reporter] = {}
 
 
-def _reporter(endpoint: Endpoint | None) -> Reporter | None:
+def _reporter(endpoint: Endpoint | None, signals: Signals) -> Reporter | None:
     """Return the reporter to a driver's engine; it replaces the one to an earlier engine."""
     if endpoint is None:
         return None
     if endpoint not in _reporters:
         while _reporters:
             _reporters.popitem()[1].close()
-        _reporters[endpoint] = Reporter(endpoint)
+        _reporters[endpoint] = Reporter(endpoint, signals)
     return _reporters[endpoint]

@@ -1,0 +1,141 @@
+"""The task runs of one group in a unit: their function, and the arguments of each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from raysched.define.context import Surroundings
+from raysched.errors import SerializationError
+from raysched.graph.payload import ATOMS, load_call
+from raysched.model.ids import task_run_key
+from raysched.results.envelope import Parts, decode
+from raysched.worker.code import CallArguments, TaskCode
+from raysched.worker.objects import NotMade
+from raysched.worker.protocol import (
+    FAILURE,
+    INLINE,
+    LARGE,
+    LOCAL,
+    SlotValue,
+    Stage,
+    Unit,
+    decode_header,
+)
+
+_header = lru_cache(maxsize=16)(decode_header)
+
+Local: TypeAlias = Mapping[int, Parts]
+"""Encoded values of items of this unit that later items need, by position."""
+
+
+class StageRun:
+    """A stage while its unit runs.
+
+    Args:
+        code: The user's function.
+        unit: The unit.
+        stage: The stage.
+        large: The lists of large values that came with the unit.
+        local: Where the values of earlier items are found.
+
+    Attributes:
+        code: The user's function.
+        surroundings: What its attempts have in common.
+    """
+
+    def __init__(
+        self, code: TaskCode, unit: Unit, stage: Stage, large: Sequence[Any], local: Local
+    ) -> None:
+        self.code = code
+        header = _header(unit.header)
+        self.surroundings = Surroundings(
+            header.run_id,
+            header.run_name,
+            header.flow_name,
+            header.parameters,
+            header.tags,
+            stage.task_name,
+            stage.tags,
+        )
+        self._stage = stage
+        self._large = large
+        self._local = local
+        self._names: Sequence[str] = ()
+        self._static: Mapping[str, Any] | None = None
+
+    def number(self, place: int) -> int:
+        """Return the position of a task run among those of its name."""
+        return self._stage.numbers[place]
+
+    def attempt(self, place: int) -> int:
+        """Return the number of its attempt, from 1."""
+        return self._stage.attempts[place]
+
+    def arguments(self, place: int) -> CallArguments:
+        """Decode the arguments of a task run: fresh copies, whatever others got.
+
+        Raises:
+            SerializationError: An argument cannot be unpickled here.
+            Exception: What the factory of a `once_per_worker` raised.
+        """
+        try:
+            return self._decoded(place)
+        except SerializationError:
+            raise
+        except NotMade as error:
+            failure = error.__cause__
+        except Exception as error:
+            key = task_run_key(self._stage.task_name, self.number(place))
+            message = (
+                f"an argument of {key} cannot be unpickled on the worker: "
+                f"{type(error).__name__}: {error}. Its class has to be importable there and to "
+                "pickle both ways"
+            )
+            raise SerializationError(message) from error
+        # Not while another one is handled: that would become its context.
+        assert failure is not None  # noqa: S101 - see objects.NotMade
+        raise failure
+
+    def _decoded(self, place: int) -> CallArguments:
+        stage = self._stage
+        if not stage.mapped:
+            args, kwargs = load_call(stage.payloads[place], self._slots(place))
+            return args, kwargs
+        values = self._static_arguments(place)
+        if stage.columns:
+            for name, column in zip(self._names, stage.columns, strict=True):
+                values[name] = column[place]
+        else:
+            row = load_call(stage.payloads[place], self._slots(place))
+            values.update(zip(self._names, row, strict=True))
+        return self.code.by_parameter(values)
+
+    def _static_arguments(self, place: int) -> dict[str, Any]:
+        if self._static is not None:
+            return dict(self._static)
+        names, static = load_call(self._stage.shared, self._slots(place))
+        self._names = names
+        if all(type(value) in ATOMS for value in static.values()):
+            # Nobody can change these: no need to decode them for each.
+            self._static = static
+            return dict(static)
+        return static  # type: ignore[no-any-return]
+
+    def _slots(self, place: int) -> Callable[[int], Any]:
+        slots = self._stage.slots
+
+        def value(number: int) -> Any:
+            return self._slot_value(slots[place][number])
+
+        return value
+
+    def _slot_value(self, slot: SlotValue) -> Any:
+        kind, content = slot
+        if kind in (INLINE, FAILURE):
+            return decode(content)
+        if kind == LOCAL:
+            return decode(self._local[content])
+        if kind == LARGE:
+            argument, position = content
+            return decode(self._large[argument][position])
+        return [self._slot_value(element) for element in content]

@@ -1,9 +1,10 @@
 """What differs between databases, behind one face; everything else of the store is shared."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
+from typing import Any, ClassVar, TypeAlias
 
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.engine import URL, make_url
@@ -19,14 +20,22 @@ PATIENCE_SECONDS = 30
 """How long what opens a database waits for another process's lock before it is an error."""
 
 
+Execute: TypeAlias = Callable[[str, tuple[object, ...]], Any]
+"""Executes a statement of the driver's dialect within a transaction; returns a cursor."""
+
+
 class Database(ABC):
     """One database: its connections, its bulk statement, its locks, its errors.
 
     Attributes:
         name: What people know it by: the path, or the URL without its password.
+        placeholder: What stands for a parameter in the driver's own statements.
+        locking: What follows a SELECT whose row has to stay as it is until the transaction ends.
     """
 
     name: str
+    placeholder: ClassVar[str]
+    locking: ClassVar[str]
 
     @cached_property
     def engine(self) -> Engine:
@@ -51,6 +60,16 @@ class Database(ABC):
         """
         with self.explained(), self.engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def committing(self) -> Iterator[Execute]:
+        """Do as `writing`, for the driver's own statements: what a flow waits for at every call.
+
+        Raises:
+            StoreUnavailable: Nothing was written, or it is not known.
+        """
+        with self.writing() as connection:
+            yield connection.exec_driver_sql
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -96,7 +115,7 @@ class Database(ABC):
     @abstractmethod
     def insert(
         self,
-        connection: Connection,
+        execute: Execute,
         table: Table,
         columns: tuple[str, ...],
         rows: Sequence[tuple[object, ...]],
@@ -105,7 +124,7 @@ class Database(ABC):
         """Insert rows, which differ in their primary keys, by as few statements as possible.
 
         Args:
-            connection: A connection of `writing`.
+            execute: That of the transaction.
             table: The table.
             columns: Names of the columns of each row.
             rows: The values.

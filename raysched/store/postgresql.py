@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from raysched.errors import StoreError, StoreUnavailable
-from raysched.store.database import PATIENCE_SECONDS, Database
+from raysched.store.database import PATIENCE_SECONDS, Database, Execute
 
 SCHEMA_LOCK = int.from_bytes(b"raysched")
 """Key of the advisory lock on the schema; those of drivers are their ids."""
@@ -35,6 +35,9 @@ _SESSION = {
 
 class PostgreSQL(Database):
     """A PostgreSQL database; `?options=-csearch_path=…` in the URL chooses a schema in it."""
+
+    placeholder = "%s"
+    locking = " FOR UPDATE"
 
     def __init__(self, url: URL) -> None:
         if find_spec("psycopg") is None:
@@ -59,7 +62,7 @@ class PostgreSQL(Database):
 
     def insert(
         self,
-        connection: Connection,
+        execute: Execute,
         table: Table,
         columns: tuple[str, ...],
         rows: Sequence[tuple[object, ...]],
@@ -67,7 +70,7 @@ class PostgreSQL(Database):
     ) -> None:
         """Insert by one statement, an array for each column."""
         values = tuple(map(list, zip(*rows, strict=True)))
-        connection.exec_driver_sql(_insert(connection.dialect, table, columns, conflict), values)
+        execute(_insert(self.engine.dialect, table, columns, conflict), values)
 
     @contextmanager
     def hold(self, driver: str) -> Iterator[None]:

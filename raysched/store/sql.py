@@ -12,13 +12,13 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Table, bindparam, func, insert, select, update
+from sqlalchemy import Connection, CursorResult, Table, func, insert, select, update
 
 from raysched.errors import RunTakenOver, StoreError
 from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, LogRow
 from raysched.store import rows, schema
 from raysched.store.counts import count_states
-from raysched.store.database import Database
+from raysched.store.database import Database, Execute
 from raysched.store.tables import ATTEMPT, DRIVER, FLOW_RUN, LOG, TASK_GROUP, TASK_RUN
 
 
@@ -52,6 +52,10 @@ class SqlStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        of = database.placeholder
+        # Only our own names go into these.
+        self._epoch = f"SELECT epoch FROM {FLOW_RUN} WHERE number = {of}{database.locking}"  # noqa: S608
+        self._units = f"UPDATE {TASK_GROUP} SET units = {of} WHERE run = {of} AND id = {of}"  # noqa: S608
         self._lock = Lock()
         self._held = ExitStack()
         self._driver: int | None = None
@@ -96,9 +100,16 @@ class SqlStore:
                 tried again.
             RunTakenOver: Another process has taken the run over: stop.
         """
-        with self._lock, self._database.writing() as connection:
-            self._check_epoch(connection, batch)
-            self._write(connection, batch)
+        with self._lock:
+            if batch.logs:
+                self._counter(batch.run)
+            if batch.flow_run is None:
+                with self._database.committing() as execute:
+                    self._write(execute, batch)
+                return
+            with self._database.writing() as connection:
+                self._write(connection.exec_driver_sql, batch)
+                self._change(connection, batch.run, batch.flow_run)
 
     def close(self) -> None:
         """Give up ownership of this process's runs and close. Idempotent."""
@@ -124,60 +135,47 @@ class SqlStore:
             self._driver = number
         return self._driver
 
-    def _check_epoch(self, connection: Connection, batch: Batch) -> None:
-        epoch = connection.execute(_EPOCH, {"run": batch.run}).scalar()
-        if epoch is None:
+    def _check_epoch(self, execute: Execute, batch: Batch) -> None:
+        found = execute(self._epoch, (batch.run,)).fetchone()
+        if found is None:
             raise StoreError(f"{self._database.name}: there is no run with the number {batch.run}")
+        epoch = found[0]
         if epoch != batch.epoch:
             raise RunTakenOver(
                 f"{self._database.name}: another process has taken this run over "
                 f"(epoch {epoch}, ours is {batch.epoch}); this process must stop working on it"
             )
 
-    def _write(self, connection: Connection, batch: Batch) -> None:
-        self._upsert(connection, TASK_GROUP, rows.task_groups(batch))
-        if batch.units:
-            counts = [{"grp": group, "number": units} for group, units in batch.units.items()]
-            connection.execute(_UNITS, [{"of_run": batch.run, **count} for count in counts])
+    def _write(self, execute: Execute, batch: Batch) -> None:
+        self._check_epoch(execute, batch)
+        self._upsert(execute, TASK_GROUP, rows.task_groups(batch))
+        for group, units in batch.units.items():
+            execute(self._units, (units, batch.run, group))
         for columns, task_runs in rows.task_runs(batch):
             conflict = _conflict(TASK_RUN, columns)
-            self._database.insert(connection, TASK_RUN, columns, task_runs, conflict)
-        self._upsert(connection, ATTEMPT, rows.attempts(batch))
+            self._database.insert(execute, TASK_RUN, columns, task_runs, conflict)
+        self._upsert(execute, ATTEMPT, rows.attempts(batch))
         if batch.logs:
-            first = self._counter(connection, batch.run).number(batch.logs)
-            self._upsert(connection, LOG, rows.logs(batch, first))
-        if batch.flow_run is not None:
-            self._change(connection, batch.run, batch.flow_run)
+            first = self._counter(batch.run).number(batch.logs)
+            self._upsert(execute, LOG, rows.logs(batch, first))
 
-    def _counter(self, connection: Connection, run: int) -> _LogCounter:
+    def _counter(self, run: int) -> _LogCounter:
         if run not in self._counters:
-            last = connection.execute(select(func.max(LOG.c.id)).where(LOG.c.run == run)).scalar()
-            self._counters[run] = _LogCounter((last or 0) + 1)
+            with self._database.reading() as connection:
+                query = select(func.max(LOG.c.id)).where(LOG.c.run == run)
+                self._counters[run] = _LogCounter((connection.execute(query).scalar() or 0) + 1)
         return self._counters[run]
 
-    def _upsert(
-        self, connection: Connection, table: Table, values: Sequence[tuple[object, ...]]
-    ) -> None:
+    def _upsert(self, execute: Execute, table: Table, values: Sequence[tuple[object, ...]]) -> None:
         if values:
             columns = tuple(table.columns.keys())
-            self._database.insert(connection, table, columns, values, _conflict(table, columns))
+            self._database.insert(execute, table, columns, values, _conflict(table, columns))
 
     def _change(self, connection: Connection, run: int, change: FlowRunChange) -> None:
         values = rows.flow_run_change(change)
         if change.state.is_terminal:
             values["counts"] = json.dumps(count_states(connection, [run]).get(run, {}))
         connection.execute(update(FLOW_RUN).where(FLOW_RUN.c.number == run).values(values))
-
-
-_EPOCH = select(FLOW_RUN.c.epoch).where(FLOW_RUN.c.number == bindparam("run")).with_for_update()
-"""Made once: making it takes longer than the rest of a small commit."""
-
-
-_UNITS = (
-    update(TASK_GROUP)
-    .where(TASK_GROUP.c.run == bindparam("of_run"), TASK_GROUP.c.id == bindparam("grp"))
-    .values(units=bindparam("number"))
-)
 
 
 def _inserted_number(result: CursorResult[Any]) -> int:

@@ -8,7 +8,6 @@ from itertools import cycle, repeat
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 from raysched.engine.ports import Store
@@ -16,6 +15,7 @@ from raysched.errors import RunTakenOver, StoreError, StoreUnavailable
 from raysched.model.rows import AttemptRow, Batch, FlowRunChange, GroupRow
 from raysched.model.states import StateType
 from raysched.store import open_reader, open_store
+from raysched.store.database import Execute
 from raysched.store.reader import Reader
 from raysched.store.sql import SqlStore
 from raysched.store.sqlite import SQLite
@@ -270,9 +270,9 @@ class UnclearDatabase(SQLite):
     losses: Iterator[bool] = repeat(object=False)
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        with super().writing() as connection:
-            yield connection
+    def committing(self) -> Iterator[Execute]:
+        with super().committing() as execute:
+            yield execute
         if next(self.losses):
             raise StoreUnavailable("the answer got lost")
 

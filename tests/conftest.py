@@ -16,7 +16,7 @@ RAY_CPUS = 4
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the choice of the backend for the tests of the face."""
+    """Add the choice of the backend for the tests of the face and of the examples."""
     parser.addoption("--backend", choices=["inline", "ray"], default="inline")
 
 

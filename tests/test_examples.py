@@ -21,19 +21,27 @@ RAYSCHED = Path(sysconfig.get_path("scripts")) / "raysched"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-class Desk:
-    """A directory to run examples in, as people do, with a home of its own for the runs."""
+FORCED = frozenset({"RAYSCHED_UNIT_SIZE", "RAYSCHED_FUSION"})
+"""Settings of the matrix of the semantics, which hold here, too."""
 
-    def __init__(self, folder: Path) -> None:
+
+class Desk:
+    """A directory to run examples in, as people do, with a home of its own for the runs.
+
+    They run on `backend`, where a test asks for no other.
+    """
+
+    def __init__(self, folder: Path, backend: str) -> None:
         self.folder = folder
+        self.backend = backend
         kept = {name: value for name, value in os.environ.items() if not is_setting(name)}
         # Threads of linear algebra that wait for a core of a busy machine take seconds.
         calm = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self.environment = kept | calm | {"RAYSCHED_HOME": str(folder / "home")}
 
-    def run(self, example: str, *arguments: str, backend: str, code: int = 0) -> Any:
+    def run(self, example: str, *arguments: str, backend: str = "", code: int = 0) -> Any:
         """Runs `raysched run`; returns the flow run with its task runs."""
-        options = ("--backend", backend, "--json", *arguments)
+        options = ("--backend", backend or self.backend, "--json", *arguments)
         run = json.loads(self.call(RAYSCHED, "run", EXAMPLES / example, *options, code=code))
         shown = json.loads(self.call(RAYSCHED, "show", "last", "--json"))
         assert shown["id"] == run["id"]
@@ -41,7 +49,7 @@ class Desk:
 
     def script(self, example: str) -> str:
         """Runs the example as a plain script; returns what it prints."""
-        return self.call(sys.executable, EXAMPLES / example, RAYSCHED_BACKEND="inline")
+        return self.call(sys.executable, EXAMPLES / example, RAYSCHED_BACKEND=self.backend)
 
     def logs(self) -> list[str]:
         records = json.loads(self.call(RAYSCHED, "logs", "last", "--json"))
@@ -63,7 +71,7 @@ class Desk:
 
 
 def is_setting(name: str) -> bool:
-    return name == "RAY_ADDRESS" or name.startswith("RAYSCHED_")
+    return name == "RAY_ADDRESS" or (name.startswith("RAYSCHED_") and name not in FORCED)
 
 
 def states(run: Any, task: str) -> dict[str, int]:
@@ -76,13 +84,13 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path, request: pytest.FixtureRequest) -> Desk:
+    return Desk(tmp_path, request.config.getoption("--backend"))
 
 
 class TestFlights:
     def test_a_year(self, desk: Desk) -> None:
-        run = desk.run("flights/flow.py", backend="inline")
+        run = desk.run("flights/flow.py")
         assert (run["state"], run["tasks"]) == ("COMPLETED", {"COMPLETED": 51})
         report = desk.folder / "flights-report"
         assert "336,776 flights on 365 days" in (report / "report.md").read_text(encoding="utf-8")
@@ -105,7 +113,7 @@ class TestFlights:
 
 class TestBilling:
     def test_each_invoice_is_sent_once(self, desk: Desk) -> None:
-        run = desk.run("billing/flow.py", backend="inline")
+        run = desk.run("billing/flow.py")
         assert (run["state"], run["tasks"]) == ("COMPLETED", {"COMPLETED": 43})
         outbox = desk.folder / "billing-demo" / "outbox"
         sent = {path.name: path.read_bytes() for path in outbox.iterdir()}
@@ -115,7 +123,7 @@ class TestBilling:
         assert {path.name: path.read_bytes() for path in outbox.iterdir()} == sent
 
     def test_broken_has_one_root(self, desk: Desk) -> None:
-        run = desk.run("billing/flow.py", "--param", "broken=true", backend="inline", code=1)
+        run = desk.run("billing/flow.py", "--param", "broken=true", code=1)
         assert run["state"] == "FAILED"
         assert run["tasks"] == {"COMPLETED": 1, "FAILED": 1, "UPSTREAM_FAILED": 41}
         (root,) = (one for one in run["task_runs"] if one["state"] == "FAILED")
@@ -153,7 +161,7 @@ class TestPriceWatch:
 
     def test_retries_run_out(self, desk: Desk) -> None:
         tea = '{"budgets": {"tea": 4.0}, "busy": 9}'
-        run = desk.run("price_watch.py", "--params-json", tea, backend="inline")
+        run = desk.run("price_watch.py", "--params-json", tea)
         price, comparison = run["task_runs"]
         assert (price["state"], price["attempts"]) == ("FAILED", 5)
         assert price["error"]["type"] == "price_watch.ShopBusy"
@@ -172,7 +180,7 @@ class TestPriceWatch:
 class TestSweep:
     def test_a_bad_configuration_is_reported(self, desk: Desk) -> None:
         small = '{"data": "breast_cancer", "models": ["svm", "neighbours"], "folds": 2}'
-        run = desk.run("ml_sweep/flow.py", "--params-json", small, backend="inline")
+        run = desk.run("ml_sweep/flow.py", "--params-json", small)
         assert (run["state"], run["message"]) == ("COMPLETED", "1 failure handled")
         assert states(run, "cross_validate") == {"COMPLETED": 9, "FAILED": 1}
         (failed,) = (one for one in run["task_runs"] if one["state"] == "FAILED")

@@ -15,6 +15,8 @@ def on_ray(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patch.setenv("RAYSCHED_BACKEND", "ray")
         patch.setenv("RAYSCHED_HOME", str(tmp_path_factory.mktemp("home")))
         settings.cache_clear()
+        # What ran before in this process may have left an engine with another home.
+        wiring.disconnect()
         yield
         wiring.disconnect()
     settings.cache_clear()

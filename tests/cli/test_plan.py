@@ -143,3 +143,15 @@ def test_states_choose_task_runs(looking: Command, planned: str) -> None:
     done = looking("show", planned, "--plan", "--state", "FAILED")
     assert (done.code, "leave one out" in done.err) == (2, True)
     assert looking("show", planned, "--plan", "--task", "nothing").code == 2
+
+
+@pytest.mark.usefixtures("here")
+def test_tells_of_flows_that_ran(raysched: Command) -> None:
+    assert raysched("run", "sums.py", "--backend", "inline").code == 0
+    parse, total = raysched("show", "last", "--plan", "--json").json()["plan"]
+    assert [(group["name"], group["size"]) for group in (parse, total)] == [
+        ("parse", 3),
+        ("total", 1),
+    ]
+    assert parse["cut"] == "adaptive"
+    assert any("share units" in note for note in parse["notes"])

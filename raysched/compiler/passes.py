@@ -171,10 +171,8 @@ def _sized(item: PlannedGroup) -> PlannedGroup:
         size, note = MAX_CONCURRENT_UNIT, "what is ready is spread evenly over the slots"
     else:
         size, note = MAX_UNIT, f"quick task runs share units, up to {MAX_UNIT} of them or 0.1 s"
-    if item.group.size == 1 and spec.batch:
-        # A flow of a thousand calls has a thousand groups, and nothing to tell of each.
-        note = ""
-    notes = [note, overlap]
+    # A flow of a thousand calls has a thousand groups, and nothing to tell of each.
+    notes = [note, overlap] if item.group.size > 1 or not spec.batch else []
     if spec.max_parallel is not None:
         notes.append(f"max_parallel={spec.max_parallel}: at most so many task runs at once")
         # Those of a unit that overlap are all at once.

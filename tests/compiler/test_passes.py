@@ -233,6 +233,7 @@ class TestSizes:
         [
             (spec(), 3, ["quick task runs share units, up to 1000 of them or 0.1 s"]),
             (spec(), 1, []),
+            (spec(is_async=True), 1, []),
             (
                 spec(batch=False, max_parallel=2),
                 3,
@@ -250,7 +251,7 @@ class TestSizes:
                 ],
             ),
         ],
-        ids=["adaptive", "single", "alone", "fixed"],
+        ids=["adaptive", "single", "async, single", "alone", "fixed"],
     )
     def test_are_explained(self, task: TaskSpec, members: int, notes: list[str]) -> None:
         builder = Builder("run")

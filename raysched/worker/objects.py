@@ -38,21 +38,7 @@ class WorkerObjects:
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         self._made: list[tuple[str, _Entry]] = []
-        self._users = 0
         self._lock = threading.Lock()
-
-    def acquire(self) -> None:
-        """Begin to use them; what payloads want is made from now on."""
-        with self._lock:
-            self._users += 1
-
-    def release(self) -> None:
-        """Undo one `acquire`; the last one closes all."""
-        with self._lock:
-            self._users -= 1
-            if self._users:
-                return
-        self.close()
 
     def get(self, token: str, recipe: bytes) -> Any:
         """Return an object, making it if there is none: a failure is tried again the next time.

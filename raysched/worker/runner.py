@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import logging
 import math
 import threading
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from raysched.errors import SerializationError, TaskRunCancelled
 from raysched.model.states import StateType
@@ -18,6 +19,7 @@ from raysched.results.envelope import Parts
 from raysched.worker.code import code_of
 from raysched.worker.context import WorkerContext
 from raysched.worker.failures import describe_error
+from raysched.worker.hygiene import Hygiene
 from raysched.worker.interrupt import (
     CancelRequested,
     Interruption,
@@ -30,6 +32,12 @@ from raysched.worker.logs import capture
 from raysched.worker.progress import Outcome, UnitProgress, WorkerIdentity
 from raysched.worker.protocol import decode_unit
 from raysched.worker.stages import StageRun
+
+if TYPE_CHECKING:
+    from raysched.worker.scope import ItemScope
+
+LOGGER = "raysched.worker"
+"""Logger of what is said of a task run by the code beside it."""
 
 
 class Watcher(Protocol):
@@ -91,6 +99,7 @@ class UnitRun:
         self._process = process
         self._stages: Sequence[StageRun] = ()
         self._local: dict[int, Parts] = {}
+        self._last: ItemScope | None = None
         self._needed = self.progress.unit.needed()
         self._cancels: dict[int, Callable[[], object]] = {}
         self._cancelled: set[int] = set()
@@ -164,23 +173,34 @@ class UnitRun:
             signals.uninstall()
 
     def _run_by_mode(self, signals: Signals | None) -> None:
-        if self.context.is_async:
-            with asyncio.Runner() as loop:
-                loop.run(self._run_on_loop())
-        elif self.overlaps:
-            workers = min(self.context.max_concurrency, self._size)
-            with ThreadPoolExecutor(workers, thread_name_prefix=self.context.task_name) as pool:
-                wait([pool.submit(self._run_one, i, None) for i in range(self._size)])
-        else:
-            self._run_in_turn(signals)
+        dedicated = self._process.signals is not None
+        hygiene = Hygiene(self.context.task_name, dedicated=dedicated)
+        try:
+            if self.context.is_async:
+                with asyncio.Runner() as loop:
+                    loop.run(self._run_on_loop())
+            elif self.overlaps:
+                workers = min(self.context.max_concurrency, self._size)
+                with ThreadPoolExecutor(workers, thread_name_prefix=self.context.task_name) as pool:
+                    wait([pool.submit(self._run_one, i, None) for i in range(self._size)])
+            else:
+                self._run_in_turn(signals, hygiene)
+        finally:
+            self._warn(hygiene.end())
 
-    def _run_in_turn(self, signals: Signals | None) -> None:
+    def _warn(self, notices: Iterable[str]) -> None:
+        """Keep warnings with the task run that was the last to begin."""
+        for notice in notices:
+            if self._last is not None:
+                self._last.log_from_thread(logging.WARNING, LOGGER, notice, time.time_ns())
+
+    def _run_in_turn(self, signals: Signals | None, hygiene: Hygiene) -> None:
         """Run one item after the other, until the lease is over."""
         unit = self.progress.unit
         while (position := self._next()) is not None:
             parent = unit.parent(position)
             if parent < 0 or parent in self._local:
-                self._run_one(position, signals)
+                self._run_one(position, signals, hygiene)
             elif position not in self._cancelled:
                 # What follows from its failure, or when it is tried again, is for the driver.
                 self.progress.hand_back([position])
@@ -222,7 +242,9 @@ class UnitRun:
         if positions:
             self.progress.hand_back(positions)
 
-    def _run_one(self, position: int, signals: Signals | None) -> None:
+    def _run_one(
+        self, position: int, signals: Signals | None, hygiene: Hygiene | None = None
+    ) -> None:
         interruption: Interruption = (
             SignalInterruption(signals) if signals is not None else ThreadInterruption()
         )
@@ -230,12 +252,17 @@ class UnitRun:
             return
         stage, place = self._place(position)
         item = ItemRun(stage, place, self.progress, position, interruption)
+        self._last = item.scope
         passed_on = (lambda: signals.passed_on) if signals else bool
         alone = signals is not None and signals is self._process.signals
         if alone:
             capture.attribute_threads_to(item.scope)
+        began = time.monotonic_ns()
         # An empty context, as in a process of its own: nothing leaks in or from item to item.
         contextvars.Context().run(item.run, interruption, passed_on)
+        if hygiene is not None:
+            kept = item.encoded.size if item.encoded is not None else 0
+            self._warn(hygiene.after_item(time.monotonic_ns() - began, kept))
         if alone:
             capture.attribute_threads_to(None)
         self._cancels.pop(position)
@@ -257,6 +284,7 @@ class UnitRun:
             async with room:
                 stage, place = self._place(position)
                 item = ItemRun(stage, place, self.progress, position)
+                self._last = item.scope
                 await item.run_async(lambda: position in self._cancelled)
 
         tasks = []

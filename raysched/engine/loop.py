@@ -6,6 +6,7 @@ the loop's own takes them. For a pumped backend there is no such thread, and the
 runs the units.
 """
 
+import _signal  # type: ignore[import-not-found] # CPython's own, without stubs
 import asyncio
 import signal
 import sys
@@ -179,16 +180,28 @@ class Loop:
         self._settle()
 
     def _work(self) -> None:
+        limit: float | None = None
         while not self._stopped and self._broken is None:
-            # In this order: a leader that resigns meanwhile wakes this thread.
+            self._sleep(self._own_wake, limit)
+            # From here on a leader that resigns wakes this thread for whatever it leaves behind.
             self._own_until = NEVER
-            self._own_until = self._timers[0][0] if self._timers else NEVER
-            self._sleep(self._own_wake, None)
-            with self._lead:
-                self.turn()
+            if not self._lead.acquire(blocking=False):
+                limit = None
+                continue
+            try:
+                if self._is_due():
+                    self.turn()
+                limit = self._pause(None)
+                self._own_until = self._timers[0][0] if self._timers else NEVER
+            finally:
+                self._lead.release()
             if self._followers:
                 with self._visible:
                     self._visible.notify_all()
+
+    def _is_due(self) -> bool:
+        now = self._clock.now()
+        return bool(self._inbox) or bool(self._timers and self._timers[0][0] <= now)
 
     def _wait_leading(self, done: Callable[[], bool], deadline: float | None) -> bool:
         wake = self._leader_wake = threading.Event()
@@ -200,7 +213,7 @@ class Loop:
             if left == 0:
                 return False
             if self._pump is None or not self._pump_once():
-                self._sleep(wake, left)
+                self._sleep(wake, self._pause(left))
 
     def _wake(self) -> None:
         (self._leader_wake or self._own_wake).set()
@@ -271,7 +284,7 @@ class Loop:
         return False
 
     def _sleep(self, wake: threading.Event, limit: float | None) -> None:
-        if wake.wait(self._pause(limit)) and self._busy():
+        if wake.wait(limit) and self._busy():
             time.sleep(GATHER_SECONDS)
         wake.clear()
 
@@ -281,6 +294,9 @@ class Loop:
             return limit
         due = self._clock.seconds_until(self._timers[0][0])
         return due if limit is None else min(due, limit)
+
+
+_HELD_BACK = (int(signal.SIGINT), int(signal.SIGTERM))
 
 
 class Interrupts:
@@ -305,16 +321,17 @@ class Interrupts:
             else:
                 handlers[number](number, frame)
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
+        # Without signal's own search for enum members, which takes ten times as long.
+        for number in _HELD_BACK:
+            handler = _signal.getsignal(number)
             if callable(handler):
                 handlers[number] = handler
-                signal.signal(number, on_signal)
+                _signal.signal(number, on_signal)
         try:
             yield
         finally:
             for each, before in handlers.items():
-                signal.signal(each, before)
+                _signal.signal(each, before)
 
     @contextmanager
     def held_back(self) -> Iterator[None]:

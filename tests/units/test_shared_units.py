@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,25 @@ class TestOnRay:
             return first_byte.map(make.map(range(50))).result()
 
         assert large() == list(range(50))
+
+    @pytest.mark.parametrize(
+        ("steered", "largest"), [({"batch": False}, 1), ({"batch_size": 7}, 7)]
+    )
+    def test_tasks_may_steer(self, steered: dict[str, Any], largest: int) -> None:
+        @flow
+        def which_calls() -> list[str | None]:
+            return call_of_ray.with_options(**steered).map(range(MANY)).result()
+
+        # Not all need be full: some are handed back behind a worker that takes its time.
+        assert max(Counter(which_calls()).values()) == largest
+
+
+@task
+def call_of_ray(number: int) -> str | None:
+    """Return the id of the Ray call that carries it."""
+    import ray
+
+    return ray.get_runtime_context().get_task_id()
 
 
 @task(retries=1, timeout_seconds=0.2)

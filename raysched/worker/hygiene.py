@@ -140,11 +140,10 @@ class Hygiene:
         self._changed = False
         self._lasting = 0
         self._kept = 0
-        if not dedicated:
-            # The program's own memory grows between its units.
-            _memory.begin_at_peak(task)
-        elif _memory.task != task:
-            _memory.begin(task)
+        # A unit inside another one, of a task that calls a task, is a part of that one's memory.
+        self._is_nested = self._before is not None or _ANY_THREAD in _watches
+        if not self._is_nested:
+            self._begin_memory()
         self._thread_count = _threads.refresh()
         _watches[self._thread] = self
         if dedicated:
@@ -152,6 +151,13 @@ class Hygiene:
             _wrapping.acquire_for_good()
         else:
             _wrapping.acquire()
+
+    def _begin_memory(self) -> None:
+        if not self._dedicated:
+            # The program's own memory grows between its units.
+            _memory.begin_at_peak(self._task)
+        elif _memory.task != self._task:
+            _memory.begin(self._task)
 
     def after_item(self, took: int, kept: int = 0) -> Sequence[str]:
         """Put back what a task run has changed; return what is worth a warning.
@@ -216,7 +222,7 @@ class Hygiene:
             self._changed = False
         if count_threads() != self._thread_count:
             self._look_at_threads(notices)
-        if memory:
+        if memory and not self._is_nested:
             self._look_at_memory(notices)
         return notices
 
@@ -291,7 +297,8 @@ _threads = Threads()
 
 def lasting() -> contextlib.AbstractContextManager[None]:
     """Return a context in which nothing that is done counts as left behind by a task run."""
-    watch = _watch()
+    # The thread may be one of those that overlap in a unit.
+    watch = _watch() or next(reversed(_watches.values()), None)
     return contextlib.nullcontext() if watch is None else watch.lasting()
 
 

@@ -103,6 +103,7 @@ class UnitRun:
         self._needed = self.progress.unit.needed()
         self._cancels: dict[int, Callable[[], object]] = {}
         self._cancelled: set[int] = set()
+        self._in_turn: tuple[int, Interruption | None] = -1, None
         self._begun = 0
         self._lease_end = time.monotonic() + self.progress.unit.lease_seconds
         # Reentrant: a signal handler may cancel while the same thread holds it.
@@ -140,14 +141,13 @@ class UnitRun:
         return report, self.progress.large or None
 
     def cancel(self, positions: Iterable[int] | None = None) -> None:
-        """End items, running or not, as CANCELLED; None means all. Thread-safe.
-
-        The channel and Ray may both bring one order: it interrupts an item once.
-        """
+        """End items, running or not, as CANCELLED; None means all. Thread-safe."""
         with self._lock:
-            fresh = set(range(self._size) if positions is None else positions) - self._cancelled
-            self._cancelled |= fresh
-            cancels = [self._cancels[i] for i in fresh & self._cancels.keys()]
+            self._cancelled.update(range(self._size) if positions is None else positions)
+            cancels = [self._cancels[i] for i in self._cancelled & self._cancels.keys()]
+            position, interruption = self._in_turn
+            if interruption is not None and position in self._cancelled:
+                cancels.append(partial(interruption.interrupt, CancelRequested))
         for cancel in cancels:
             cancel()
 
@@ -182,7 +182,7 @@ class UnitRun:
             elif self.overlaps:
                 workers = min(self.context.max_concurrency, self._size)
                 with ThreadPoolExecutor(workers, thread_name_prefix=self.context.task_name) as pool:
-                    wait([pool.submit(self._run_one, i, None) for i in range(self._size)])
+                    wait([pool.submit(self._run_in_thread, i) for i in range(self._size)])
             else:
                 self._run_in_turn(signals, hygiene)
         finally:
@@ -196,24 +196,55 @@ class UnitRun:
 
     def _run_in_turn(self, signals: Signals | None, hygiene: Hygiene) -> None:
         """Run one item after the other, until the lease is over."""
-        unit = self.progress.unit
-        while (position := self._next()) is not None:
-            parent = unit.parent(position)
-            if parent < 0 or parent in self._local:
-                self._run_one(position, signals, hygiene)
-            elif position not in self._cancelled:
-                # What follows from its failure, or when it is tried again, is for the driver.
+        unit, needed, local = self.progress.unit, self._needed, self._local
+        passed_on = (lambda: signals.passed_on) if signals else bool
+        alone = signals is not None and signals is self._process.signals
+        while True:
+            interruption: Interruption = (
+                SignalInterruption(signals) if signals is not None else ThreadInterruption()
+            )
+            position = self._begin_next(interruption)
+            if position is None:
+                break
+            if unit.order is not None and not self._has_what_it_needs(position):
+                # What follows from that, or when it is tried again, is for the driver.
                 self.progress.hand_back([position])
+                continue
+            number, place = unit.place(position)
+            item = ItemRun(self._stages[number], place, self.progress, position, interruption)
+            self._last = item.scope
+            if alone:
+                capture.attribute_threads_to(item.scope)
+            # An empty context, as in a process of its own: nothing leaks in or from item to item.
+            contextvars.Context().run(item.run, interruption, passed_on)
+            encoded = item.encoded
+            if notices := hygiene.after_item(item.took, encoded.size if encoded else 0):
+                self._warn(notices)
+            if position in needed and encoded is not None:
+                local[position] = encoded.settled()
+            if item.passed_interrupt is not None:
+                self._take_interrupt(item.passed_interrupt)
+        if alone:
+            capture.attribute_threads_to(None)
 
-    def _next(self) -> int | None:
+    def _begin_next(self, interruption: Interruption) -> int | None:
+        """Take the next item that is not cancelled, to be ended by `interruption`."""
         # The first one is begun in any case: a unit that gives back all its items gets nowhere.
         if self._begun and time.monotonic() > self._lease_end:
             self.hand_back()
         with self._lock:
-            if self._begun == self._stop:
-                return None
-            self._begun += 1
-            return self._begun - 1
+            while self._begun < self._stop:
+                position = self._begun
+                self._begun += 1
+                if position not in self._cancelled:
+                    self._in_turn = position, interruption
+                    return position
+            self._in_turn = -1, None
+        return None
+
+    def _has_what_it_needs(self, position: int) -> bool:
+        parent = self.progress.unit.parent(position)
+        return parent < 0 or parent in self._local
 
     def lease_left(self) -> float | None:
         """Return when to hand back what has not begun (seconds); None if there is nothing."""
@@ -242,34 +273,15 @@ class UnitRun:
         if positions:
             self.progress.hand_back(positions)
 
-    def _run_one(
-        self, position: int, signals: Signals | None, hygiene: Hygiene | None = None
-    ) -> None:
-        interruption: Interruption = (
-            SignalInterruption(signals) if signals is not None else ThreadInterruption()
-        )
+    def _run_in_thread(self, position: int) -> None:
+        interruption = ThreadInterruption()
         if not self._claim(position, partial(interruption.interrupt, CancelRequested)):
             return
         stage, place = self._place(position)
         item = ItemRun(stage, place, self.progress, position, interruption)
         self._last = item.scope
-        passed_on = (lambda: signals.passed_on) if signals else bool
-        alone = signals is not None and signals is self._process.signals
-        if alone:
-            capture.attribute_threads_to(item.scope)
-        began = time.monotonic_ns()
-        # An empty context, as in a process of its own: nothing leaks in or from item to item.
-        contextvars.Context().run(item.run, interruption, passed_on)
-        if hygiene is not None:
-            kept = item.encoded.size if item.encoded is not None else 0
-            self._warn(hygiene.after_item(time.monotonic_ns() - began, kept))
-        if alone:
-            capture.attribute_threads_to(None)
+        contextvars.Context().run(item.run, interruption, bool)
         self._cancels.pop(position)
-        if position in self._needed and item.encoded is not None:
-            self._local[position] = item.encoded.settled()
-        if item.passed_interrupt is not None:
-            self._take_interrupt(item.passed_interrupt)
 
     def _place(self, position: int) -> tuple[StageRun, int]:
         number, place = self.progress.unit.place(position)

@@ -1,91 +1,24 @@
-"""The words: a case has sides, a side has turns, and metrics turn a pair of turns into a row."""
+"""The words: a case has sides, a side has turns, and aims turn the pairs of turns into rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from statistics import median
 
-TIMES = "\N{MULTIPLICATION SIGN}"
+from benchmarks.metrics import Aim, Of, Turn
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What one turn of one side took.
+class Told:
+    """What a turn returns that takes the time itself, or checks its results itself.
 
     Attributes:
-        task_runs: How many tasks it ran.
-        seconds: From the call until every result was there.
-            driver_cpu: CPU time of the driver, all its threads (seconds).
-        driver_peak: Most memory that the driver has held so far (bytes).
-        database: What the database grew by (bytes).
+        total: Sum of the results.
+        seconds: What counts as its time (seconds).
     """
 
-    task_runs: int
+    total: int
     seconds: float
-    driver_cpu: float
-    driver_peak: int
-    database: int
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What is read from a turn.
-
-    Attributes:
-        name: With its unit.
-        value: Reads it.
-        decimals: How many are shown.
-        higher_is_better: Whether an aim is a floor or a ceiling.
-        typical: What stands for all turns.
-    """
-
-    name: str
-    value: Callable[[Turn], float]
-    decimals: int = 0
-    higher_is_better: bool = False
-    typical: Callable[[Sequence[float]], float] = median
-
-
-RATE = Metric("tasks/s", lambda turn: turn.task_runs / turn.seconds, higher_is_better=True)
-DURATION = Metric("seconds", lambda turn: turn.seconds, decimals=2)
-DRIVER_CPU = Metric("driver CPU, µs a task", lambda turn: 1e6 * turn.driver_cpu / turn.task_runs)
-DRIVER_PEAK = Metric("driver peak, MB", lambda turn: turn.driver_peak / 1e6, typical=max)
-DATABASE = Metric("database, bytes a task run", lambda turn: turn.database / turn.task_runs)
-
-
-def efficiency(ideal: float) -> Metric:
-    """Return what part of the time was needed if no scheduler can beat `ideal` (seconds)."""
-    return Metric(
-        f"% of the ideal {ideal:g} s",
-        lambda turn: 100 * ideal / turn.seconds,
-        higher_is_better=True,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """What is to be reached.
-
-    Attributes:
-        metric: What is measured.
-        bound: Floor or ceiling, or None where the metric is only told.
-        of_ratio: Whether the bound is one for the ratio of ours to the peer's, or for ours.
-    """
-
-    metric: Metric
-    bound: float | None = None
-    of_ratio: bool = True
-
-    def met(self, value: float) -> bool | None:
-        """Return whether `value` is within the bound, None if there is none."""
-        if self.bound is None:
-            return None
-        return value >= self.bound if self.metric.higher_is_better else value <= self.bound
-
-    def __str__(self) -> str:
-        if self.bound is None:
-            return ""
-        sign = "≥" if self.metric.higher_is_better else "≤"
-        return f"{sign} {self.bound:g}{f' {TIMES}' if self.of_ratio else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +27,40 @@ class Side:
 
     Attributes:
         name: What people call it.
-        turn: Runs so many tasks and returns the sum of their results, which are 0, 1, 2 and so on.
-        warm_up: Called before each turn, not measured, so that a turn finds workers running.
+        module: Where its functions are, imported by its driver only. If it has a `warm_up`, that is
+            called before each turn, not measured, so that a turn finds workers running, and if
+            it has a `cool_down`, that after the last one.
+        turn: Name of the function that runs so many tasks, its last argument, and returns the sum
+            of their results, which are 0, 1, 2 and so on.
+        arguments: What that function is called with before the number.
         environment: Environment variables of its driver.
+        sample: Most tasks that a turn runs, for a peer that needs the same time for each task
+            however many there are: what is read a task then stands for all of them.
+        share: The part of a case's tasks that a turn runs.
+        needs: Packages that are imported, beside those that the benchmarks always need.
     """
 
     name: str
-    turn: Callable[[int], int]
-    warm_up: Callable[[], object] | None = None
+    module: str
+    turn: str
+    arguments: tuple[float, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    sample: int | None = None
+    share: float = 1.0
+    needs: tuple[str, ...] = ()
+
+    def tasks(self, size: int) -> int:
+        """Return how many tasks a turn of a case of `size` tasks runs."""
+        return min(max(1, round(size * self.share)), self.sample or size)
+
+    def missing(self) -> str:
+        """Return the name of a package that is not installed, or ""."""
+        return next((name for name in self.needs if find_spec(name) is None), "")
+
+
+def itself(size: int) -> int:
+    """Return `size`: a case of so many tasks has so many task runs."""
+    return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +70,15 @@ class Case:
     Attributes:
         name: For `--case`.
         work: For people; `{size}` is how many tasks it runs.
-        size: How many tasks at scale 1.
+        size: How many tasks, at scale 1.
         ours: raysched.
         peer: Whom it is compared with, or None.
         aims: What is measured, the first one for the plot.
         on_ray: Whether both sides share a local Ray that is running already.
+        postgresql: Whether states are kept there instead of in SQLite.
+        quick: The part of `size` that is run unless everything is asked for.
         repeats: How many pairs of turns, unless the command says.
+        task_runs: From the size to how many task runs that makes.
     """
 
     name: str
@@ -127,16 +88,21 @@ class Case:
     peer: Side | None
     aims: tuple[Aim, ...]
     on_ray: bool = True
-    repeats: int = 5
+    postgresql: bool = False
+    quick: float = 1.0
+    repeats: int = 3
+    task_runs: Callable[[int], int] = itself
 
     @property
     def sides(self) -> tuple[Side, ...]:
         """Ours, then the peer if there is one."""
         return (self.ours,) if self.peer is None else (self.ours, self.peer)
 
-    def scaled(self, scale: float) -> int:
+    def scaled(self, scale: float, *, full: bool) -> int:
         """Return how many tasks it runs at this scale."""
-        return self.size if self.size == 1 else max(2, round(self.size * scale))
+        if self.size == 1:
+            return 1
+        return max(2, round(self.size * scale * (1 if full else self.quick)))
 
     def described(self, size: int) -> str:
         """Return the work for people."""
@@ -145,19 +111,26 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a metric says about a case.
+    """What an aim says about a case.
 
     Attributes:
         aim: The metric with its aim.
         ours: raysched's value.
         peer: The peer's value, or None.
-        ratios: Ours to the peer's of each pair of turns; empty where that has no meaning.
+        pairs: Ours and the peer's value of each pair of turns; empty without peer.
     """
 
     aim: Aim
     ours: float
     peer: float | None
-    ratios: tuple[float, ...]
+    pairs: tuple[tuple[float, float], ...]
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Ours to the peer's of each pair; empty where the peer's is 0."""
+        if not all(peer for _, peer in self.pairs):
+            return ()
+        return tuple(ours / peer for ours, peer in self.pairs)
 
     @property
     def ratio(self) -> float | None:
@@ -165,10 +138,16 @@ class Row:
         return median(self.ratios) if self.ratios else None
 
     @property
+    def difference(self) -> float | None:
+        """The median of ours less the peer's."""
+        return median(ours - peer for ours, peer in self.pairs) if self.pairs else None
+
+    @property
     def met(self) -> bool | None:
         """Whether the aim is met, None if nothing is aimed at."""
-        value = self.ratio if self.aim.of_ratio else self.ours
-        return None if value is None else self.aim.met(value)
+        value = {Of.RATIO: self.ratio, Of.DIFFERENCE: self.difference, Of.OURS: self.ours}
+        measured = value[self.aim.of]
+        return None if measured is None else self.aim.met(measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +156,7 @@ class Measured:
 
     Attributes:
         case: The case.
-        size: How many tasks a turn ran.
+        size: How many tasks a turn ran, at least of ours.
         ours: Turns of raysched.
         peer: Turns of the peer, each beside the one of the same position; empty without peer.
     """
@@ -188,16 +167,16 @@ class Measured:
     peer: Sequence[Turn] = ()
 
     def rows(self) -> list[Row]:
-        """Return what each metric of the case says."""
+        """Return what each aim of the case says."""
         return [self._row(aim) for aim in self.case.aims]
 
     def _row(self, aim: Aim) -> Row:
-        ours = [aim.metric.value(turn) for turn in self.ours]
-        peer = [aim.metric.value(turn) for turn in self.peer]
-        comparable = all(peer)
+        metric = aim.metric
+        ours = [metric.value(turn) for turn in self.ours]
+        peer = [metric.value(turn) for turn in self.peer]
         return Row(
             aim,
-            aim.metric.typical(ours),
-            aim.metric.typical(peer) if peer and comparable else None,
-            tuple(o / p for o, p in zip(ours, peer, strict=False)) if comparable else (),
+            metric.typical(ours),
+            metric.typical(peer) if any(peer) else None,
+            tuple(zip(ours, peer, strict=False)),
         )

@@ -1,17 +1,20 @@
-"""Runs a case: two drivers beside one local Ray, each in a process of its own, turn by turn."""
+"""Runs a case: two drivers beside one Ray, each in a process of its own, turn by turn."""
 
 import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.case import Case, Measured, Side, Turn
+from benchmarks.case import Case, Measured, Side, Told
+from benchmarks.metrics import Turn
 
 WORKER_NICENESS = "RAY_worker_niceness"
 """Ray's workers run at nice 15 unless told: a busy machine then slows them alone down."""
@@ -25,57 +28,76 @@ class Order:
         scratch: Directory for databases.
         scale: What sizes are multiplied by.
         repeats: How many pairs of turns, None for each case's own number.
-        address: Of a running Ray, or "" for one of its own for each case.
+        address: Of a running Ray, or "" where no case needs one.
+        full: Whether sizes are those that the aims are for, also where that takes long.
+        postgresql: URL of a database for the cases that want one, or "".
     """
 
     scratch: Path
     scale: float = 1.0
     repeats: int | None = None
     address: str = ""
+    full: bool = False
+    postgresql: str = ""
+
+    def lacks(self, case: Case) -> str:
+        """Return what a case needs and is not there, for people, or ""."""
+        if case.postgresql and not self.postgresql:
+            return "give the URL of a database with --postgresql"
+        missing = next((package for side in case.sides if (package := side.missing())), "")
+        return f'{missing} is not installed: pip install -e ".[bench-peers]"' if missing else ""
 
 
 def measure(case: Case, order: Order) -> Measured:
-    """Measure a case."""
-    os.environ[WORKER_NICENESS] = "0"
-    size = case.scaled(order.scale)
+    """Measure a case; one on Ray needs an address in the order."""
+    size = case.scaled(order.scale, full=order.full)
     database = order.scratch / f"{case.name}.db"
+    shared = {
+        "RAYSCHED_HOME": str(order.scratch),
+        "RAYSCHED_DATABASE_URL": order.postgresql if case.postgresql else f"sqlite:///{database}",
+        "RAY_ADDRESS": order.address if case.on_ray else "",
+    }
     with ExitStack() as stack:
-        shared = {
-            "RAYSCHED_HOME": str(order.scratch),
-            "RAYSCHED_DATABASE_URL": f"sqlite:///{database}",
-        }
-        if case.on_ray:
-            shared["RAY_ADDRESS"] = order.address or stack.enter_context(_local_ray())
-        drivers = [
-            _Driver(side, stack.enter_context(_process({**shared, **side.environment})), database)
-            for side in case.sides
-        ]
+        drivers = [stack.enter_context(driver(side, shared, database)) for side in case.sides]
+        turns: dict[str, list[Turn]] = {side.name: [] for side in case.sides}
         for _ in range(order.repeats or case.repeats):
-            for driver in drivers:
-                driver.take_turn(size)
+            for each in drivers:
+                tasks = each.side.tasks(size)
+                turns[each.side.name].append(each.take_turn(tasks, case.task_runs(tasks)))
             # Who was second is first in the next pair, so that nobody gains by the place.
             drivers.reverse()
-    turns = {driver.side.name: driver.turns for driver in drivers}
     return Measured(case, size, *(turns[side.name] for side in case.sides))
 
 
-class _Driver:
+class Driver:
     """A side in its process."""
 
     def __init__(self, side: Side, process: ProcessPoolExecutor, database: Path) -> None:
         self.side = side
-        self.turns: list[Turn] = []
         self._process = process
         self._database = database
 
-    def take_turn(self, size: int) -> None:
-        side = self.side
-        taking = self._process.submit(_turn, side.turn, side.warm_up, size, self._database)
-        self.turns.append(taking.result())
+    def take_turn(self, size: int, task_runs: int) -> Turn:
+        """Have so many tasks run, which make so many task runs."""
+        return self._process.submit(_turn, self.side, size, task_runs, self._database).result()
 
 
 @contextmanager
-def _local_ray() -> Iterator[str]:
+def driver(side: Side, shared: Mapping[str, str], database: Path) -> Iterator[Driver]:
+    """Give a side a process of its own, with these environment variables."""
+    # Spawned: a driver has nothing of ours in memory but what it imports for its turns.
+    environment = {**shared, **side.environment}
+    with ProcessPoolExecutor(
+        1, get_context("spawn"), initializer=_set, initargs=(environment,)
+    ) as process:
+        yield Driver(side, process, database)
+        process.submit(_cool_down, side).result()
+
+
+@contextmanager
+def local_ray() -> Iterator[str]:
+    """Start Ray on this machine; return its address."""
+    os.environ[WORKER_NICENESS] = "0"
     import ray
 
     ray.init(
@@ -87,26 +109,32 @@ def _local_ray() -> Iterator[str]:
         ray.shutdown()
 
 
-def _process(environment: Mapping[str, str]) -> ProcessPoolExecutor:
-    # Spawned: a driver has nothing of ours in memory but what it imports for its turns.
-    return ProcessPoolExecutor(1, get_context("spawn"), initializer=_set, initargs=(environment,))
-
-
 def _set(environment: Mapping[str, str]) -> None:
-    os.environ.update(environment)
+    for name, value in environment.items():
+        if value:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
 
 
-def _turn(
-    work: Callable[[int], int], warm_up: Callable[[], object] | None, size: int, database: Path
-) -> Turn:
-    if warm_up is not None:
-        warm_up()
+def _cool_down(side: Side) -> None:
+    module = import_module(side.module)
+    if hasattr(module, "cool_down"):
+        module.cool_down()
+
+
+def _turn(side: Side, size: int, task_runs: int, database: Path) -> Turn:
+    module = import_module(side.module)
+    if hasattr(module, "warm_up"):
+        module.warm_up()
+    work = partial(getattr(module, side.turn), *side.arguments)
     pages, cpu, began = _bytes_used(database), time.process_time(), time.perf_counter()
-    total = work(size)
+    done = work(size)
     seconds, used = time.perf_counter() - began, time.process_time() - cpu
-    if total != sum(range(size)):
-        raise RuntimeError(f"the results of {size} tasks add up to {total}")
-    return Turn(size, seconds, used, _peak_memory(), _bytes_used(database) - pages)
+    told = done if isinstance(done, Told) else Told(done, seconds)
+    if told.total != sum(range(size)):
+        raise RuntimeError(f"the results of {size} tasks add up to {told.total}")
+    return Turn(task_runs, told.seconds, used, _peak_memory(), _bytes_used(database) - pages)
 
 
 def _bytes_used(database: Path) -> int:

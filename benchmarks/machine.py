@@ -4,14 +4,17 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
 import psutil
 
 SYNCS = 50
+PEERS = ("joblib", "distributed", "parsl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Machine:
         python: Version.
         ray: Version.
         raysched: Version.
+        peers: Versions of the other peers that are installed, by name.
     """
 
     cores: int
@@ -39,12 +43,14 @@ class Machine:
     python: str
     ray: str
     raysched: str
+    peers: Mapping[str, str]
 
     def __str__(self) -> str:
+        peers = "".join(f", {name} {number}" for name, number in self.peers.items())
         return (
             f"{self.cores} cores ({self.processor}), {self.memory / 2**30:.0f} GiB, "
             f"fsync {1000 * self.sync:.2f} ms, load before {self.load:.1f}; {self.system}, "
-            f"Python {self.python}, Ray {self.ray}, raysched {self.raysched}"
+            f"Python {self.python}, Ray {self.ray}, raysched {self.raysched}{peers}"
         )
 
 
@@ -60,6 +66,7 @@ def this_machine(scratch: Path) -> Machine:
         python=platform.python_version(),
         ray=version("ray"),
         raysched=version("raysched"),
+        peers={name: version(name) for name in PEERS if find_spec(name)},
     )
 
 

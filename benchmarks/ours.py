@@ -1,19 +1,34 @@
 """The work in raysched. A turn is a whole flow run: opened, run, committed and closed."""
 
 import asyncio
-import os
 import time
 
-from raysched import flow, task, wait
+from benchmarks.case import Told
+from benchmarks.load import CORES, WAIT_SECONDS, burn, compute, mixed, number_of, payload
+from raysched import as_completed, flow, task, unmapped, wait
 
-SLOTS = os.cpu_count() or 1
-WAIT_SECONDS = 0.1
 WAITS = 1000
 """How many tasks wait at once, over all slots."""
 
 
 @task
 def noop(number: int) -> int:
+    return number
+
+
+@task
+def echo(data: bytes) -> bytes:
+    return data
+
+
+@task
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+@task
+def busy(number: int, seconds: float) -> int:
+    burn(seconds)
     return number
 
 
@@ -28,7 +43,7 @@ async def wait_async(number: int) -> int:
     return number
 
 
-@task(max_concurrency=WAITS // SLOTS)
+@task(max_concurrency=WAITS // CORES)
 def wait_in_thread(number: int) -> int:
     time.sleep(WAIT_SECONDS)
     return number
@@ -37,7 +52,7 @@ def wait_in_thread(number: int) -> int:
 @flow
 def warm_up() -> None:
     # Long enough that each slot gets a worker.
-    nap.map([0.3] * 2 * SLOTS).wait()
+    nap.map([0.3] * 2 * CORES).wait()
 
 
 @flow
@@ -53,8 +68,53 @@ def many(size: int) -> int:
 
 
 @flow
+def streamed(size: int) -> int:
+    return sum(future.result() for future in as_completed(noop.map(range(size))))
+
+
+@flow
+def payloads(size: int) -> int:
+    echoes = echo.map(payload(number) for number in range(size))
+    return sum(number_of(data) for data in echoes.result())
+
+
+@flow
+def first_payload(size: int) -> Told:
+    began = time.perf_counter()
+    echoes = echo.map(payload(number) for number in range(size))
+    next(iter(as_completed(echoes))).result()
+    seconds = time.perf_counter() - began
+    return Told(sum(number_of(data) for data in echoes.result()), seconds)
+
+
+@flow
 def calls(size: int) -> int:
     return sum(noop(number) for number in range(size))
+
+
+@flow
+def chain(size: int) -> int:
+    total = add.submit(0, 0)
+    for number in range(1, size):
+        total = add.submit(total, number)
+    return total.result()
+
+
+@flow
+def tree(size: int) -> int:
+    level = noop.map(range(size))
+    while len(level) > 1:
+        # Past an odd end there is nothing to add.
+        level = add.map(level[::2], [*level[1::2], 0] if len(level) % 2 else level[1::2])
+    return level[0].result()
+
+
+@flow
+def beside_computing(size: int) -> int:
+    futures = noop.map(range(size))
+    while not futures[-1].done():
+        compute()
+    return sum(futures.result())
 
 
 @flow
@@ -65,3 +125,17 @@ def async_waits(size: int) -> int:
 @flow
 def thread_waits(size: int) -> int:
     return sum(wait_in_thread.map(range(size)).result())
+
+
+@flow
+def compute_all(seconds: float, size: int) -> int:
+    return sum(busy.map(range(size), unmapped(seconds)).result())
+
+
+def computing(seconds: float, size: int) -> int:
+    return compute_all(seconds, size)
+
+
+@flow
+def mixed_computing(size: int) -> int:
+    return sum(busy.map(range(size), mixed(size)).result())

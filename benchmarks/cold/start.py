@@ -1,6 +1,5 @@
 """Whole processes, from nothing to their end."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,22 +8,28 @@ SCRIPTS = Path(__file__).parent
 
 
 def ours(size: int) -> int:
-    return _run("one_task.py", size)
+    return sum(_result(str(SCRIPTS / "one_task.py")) for _ in range(size))
 
 
 def bare_ray(size: int) -> int:
-    return _run("bare_ray.py", size)
+    return sum(_result(str(SCRIPTS / "bare_ray.py")) for _ in range(size))
 
 
-def _run(script: str, size: int) -> int:
-    environment = {key: os.environ[key] for key in os.environ if key != "RAY_ADDRESS"}
-    return sum(_result(script, environment) for _ in range(size))
+def bare_ray_running(size: int) -> int:
+    return sum(_result(str(SCRIPTS / "bare_ray_running.py")) for _ in range(size))
 
 
-def _result(script: str, environment: dict[str, str]) -> int:
+def importing(size: int) -> int:
+    return sum(_result("-c", "import raysched; print(0)") for _ in range(size))
+
+
+def nothing(size: int) -> int:
+    return sum(_result("-c", "print(0)") for _ in range(size))
+
+
+def _result(*arguments: str) -> int:
     done = subprocess.run(  # noqa: S603 - scripts of this directory
-        [sys.executable, SCRIPTS / script],
-        env=environment,
+        [sys.executable, *arguments],
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-WAIT_SECONDS = 0.1
+from benchmarks.load import WAIT_SECONDS
 
 
 def wait(number: int) -> int:

@@ -10,9 +10,6 @@ UNITS_A_SECOND = 1000
 """Most units that a driver issues in a second: with `CALL_SECONDS` each, what is left of its core
 is for everything else that it does."""
 
-LEASE_SECONDS = 2 * TARGET_SECONDS
-"""A unit's lease where few slots keep the target small, see `lease_seconds` (seconds)."""
-
 GROWTH = 4
 """A unit is at most so many times as large as the last one of its task: one that turns out slow
 then holds back few others."""

@@ -1,0 +1,115 @@
+"""What a turn took, what is read from it, and what is aimed at."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn of one side took.
+
+    Attributes:
+        task_runs: How many tasks it ran.
+        seconds: From the call until every result was there, or what the work itself says.
+        driver_cpu: CPU time of the driver, all its threads (seconds).
+        driver_peak: Most memory that the driver has held so far (bytes).
+        database: What the database grew by (bytes).
+    """
+
+    task_runs: int
+    seconds: float
+    driver_cpu: float
+    driver_peak: int
+    database: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What is read from a turn.
+
+    Attributes:
+        name: With its unit.
+        value: Reads it.
+        decimals: How many are shown.
+        higher_is_better: Whether an aim is a floor or a ceiling.
+        typical: What stands for all turns.
+    """
+
+    name: str
+    value: Callable[[Turn], float]
+    decimals: int = 0
+    higher_is_better: bool = False
+    typical: Callable[[Sequence[float]], float] = median
+
+
+RATE = Metric("tasks/s", lambda turn: turn.task_runs / turn.seconds, higher_is_better=True)
+DURATION = Metric("seconds", lambda turn: turn.seconds, decimals=2)
+FIRST = Metric("seconds to the first result", lambda turn: turn.seconds, decimals=3)
+DRIVER_CPU = Metric(
+    "driver CPU, µs a task", lambda turn: 1e6 * turn.driver_cpu / turn.task_runs, decimals=1
+)
+DRIVER_PEAK = Metric("driver peak, MB", lambda turn: turn.driver_peak / 1e6, typical=max)
+DATABASE = Metric("database, bytes a task run", lambda turn: turn.database / turn.task_runs)
+
+
+def efficiency(bound: str, ideal: Callable[[int], float]) -> Metric:
+    """Return what part of the time was needed if nothing can beat the ideal.
+
+    Args:
+        bound: What the ideal is, for people.
+        ideal: Takes how many tasks there are, and returns the least time for them (seconds).
+    """
+    return Metric(
+        f"% of {bound}",
+        lambda turn: 100 * ideal(turn.task_runs) / turn.seconds,
+        decimals=1,
+        higher_is_better=True,
+    )
+
+
+class Of(StrEnum):
+    """What a bound is one for."""
+
+    RATIO = "ratio"
+    """Ours to the peer's, of each pair of turns."""
+    DIFFERENCE = "difference"
+    """Ours less the peer's, of each pair of turns."""
+    OURS = "ours"
+    """Ours, whatever the peer does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What is to be reached.
+
+    Attributes:
+        metric: What is measured.
+        bound: Floor or ceiling, or None where the metric is only told.
+        of: What the bound is one for.
+    """
+
+    metric: Metric
+    bound: float | None = None
+    of: Of = Of.RATIO
+
+    def met(self, value: float) -> bool | None:
+        """Return whether `value` is within the bound, None if there is none."""
+        if self.bound is None:
+            return None
+        return value >= self.bound if self.metric.higher_is_better else value <= self.bound
+
+    def __str__(self) -> str:
+        if self.bound is None:
+            return ""
+        sign = "≥" if self.metric.higher_is_better else "≤"
+        match self.of:
+            case Of.RATIO:
+                return f"{sign} {self.bound:g} {TIMES}"
+            case Of.DIFFERENCE:
+                return f"{sign} {self.bound:+g}"
+            case Of.OURS:
+                return f"{sign} {self.bound:,g}"

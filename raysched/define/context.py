@@ -52,17 +52,17 @@ class AttemptContext:
 
     Attributes:
         rendered_name: The task run's name, or "" where the task has no template.
-        arguments: The task's arguments by parameter name.
+        load_arguments: Returns the task's arguments by parameter name.
         nested: Where tasks and flows that this attempt calls are recorded, opened by the first of
             them. The worker closes it when the function has ended.
         evidence: Returns what `nested` has run, as plain data for the attempt's report.
     """
 
     __slots__ = (
-        "arguments",
         "attempt",
         "evidence",
         "index",
+        "load_arguments",
         "log",
         "nested",
         "rendered_name",
@@ -81,7 +81,7 @@ class AttemptContext:
         self.attempt = attempt
         self.log = log
         self.rendered_name = ""
-        self.arguments: Mapping[str, Any] = {}
+        self.load_arguments: Callable[[], Mapping[str, Any]] = dict
         self.nested: RunPort | None = None
         self.evidence: Callable[[], Mapping[str, Any]] | None = None
 

@@ -96,7 +96,7 @@ class _TaskRun:
     def parameters(self) -> Mapping[str, Any]:
         """The arguments, by parameter name."""
         attempt = _attempt()
-        return dict(attempt.arguments) if attempt else {}
+        return dict(attempt.load_arguments()) if attempt else {}
 
     @property
     def tags(self) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from raysched.errors import InternalError, SerializationError
-from raysched.graph.payload import dumps
+from raysched.graph.payload import ATOMS, PROTOCOL, dumps
 
 PICKLE = 0x80
 """First byte of an envelope that is one pickle, as it is: of the PROTO opcode (PEP 307)."""
@@ -33,7 +33,7 @@ Parts: TypeAlias = tuple[BufferLike, Sequence[BufferLike]]
 """A value whose buffers were left where they are: the pickle, and its buffers."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
     """An encoded value.
 
@@ -72,6 +72,9 @@ def encode(value: object) -> Encoded:
         SerializationError: It cannot be pickled.
         FutureError: A future is in it.
     """
+    if type(value) in ATOMS:
+        pickled = pickle.dumps(value, PROTOCOL)
+        return Encoded(pickled, (), len(pickled))
     buffers: list[pickle.PickleBuffer] = []
     pickled = dumps(value, buffers, OUT_OF_BAND_MIN_BYTES)
     if not buffers:

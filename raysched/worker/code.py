@@ -6,6 +6,7 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 from raysched.errors import ResultError, SerializationError
+from raysched.graph.payload import ATOMS
 from raysched.results.envelope import Encoded, encode
 from raysched.worker.context import WorkerContext
 from raysched.worker.failures import bounded
@@ -42,14 +43,18 @@ class TaskCode:
         except (TypeError, ValueError):
             return None
 
+    @property
+    def has_name(self) -> bool:
+        """Whether there is a template for the names of task runs."""
+        return self._name is not None
+
     def render_name(self, arguments: Mapping[str, Any]) -> str:
-        """Return the task run's name, or "" if there is no template.
+        """Return the task run's name, where there is a template.
 
         Raises:
             Exception: What the user's template or function raises.
         """
-        if self._name is None:
-            return ""
+        assert self._name is not None  # noqa: S101 - see has_name
         name = self._name.format(**arguments) if isinstance(self._name, str) else self._name()
         return bounded(str(name), NAME_MAX_CHARACTERS)
 
@@ -60,6 +65,8 @@ class TaskCode:
             SerializationError: It cannot be pickled.
             ResultError: It is too large.
         """
+        if type(value) in ATOMS:
+            return self._limited(encode(value))
         name = self.context.task_name
         if inspect.isgenerator(value) or inspect.isasyncgen(value):
             raise SerializationError(
@@ -77,10 +84,13 @@ class TaskCode:
                 f"the result of task {name!r} cannot be pickled: {error}. Return plain data, or "
                 "save it in the task and return its path"
             ) from error
+        return self._limited(encoded)
+
+    def _limited(self, encoded: Encoded) -> Encoded:
         limit = self.context.result_max_bytes
         if encoded.size > limit:
             raise ResultError(
-                f"the result of task {name!r} has {encoded.size:,} bytes, more than "
+                f"the result of task {self.context.task_name!r} has {encoded.size:,} bytes, more than "
                 f"RAYSCHED_RESULT_MAX_BYTES={limit:,}: save it in the task and return its path"
             )
         return encoded

@@ -3,11 +3,14 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raysched.model.options import TaskSpec
-from raysched.settings import Settings
 from raysched.worker.functions import Reference
+
+if TYPE_CHECKING:
+    # Needs pydantic, which would delay the first unit of each worker by 0.1 s.
+    from raysched.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class WorkerContext:
 
 def context_of(
     spec: TaskSpec,
-    settings: Settings,
+    settings: "Settings",
     refer: Callable[[Callable[..., Any]], Reference],
     endpoint: Endpoint | None = None,
 ) -> WorkerContext:
@@ -89,6 +92,6 @@ def context_of(
     )
 
 
-def level_number(settings: Settings) -> int:
+def level_number(settings: "Settings") -> int:
     """Return the number of the lowest level of kept log records."""
     return logging.getLevelNamesMapping()[settings.log_level]

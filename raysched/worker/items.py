@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from raysched.define.context import AttemptContext, attempt_context
@@ -37,6 +38,7 @@ class ItemRun:
     __slots__ = (
         "_attempt",
         "_code",
+        "_ended",
         "_place",
         "_progress",
         "_stage",
@@ -69,7 +71,7 @@ class ItemRun:
         self._attempt = AttemptContext(
             stage.surroundings, stage.number(place), number, self.scope.log
         )
-        self._started = 0
+        self._started = self._ended = 0
 
     def run(self, interruption: Interruption, passed_on: Callable[[], bool]) -> None:
         """Run a synchronous function.
@@ -134,6 +136,15 @@ class ItemRun:
         """Key of the task run."""
         return self._attempt.task_run_key
 
+    @property
+    def took(self) -> int:
+        """How long it has run (ns)."""
+        return self._ended - self._started
+
+    def _end(self) -> int:
+        self._ended = time.time_ns()
+        return self._ended
+
     def _begin(self) -> None:
         self._started = time.time_ns()
         self._progress.begin(self.position, self._started)
@@ -170,11 +181,12 @@ class ItemRun:
     def _prepare(self) -> CallArguments:
         attempt = self._attempt
         call = self._stage.arguments(self._place)
-        attempt.arguments = arguments = NamedArguments(self._code.signature, call)
-        try:
-            attempt.rendered_name = self._code.render_name(arguments)
-        except Exception as error:  # noqa: BLE001 - a name is no reason to fail
-            _log.warning("task_run_name of %s cannot be rendered: %r", self.key, error)
+        attempt.load_arguments = partial(NamedArguments, self._code.signature, call)
+        if self._code.has_name:
+            try:
+                attempt.rendered_name = self._code.render_name(attempt.load_arguments())
+            except Exception as error:  # noqa: BLE001 - a name is no reason to fail
+                _log.warning("task_run_name of %s cannot be rendered: %r", self.key, error)
         return call
 
     def _keep_evidence(self) -> None:
@@ -191,16 +203,12 @@ class ItemRun:
 
     def _succeed(self, encoded: Encoded) -> None:
         self.encoded = encoded
-        small = encoded.size <= self._code.context.inline_max_bytes
-        outcome = Outcome(
-            self.position,
-            StateType.COMPLETED,
-            self._started,
-            time.time_ns(),
-            value=encoded.join() if small else None,
-            name=self._attempt.rendered_name,
-        )
-        self._progress.end(outcome, None if small else encoded)
+        position, started, name = self.position, self._started, self._attempt.rendered_name
+        if encoded.size <= self._code.context.inline_max_bytes:
+            self._progress.complete(position, started, self._end(), encoded.join(), name)
+            return
+        outcome = Outcome(position, StateType.COMPLETED, started, self._end(), name=name)
+        self._progress.end(outcome, encoded)
 
     def _fail_by(self, error: BaseException) -> None:
         key = self.key
@@ -223,7 +231,7 @@ class ItemRun:
                 self.position,
                 state,
                 self._started,
-                time.time_ns(),
+                self._end(),
                 error=info,
                 name=self._attempt.rendered_name,
             )

@@ -80,18 +80,20 @@ def bench(  # noqa: PLR0913 - the options
         machine = this_machine(order.scratch)
         present = [one for one in chosen if one.name not in skipped]
         with _on_ray(order, needed=granularity or any(one.on_ray for one in present)) as ready:
-            measured = _measured(present, ready)
+            measured, failed = _measure_all(present, ready)
             curves = measure_curves(ready, _say) if granularity else ()
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     results = Results(
-        machine, command, began.isoformat(timespec="seconds"), measured, skipped, curves
+        machine, command, began.isoformat(timespec="seconds"), measured, skipped | failed, curves
     )
     if output is not None:
         output.write_text(results.json() + "\n", encoding="utf-8")
     if json:
         sys.stdout.write(results.json() + "\n")
-        return
-    _print(results)
+    else:
+        _print(results)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _print(results: Results) -> None:
@@ -104,13 +106,18 @@ def _print(results: Results) -> None:
     _output.print(f"{results.machine}\n{results.command}  ({WORKER_NICENESS}=0)", highlight=False)
 
 
-def _measured(cases: Sequence[Case], order: Order) -> list[Measured]:
-    measured = []
+def _measure_all(cases: Sequence[Case], order: Order) -> tuple[list[Measured], dict[str, str]]:
+    """Return what was measured, and why other cases failed: they do not cost the rest of a run."""
+    measured, failed = [], {}
     for one in cases:
         size = one.scaled(order.scale, full=order.full)
         _say(f"{one.name}: {one.described(size)} …")
-        measured.append(measure(one, order))
-    return measured
+        try:
+            measured.append(measure(one, order))
+        except Exception as error:  # noqa: BLE001 - whatever a side's driver raises
+            failed[one.name] = f"{type(error).__name__}: {error}"
+            _progress.print_exception()
+    return measured, failed
 
 
 @contextmanager

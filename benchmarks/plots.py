@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
+from benchmarks.metrics import TIMES
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -151,7 +153,7 @@ def efficiency(axes: "Axes", curves: Sequence[dict[str, Any]]) -> None:
     axes.set_xscale("log")
     axes.set_ylim(0, 105)
     axes.grid()
-    axes.set_xlabel("granularity: wall time × cores / tasks, s")
+    axes.set_xlabel(f"granularity: wall time {TIMES} cores / tasks, s")
     axes.set_ylabel("efficiency, %")
     axes.legend(frameon=False)
 

@@ -27,7 +27,7 @@ class Results:
         command: How, for people.
         at: When (ISO 8601, UTC).
         cases: What.
-        skipped: Why other cases were not measured, by name.
+        skipped: Why other cases were not measured, or failed, by name.
         curves: Throughput against the duration of tasks, of each system.
     """
 

@@ -27,7 +27,10 @@ def warm_up() -> None:
 
 
 def cool_down() -> None:
-    client().shutdown()
+    # In this order, or its workers tell of a scheduler that has gone.
+    cluster = client().cluster
+    client().close()
+    cluster.close()
 
 
 def many(size: int) -> int:

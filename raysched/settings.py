@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     """`ray`, or `inline`: in this process, without Ray."""
 
     address: str = ""
-    """Ray address; by default that of `RAY_ADDRESS`, else a Ray of our own on this machine."""
+    """Ray address; by default `RAY_ADDRESS`, else the Ray of `raysched up`, else a local one."""
 
     sqlite_synchronous: str = Field(default="FULL", pattern="^(FULL|NORMAL)$")
     """`FULL` survives a loss of power, `NORMAL` only the death of processes."""

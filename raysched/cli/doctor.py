@@ -86,6 +86,7 @@ def _checks(address: str | None) -> Iterator[Check]:
     yield _check_database(chosen.resolved_database_url())
     yield _check_disk("disk", chosen.home)
     yield _check_disk("Ray's disk", Path(os.environ.get("RAY_TMPDIR", "/tmp")))  # noqa: S108 - where Ray keeps its sessions
+    yield from _check_kept_ray()
     yield _check_ray(address or "", chosen)
 
 
@@ -111,6 +112,22 @@ def _check_disk(name: str, directory: Path) -> Check:
     if usage.free < LEAST_FREE:
         return Check(name, detail, "free some space", ok=False)
     return Check(name, detail)
+
+
+def _check_kept_ray() -> Iterator[Check]:
+    """Tell of the Ray of `raysched up` where there is one; that of the run comes after it."""
+    try:
+        from raysched.client.kept_ray import look_at_ray
+
+        seen = look_at_ray()
+    except (RayschedError, ImportError) as error:
+        yield Check("kept Ray", str(error), ok=False)
+        return
+    if seen is not None and seen.problem:
+        advice = (
+            "runs start one of their own; raysched down clears up, raysched up starts a fresh one"
+        )
+        yield Check("kept Ray", seen.problem, advice, ok=False)
 
 
 def _check_ray(address: str, chosen: Settings) -> Check:

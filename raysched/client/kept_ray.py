@@ -73,7 +73,7 @@ def end_ray(*, force: bool = False) -> Look | None:
         What was seen of it before, or None if there was none.
 
     Raises:
-        BackendError: Programs are connected, or the home cannot be written.
+        BackendError: Programs are connected, or it does not tell; or the home cannot be written.
         BackendUnreachable: Its record cannot be read.
     """
     return head.stop(settings().home, force=force)

@@ -129,7 +129,7 @@ def start(home: Path, options: StartOptions) -> bool:
         raise BackendError(f'Ray\'s dashboard cannot run ({lacking}): pip install "ray[default]"')
     with _locked(home):
         found = load(home)
-        if found is not None and found.gcs.find() and found.raylet.find():
+        if found is not None and found.is_alive():
             _refuse_other(found, options)
             return False
         if found is not None:
@@ -169,7 +169,7 @@ def stop(home: Path, *, force: bool) -> Look | None:
         What was seen of it before, or None if there was none.
 
     Raises:
-        BackendError: Programs are connected, or the home cannot be written.
+        BackendError: Programs are connected, or it does not tell; or the home cannot be written.
         BackendUnreachable: The record cannot be read.
     """
     if load(home) is None:
@@ -178,14 +178,24 @@ def stop(home: Path, *, force: bool) -> Look | None:
         seen = look(home)
         if seen is None:
             return None
-        if seen.drivers and not force:
-            programs = "".join(f"\n  {each.pid}  {each.command}" for each in seen.drivers)
-            raise BackendError(
-                f"the Ray of `raysched up` is in use by:{programs}\n"
-                "Wait until they have ended, or end it under them by `raysched down --force`"
-            )
+        if not force:
+            _refuse_if_used(seen)
         _clear(home, seen.kept)
         return seen
+
+
+def _refuse_if_used(seen: Look) -> None:
+    if seen.drivers:
+        programs = "".join(f"\n  {each.pid}  {each.command}" for each in seen.drivers)
+        raise BackendError(
+            f"the Ray of `raysched up` is in use by:{programs}\n"
+            "Wait until they have ended, or end it under them by `raysched down --force`"
+        )
+    if seen.problem and seen.kept.is_alive():
+        raise BackendError(
+            f"whether programs use the Ray of `raysched up` cannot be seen: {seen.problem}. "
+            "`raysched down --force` ends it all the same"
+        )
 
 
 def _refuse_other(found: KeptRay, options: StartOptions) -> None:

@@ -106,9 +106,13 @@ class KeptRay(BaseModel):
     token_path: Path
     options: StartOptions
 
+    def is_alive(self) -> bool:
+        """Whether the two processes that it cannot do without are there."""
+        return self.gcs.find() is not None and self.raylet.find() is not None
+
     def why_unusable(self) -> str:
         """Return why this process cannot use it, or "" if it can, for all that can be seen."""
-        if self.gcs.find() is None or self.raylet.find() is None:
+        if not self.is_alive():
             return "it has ended without `raysched down`"
         if self.ray_version != ray.__version__:
             return f"it is Ray {self.ray_version}, and this is Ray {ray.__version__}"

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from raysched.define.context import AttemptContext, attempt_context
 from raysched.define.ports import Engine as EnginePort
 from raysched.define.ports import FlowRunStart, RunPort
 from raysched.engine.engine import Engine
-from raysched.engine.ports import Backend, Clock, Observer
+from raysched.engine.ports import Backend, Clock, Observer, Store
 from raysched.errors import UsageError
 from raysched.model.options import FlowSpec
 from raysched.settings import Settings, settings
+from raysched.store.opening import OpeningStore
 from raysched.worker.objects import objects
 
 
@@ -155,13 +157,14 @@ def _with_runner(configuration: Configuration, spec: FlowSpec) -> Configuration:
 
 
 def _make(configuration: Configuration, chosen: Settings) -> Engine:
-    # Imported here: SQLModel and Ray cost most of a second, and `import raysched` nothing.
-    from raysched.store import open_store
-
-    store = open_store(chosen.resolved_database_url(), synchronous=chosen.sqlite_synchronous)
+    backend = make_backend(configuration, chosen)
+    store = OpeningStore(partial(_open_store, chosen))
+    if backend.pumped:
+        # There is nothing to wait for meanwhile, and what is wrong is said at once.
+        store.opened()
     try:
-        return Engine(
-            make_backend(configuration, chosen),
+        engine = Engine(
+            backend,
             store,
             chosen,
             configuration.clock,
@@ -171,6 +174,19 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
     except BaseException:
         store.close()
         raise
+    try:
+        store.opened()
+    except BaseException:
+        engine.stop()
+        raise
+    return engine
+
+
+def _open_store(chosen: Settings) -> Store:
+    # Imported here: SQLModel costs most of half a second, which passes while Ray starts.
+    from raysched.store import open_store
+
+    return open_store(chosen.resolved_database_url(), synchronous=chosen.sqlite_synchronous)
 
 
 def make_backend(configuration: Configuration, chosen: Settings) -> Backend:
@@ -181,7 +197,7 @@ def make_backend(configuration: Configuration, chosen: Settings) -> Backend:
         from raysched.backends.inline import InlineBackend
 
         return InlineBackend()
-    from raysched.backends.ray import RayBackend
+    from raysched.backends.ray.backend import RayBackend
 
     return RayBackend(
         address=configuration.address or chosen.address,

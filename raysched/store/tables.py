@@ -21,6 +21,9 @@ _NAMES = {
 class _Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=_NAMES))):
     """Metadata of our own, so that tables of the user's SQLModel classes do not get in here."""
 
+    # Nobody makes instances, and their validators would take half of this module's import.
+    model_config = {"defer_build": True}
+
 
 class Driver(_Base, table=True):
     """A process that owns flow runs. It lives as long as it holds the lock of its `id`."""

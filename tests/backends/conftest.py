@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def ray_harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
-    from raysched.backends.ray import RayBackend
+    from raysched.backends.ray.backend import RayBackend
 
     request.getfixturevalue("local_ray")
     backend = RayBackend(code_path=HERE.parent)

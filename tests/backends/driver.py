@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 
 from backends.harness import Harness
-from raysched.backends.ray import RayBackend
+from raysched.backends.ray.backend import RayBackend
 from raysched.errors import ResultLost
 from raysched.model.options import TaskSpec
 

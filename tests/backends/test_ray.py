@@ -161,13 +161,13 @@ class TestCapacity:
         assert lacking in found.lacking
 
     def test_misspelt_option_is_refused_with_the_closest(self) -> None:
-        from raysched.backends.ray import validate_ray_options
+        from raysched.backends.ray.options import validate_ray_options
 
         with pytest.raises(InvalidOption, match="did you mean 'num_gpus'"):
             validate_ray_options({"num_gpu": 1})
 
     def test_impossible_value_is_refused(self) -> None:
-        from raysched.backends.ray import validate_ray_options
+        from raysched.backends.ray.options import validate_ray_options
 
         with pytest.raises(InvalidOption, match="num_cpus=-1"):
             validate_ray_options({"num_cpus": -1})

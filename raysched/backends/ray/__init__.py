@@ -1,6 +1,4 @@
-"""Units as Ray calls; the only place that imports ray."""
+"""Units as Ray calls; the only place that imports ray.
 
-from raysched.backends.ray.backend import RayBackend
-from raysched.backends.ray.options import validate_ray_options
-
-__all__ = ["RayBackend", "validate_ray_options"]
+Nothing is imported here: a worker needs `remote` alone, and loads it before its first unit.
+"""

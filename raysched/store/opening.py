@@ -1,0 +1,41 @@
+"""Opening a store while the process has something else to wait for."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from raysched.engine.ports import Store
+from raysched.model.rows import Batch, FlowRunRow
+
+
+class OpeningStore:
+    """A store that a thread of its own opens; whoever uses it waits until it is open.
+
+    Args:
+        open_store: Opens it.
+    """
+
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        threads = ThreadPoolExecutor(1, "raysched store")
+        self._opening = threads.submit(open_store)
+        threads.shutdown(wait=False)
+
+    def opened(self) -> Store:
+        """Return the store.
+
+        Raises:
+            StoreError: It cannot be opened.
+        """
+        return self._opening.result()
+
+    def open_run(self, row: FlowRunRow) -> int:
+        """See `Store.open_run`."""
+        return self.opened().open_run(row)
+
+    def commit(self, batch: Batch) -> None:
+        """See `Store.commit`."""
+        self.opened().commit(batch)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        if self._opening.exception() is None:
+            self.opened().close()

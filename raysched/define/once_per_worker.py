@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, ParamSpec, TypeVar, overload
@@ -77,7 +78,7 @@ class OncePerWorker:
         kwargs: Arguments of the factory by name.
     """
 
-    __slots__ = ("_reference", "args", "factory", "kwargs")
+    __slots__ = ("_key", "_recipe", "args", "factory", "kwargs")
 
     def __init__(
         self, factory: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -85,23 +86,27 @@ class OncePerWorker:
         self.factory = factory
         self.args = args
         self.kwargs = kwargs
-        self._reference: tuple[str, bytes] | None = None
+        self._key = b""
+        self._recipe = b""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if is_digesting():
-            return _made_by, (self.factory, self.args, self.kwargs)
         if not is_recording():
             return OncePerWorker, (self.factory, self.args, self.kwargs)
-        if self._reference is None:
-            self._reference = self._refer()
-        return worker_object, self._reference
+        # Both once, not for each call of a loop.
+        if not self._key:
+            self._key = digest((self.factory, self.args, self.kwargs), b"once_per_worker")
+        if is_digesting():
+            return _made_by, (self._key,)
+        if not self._recipe:
+            self._recipe = self._dumped()
+        return worker_object, (object_token(_name(self.factory), self._key), self._recipe)
 
     def __repr__(self) -> str:
         # Without the arguments, which may be passwords.
         return f"once_per_worker({_name(self.factory)}, …)"
 
-    def _refer(self) -> tuple[str, bytes]:
-        """Return what stands for the object in a payload: its token, and how it is made.
+    def _dumped(self) -> bytes:
+        """Return how it is made (see `graph.payload.supply_objects`).
 
         Raises:
             FutureError: It would have to be made from a task run's result.
@@ -114,8 +119,7 @@ class OncePerWorker:
                 "task run has its value, and is shared with others: pass future.result(), or give "
                 "the future to the task"
             )
-        key = digest((self.factory, self.args, self.kwargs), b"once_per_worker")
-        return object_token(_name(self.factory), key), recipe
+        return b64encode(recipe)
 
 
 @contextlib.contextmanager
@@ -200,5 +204,5 @@ def _name(factory: Any) -> str:
     return getattr(factory, "__qualname__", type(factory).__qualname__).rpartition(".")[2]
 
 
-def _made_by(*parts: object) -> None:
+def _made_by(key: bytes) -> None:
     """Stand for the object in digests. Never called, as they are not unpickled."""

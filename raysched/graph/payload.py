@@ -233,8 +233,9 @@ def supply_objects(supply: Callable[[str, bytes], Any]) -> None:
     """Say who makes the objects that payloads want of their worker.
 
     Args:
-        supply: Given the token and, as `dump_call` has pickled it, how the object is made:
-            factory, arguments, arguments by name.
+        supply: Given the token and how the object is made: factory, arguments, arguments by name,
+            as `dump_call` has pickled them, in Base64. Names of modules that travel by value do not
+            show through that, so that they concern the one pickle and not those around it.
     """
     global _supply_object  # noqa: PLW0603 - one a process
     _supply_object = supply

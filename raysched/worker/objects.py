@@ -3,6 +3,7 @@
 import atexit
 import logging
 import threading
+from base64 import b64decode
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from raysched.define.once_per_worker import opened
@@ -80,7 +81,7 @@ class WorkerObjects:
 
     def _make(self, token: str, entry: _Entry, recipe: bytes) -> None:
         try:
-            factory, args, kwargs = load_call(recipe, _no_value)
+            factory, args, kwargs = load_call(b64decode(recipe), _no_value)
             manager = opened(factory, args, kwargs)
             with lasting():
                 entry.value = manager.__enter__()

@@ -8,14 +8,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import exceptions
-from ray._private.services import canonicalize_bootstrap_address
+from ray._private import services
+from ray._private.node import Node
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from raysched.backends.ray.kept import KeptRay, find, say_unused
@@ -140,17 +141,37 @@ def protect_token() -> None:
 
 
 def _start(arguments: Mapping[str, Any]) -> None:
-    defaults = {"include_dashboard": False}
-    try:
-        ray.init(address="local", **{**defaults, **arguments})
-    except (RuntimeError, OSError, exceptions.RayError) as error:
-        # One start in many fails on a busy machine.
-        _log.warning("Ray did not start, it is tried once more: %s", error)
-        ray.shutdown()
+    arguments = {"include_dashboard": False, **arguments}
+    with nullcontext() if arguments["include_dashboard"] else _no_more_than_runs_need():
         try:
-            ray.init(address="local", **{**defaults, **arguments})
-        except (RuntimeError, OSError, exceptions.RayError) as again:
-            raise BackendUnreachable(f"Ray cannot be started on this machine: {again}") from again
+            ray.init(address="local", **arguments)
+        except (RuntimeError, OSError, exceptions.RayError) as error:
+            # One start in many fails on a busy machine.
+            _log.warning("Ray did not start, it is tried once more: %s", error)
+            ray.shutdown()
+            try:
+                ray.init(address="local", **arguments)
+            except (RuntimeError, OSError, exceptions.RayError) as again:
+                raise BackendUnreachable(
+                    f"Ray cannot be started on this machine: {again}"
+                ) from again
+
+
+@contextmanager
+def _no_more_than_runs_need() -> Iterator[None]:
+    """Have `ray.init` start neither the dashboard's server nor the autoscaler's monitor.
+
+    Ray 2.60 starts that server also with `include_dashboard=False`, for usage statistics alone, and
+    waits for it; there is no setting for either. A third of the time is theirs.
+    """
+    server, monitor = services.start_api_server, Node.start_monitor
+    services.start_api_server = lambda *_args, **_kwargs: ("", None)
+    Node.start_monitor = lambda _node: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        services.start_api_server = server
+        Node.start_monitor = monitor  # type: ignore[method-assign]
 
 
 def check(address: str) -> None:
@@ -165,7 +186,7 @@ def check(address: str) -> None:
             "host:port of its head, or submit the script with `ray job submit`"
         )
     try:
-        found = canonicalize_bootstrap_address(address)
+        found = services.canonicalize_bootstrap_address(address)
     except (ConnectionError, ValueError, OSError) as error:
         raise BackendUnreachable(f"no Ray cluster at {address!r}: {error}") from error
     host, port = (found or address).rsplit(":", 1)

@@ -7,7 +7,7 @@ machine can do. The work here is CPU time of independent tasks.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from statistics import median
@@ -137,35 +137,32 @@ def measure_curves(
         "RAYSCHED_DATABASE_URL": f"sqlite:///{order.scratch / 'granularity.db'}",
         "RAY_ADDRESS": order.address,
     }
-    present = [side for side in systems if not side.missing()]
-    points: dict[str, list[Point]] = {side.name: [] for side in present}
-    for seconds in DURATIONS:
-        say(f"granularity: tasks of {seconds:g} s …")
-        for name, point in _points(present, seconds, shared, order).items():
-            points[name].append(point)
+    database = order.scratch / "granularity.db"
+    with ExitStack() as stack:
+        drivers = [
+            stack.enter_context(driver(side, shared, database))
+            for side in systems
+            if not side.missing()
+        ]
+        points: dict[str, list[Point]] = {each.side.name: [] for each in drivers}
+        for seconds in DURATIONS:
+            say(f"granularity: tasks of {seconds:g} s …")
+            for name, point in _points(drivers, seconds, order).items():
+                points[name].append(point)
     return [Curve(name, measured) for name, measured in points.items()]
 
 
-def _points(
-    systems: Sequence[Side], seconds: float, shared: Mapping[str, str], order: Order
-) -> dict[str, Point]:
-    with ExitStack() as stack:
-        drivers = [
-            stack.enter_context(
-                driver(
-                    replace(side, arguments=(seconds,)), shared, order.scratch / "granularity.db"
-                )
-            )
-            for side in systems
-        ]
-        enough = ENOUGH_SECONDS * order.scale
-        sizes = {each.side.name: _size(each, seconds, enough) for each in drivers}
-        rates: dict[str, list[float]] = {each.side.name: [] for each in drivers}
-        for _ in range(order.repeats or 3):
-            for each in drivers:
-                size = sizes[each.side.name]
-                rates[each.side.name].append(size / each.take_turn(size, size).seconds)
-            drivers.reverse()
+def _points(drivers: Sequence[Driver], seconds: float, order: Order) -> dict[str, Point]:
+    enough = ENOUGH_SECONDS * order.scale
+    sizes = {each.side.name: _size(each, seconds, enough) for each in drivers}
+    rates: dict[str, list[float]] = {each.side.name: [] for each in drivers}
+    turns = list(drivers)
+    for _ in range(order.repeats or 3):
+        for each in turns:
+            size = sizes[each.side.name]
+            rates[each.side.name].append(size / each.take_turn(size, size, seconds).seconds)
+        # As in the cases, so that nobody gains by the place.
+        turns.reverse()
     return {name: Point(seconds, median(rates[name]), size) for name, size in sizes.items()}
 
 
@@ -174,7 +171,7 @@ def _size(measured: Driver, seconds: float, enough: float) -> int:
     size = max(2 * CORES, int(CORES * enough / max(seconds, 1e-3)))
     while True:
         size = measured.side.tasks(size)
-        taken = measured.take_turn(size, size).seconds
+        taken = measured.take_turn(size, size, seconds).seconds
         if taken >= enough or size == measured.side.sample:
             return size
         size *= STEP

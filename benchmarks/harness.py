@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
@@ -77,9 +77,16 @@ class Driver:
         self._process = process
         self._database = database
 
-    def take_turn(self, size: int, task_runs: int) -> Turn:
-        """Have so many tasks run, which make so many task runs."""
-        return self._process.submit(_turn, self.side, size, task_runs, self._database).result()
+    def take_turn(self, size: int, task_runs: int, *more: float) -> Turn:
+        """Have so many tasks run, which make so many task runs.
+
+        Args:
+            size: Number of tasks.
+            task_runs: What that makes.
+            more: Arguments of the side's function, after its own.
+        """
+        side = replace(self.side, arguments=(*self.side.arguments, *more))
+        return self._process.submit(_turn, side, size, task_runs, self._database).result()
 
 
 @contextmanager

@@ -7,18 +7,40 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.case import Measured
+from benchmarks.cases import CASES
+from benchmarks.granularity import metg
+from benchmarks.load import CORES, LONG_SECONDS, lower_bound, mixed
+from benchmarks.metrics import DURATION, RATE, Aim, Of, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[2]
 RAYSCHED = ROOT / "raysched"
-# One of each kind: the others differ from them by size or by a setting.
-NAMES = ("submits", "map-1k", "calls", "waits-async", "waits-threads", "cold", "cold-inline")
+# One of each kind: the others differ from them by size, by the work or by the peer.
+NAMES = (
+    "map-bytes",
+    "first-result",
+    "stream-1m",
+    "tree",
+    "cluster-1000",
+    "cpu-mixed",
+    "cold-import",
+)
+
+
+def turn(seconds: float) -> Turn:
+    return Turn(task_runs=100, seconds=seconds, driver_cpu=1.0, driver_peak=1, database=1)
 
 
 def run(
@@ -61,7 +83,8 @@ def test_each_case_is_measured_told_and_drawn(address: str, tmp_path: Path) -> N
             assert row["metric"] in done.stdout
             # A database grows by pages, and may have room for a few rows.
             assert row["ours"] > 0 or row["metric"].startswith("database"), row
-    assert max(len(line) for line in done.stdout.splitlines()) <= 100
+            assert row["met"] is None or row["aim"] is not None
+    assert max(len(line) for line in done.stdout.splitlines()) <= 120
 
     drawn = run(
         "benchmarks.plots",
@@ -74,6 +97,72 @@ def test_each_case_is_measured_told_and_drawn(address: str, tmp_path: Path) -> N
         "ratios.svg",
         "driver-cpu.svg",
     }
+
+
+def test_all_that_cases_name_is_there() -> None:
+    for case in CASES.values():
+        for side in case.sides:
+            if not side.missing():
+                assert callable(resolve_name(f"{side.module}:{side.turn}")), case.name
+
+
+class TestAims:
+    """Whether an aim is met is told of the median."""
+
+    @pytest.mark.parametrize(
+        ("aim", "met"),
+        [
+            (Aim(RATE, 2), True),
+            (Aim(RATE, 3), False),
+            (Aim(RATE, 200, Of.OURS), True),
+            (Aim(RATE, 201, Of.OURS), False),
+            (Aim(DURATION, 0.5), True),
+            (Aim(DURATION, -0.5, Of.DIFFERENCE), True),
+            (Aim(DURATION, -0.6, Of.DIFFERENCE), False),
+            (Aim(RATE), None),
+        ],
+    )
+    def test_of_a_ratio_a_difference_or_ours(self, aim: Aim, met: bool | None) -> None:
+        case = replace(next(iter(CASES.values())), aims=(aim,))
+        ours = [turn(seconds) for seconds in (0.1, 0.5, 0.6)]
+        peer = [turn(seconds) for seconds in (0.2, 1.0, 1.2)]
+        (row,) = Measured(case, 100, ours, peer).rows()
+        assert row.met is met
+
+    def test_without_peer_there_is_no_ratio_to_meet(self) -> None:
+        case = replace(next(iter(CASES.values())), peer=None, aims=(Aim(RATE, 2),))
+        (row,) = Measured(case, 100, [turn(1)]).rows()
+        assert row.met is None
+
+
+class TestGranularity:
+    def test_is_read_where_half_of_the_machine_works(self) -> None:
+        assert metg([(1e-4, 0.1), (1e-2, 0.9)]) == pytest.approx(1e-3)
+
+    def test_counts_only_if_larger_tasks_are_effective_too(self) -> None:
+        assert metg([(1e-5, 0.6), (1e-4, 0.4), (1e-2, 0.6)]) == pytest.approx(1e-3)
+
+    def test_is_the_smallest_measured_where_all_are_effective(self) -> None:
+        assert metg([(1e-4, 0.5), (1e-2, 0.9)]) == 1e-4
+
+    def test_is_unknown_where_none_is(self) -> None:
+        assert metg([(1e-4, 0.1), (1e-2, 0.4)]) is None
+
+    @given(st.floats(1e-6, 1e-2), st.floats(1e-6, 1.0))
+    def test_of_a_fixed_price_a_task_is_twice_that(self, price: float, first: float) -> None:
+        durations = [first * 1.1**step for step in range(200)]
+        found = metg([(price + seconds, seconds / (price + seconds)) for seconds in durations])
+        if first < price:
+            assert found == pytest.approx(2 * price, rel=0.01)
+
+
+@given(st.integers(1, 10_000))
+def test_mixed_tasks_are_bounded_by_the_longest_and_by_the_cores(size: int) -> None:
+    durations = mixed(size)
+    assert len(durations) == size
+    assert max(durations) == LONG_SECONDS
+    assert lower_bound(durations) >= LONG_SECONDS
+    assert lower_bound(durations) >= sum(durations) / CORES
 
 
 def test_unknown_case_is_refused_with_the_list() -> None:

@@ -380,7 +380,7 @@ def test_identity_counts_factory_and_arguments() -> None:
     assert len(others) == 4
 
 
-def test_factory_may_log(tmp_path: Path) -> None:
+def test_factory_may_log() -> None:
     def chatty() -> int:
         get_run_logger().warning("making it")
         return 1
@@ -390,11 +390,10 @@ def test_factory_may_log(tmp_path: Path) -> None:
         return show(once_per_worker(chatty))
 
     assert one() == "1"
-    del tmp_path
     assert [record.message for record in get_run("last").logs()] == ["making it"]
 
 
-def test_what_a_factory_sets_up_stays(tmp_path: Path) -> None:
+def test_what_a_factory_sets_up_stays() -> None:
     """Variables and threads that the object needs are not put back after the first task run."""
 
     def needs_a_variable() -> str:
@@ -412,6 +411,5 @@ def test_what_a_factory_sets_up_stays(tmp_path: Path) -> None:
         first = variable(model)
         return [first, variable(model)]
 
-    del tmp_path
     assert twice() == ["set", "set"]
     os.environ.pop("RAYSCHED_TEST_OBJECT", None)

@@ -65,6 +65,9 @@ class InlineBackend:
                 self._queue.remove(call)
                 self._tell(Lost(unit, _CANCELLED))
 
+    def attend(self, seconds: float | None) -> None:
+        """See `Backend.attend`."""
+
     def pump(self) -> bool:
         """See `Backend.pump`.
 

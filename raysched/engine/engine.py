@@ -104,7 +104,7 @@ class Engine:
         self._versions = json.dumps({"python": platform.python_version(), **_versions()})
         backend.start(self._told)
         pump = backend.pump if backend.pumped else None
-        self._loop = Loop(clock, self._settle, self._is_busy, pump)
+        self._loop = Loop(clock, self._settle, self._is_busy, pump, backend.attend)
         self.post = self._loop.post
         self.defer = self._loop.defer
         self.wait = self._loop.wait

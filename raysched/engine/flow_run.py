@@ -184,6 +184,9 @@ class OpenFlowRun:
 
     def told(self, group: Group, indices: Sequence[int], how: Told) -> None:
         """See `RunPort.told`."""
+        if len(indices) == 1 and group.states[indices[0]] not in FAILURES and not group.roots:
+            # A call that went well, the most frequent one: there is nothing to be handled.
+            return
         self.host.post(self._told, group, indices, how)
 
     def cancel(self, by: str) -> None:

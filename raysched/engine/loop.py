@@ -44,6 +44,8 @@ class Loop:
         busy: Whether so much is on its way that a turn should wait for more messages.
         pump: None for a thread of the loop's own; otherwise what a waiting thread calls to get
             work done: it returns whether there was any.
+        attend: Called by a waiting thread before it sleeps, with the seconds that nothing else can
+            happen in, and with 0 by one that goes on: see `Backend.attend`.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Loop:
         settle: Callable[[], None],
         busy: Callable[[], bool],
         pump: Callable[[], bool] | None,
+        attend: Callable[[float | None], None],
     ) -> None:
         self._clock = clock
         self._settle = settle
         self._busy = busy
         self._pump = pump
+        self._attend = attend
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = count()
@@ -191,6 +195,7 @@ class Loop:
             try:
                 if self._is_due():
                     self.turn()
+                    self._attend(0)
                 limit = self._pause(None)
                 self._own_until = self._timers[0][0] if self._timers else NEVER
             finally:
@@ -212,8 +217,14 @@ class Loop:
             left = _left(deadline)
             if left == 0:
                 return False
-            if self._pump is None or not self._pump_once():
-                self._sleep(wake, self._pause(left))
+            if self._pump is not None:
+                if not self._pump_once():
+                    self._sleep(wake, self._pause(left))
+                continue
+            # Whoever else waits here must not be kept from the lead's events meanwhile.
+            with self._interrupts.held_back():
+                self._attend(0 if self._followers or self._sleepers else self._pause(left))
+            self._sleep(wake, 0 if self._inbox else self._pause(left))
 
     def _wake(self) -> None:
         (self._leader_wake or self._own_wake).set()
@@ -232,14 +243,16 @@ class Loop:
                 loop.call_soon_threadsafe(_wake_sleeper, future)
 
     def _resign(self) -> None:
-        self._leader_wake = None
-        self._lead.release()
-        # What came too late for the leader, and its timers, are now for the loop's own thread.
-        if self._inbox or (self._timers and self._timers[0][0] < self._own_until):
-            self._own_wake.set()
-        if self._followers:
-            with self._visible:
-                self._visible.notify_all()
+        with self._interrupts.held_back():
+            self._attend(0)
+            self._leader_wake = None
+            self._lead.release()
+            # What came too late for the leader, and its timers, are now for the loop's own thread.
+            if self._inbox or (self._timers and self._timers[0][0] < self._own_until):
+                self._own_wake.set()
+            if self._followers:
+                with self._visible:
+                    self._visible.notify_all()
 
     def _wait_following(self, done: Callable[[], bool], deadline: float | None) -> bool:
         """Wait until `done()`, the timeout, or the lead is free."""

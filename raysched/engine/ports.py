@@ -139,6 +139,16 @@ class Backend(Protocol):
         A unit that is not known any more is ignored.
         """
 
+    def attend(self, seconds: float | None) -> None:
+        """Wait in this thread for a unit that is alone on its way, where that is quicker.
+
+        Called between turns by the thread that takes them. Before that a unit that is alone tells
+        nothing; afterwards, and with others on their way, its message comes by itself.
+
+        Args:
+            seconds: How long at most, None for as long as the backend likes; 0 for not at all.
+        """
+
     def pump(self) -> bool:
         """Run one submitted unit in this thread, if there is one; return whether there was.
 

@@ -122,6 +122,7 @@ class Harness:
         self._open[number] = Ended()
         frame = encode_unit(unit._replace(id=number))
         self.backend.submit(UnitCall(number, (spec,), frame, handles))
+        self.backend.attend(0)
         return number
 
     def finish(self, number: int) -> Ended:

@@ -33,12 +33,16 @@ class Work:
         self.settled += 1
 
     def loop(self) -> Loop:
-        return Loop(self.clock, self.settle, lambda: False, self.pump)
+        return Loop(self.clock, self.settle, lambda: False, self.pump, never_attend)
 
 
 @pytest.fixture
 def work() -> Work:
     return Work()
+
+
+def never_attend(seconds: float | None) -> None:
+    """Wait for nothing."""
 
 
 def fail() -> None:
@@ -165,7 +169,9 @@ class TestWaiting:
 
     @pytest.mark.parametrize("pumped", [True, False])
     def test_works_from_many_threads_at_once(self, work: Work, *, pumped: bool) -> None:
-        loop = Loop(work.clock, work.settle, lambda: False, work.pump if pumped else None)
+        loop = Loop(
+            work.clock, work.settle, lambda: False, work.pump if pumped else None, never_attend
+        )
         done = [False] * 8
         woken: list[int] = []
 
@@ -190,7 +196,7 @@ class TestWaiting:
         assert woken == list(range(len(done)))
 
     def test_goes_on_while_nobody_waits(self, work: Work) -> None:
-        loop = Loop(work.clock, work.settle, lambda: False, None)
+        loop = Loop(work.clock, work.settle, lambda: False, None, never_attend)
         came = threading.Event()
         loop.post(came.set)
         assert came.wait(60)

@@ -34,6 +34,10 @@ from raysched.worker.runner import refuse
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+ATTEND_SECONDS = 0.01
+"""How long a unit that is alone on its way is waited for directly (seconds). It saves 0.2 ms of CPU
+and a change of threads each; what others have for the waiting thread comes so much later."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -83,6 +87,7 @@ class RayBackend:
         self._watch: NodeWatch | None = None
         self._dead = False
         self._calls: dict[int, _Call] = {}
+        self._alone: int | None = None
         # Bounded: a flow may make new options for each call.
         self._function_of = lru_cache(maxsize=1024)(self._new_function)
 
@@ -122,7 +127,38 @@ class RayBackend:
             self._sink(Lost(call.id, describe_loss(error)))
             return
         self._calls[call.id] = _Call(report, large)
-        report.future().add_done_callback(partial(self._on_reply, call.id))
+        if len(self._calls) == 1:
+            self._alone = call.id
+        else:
+            self.attend(0)
+            self._watch_for(call.id)
+
+    def attend(self, seconds: float | None) -> None:
+        """See `Backend.attend`."""
+        unit, self._alone = self._alone, None
+        call = None if unit is None else self._calls.get(unit)
+        if unit is None or call is None:
+            return
+        came = False
+        try:
+            if seconds != 0:
+                limit = ATTEND_SECONDS if seconds is None else min(seconds, ATTEND_SECONDS)
+                self._take_reply(unit, ray.get(call.report, timeout=limit))
+                came = True
+        except exceptions.GetTimeoutError:
+            pass
+        except exceptions.RayError as error:
+            self._take_error(unit, error)
+            came = True
+        finally:
+            # Also if Ctrl-C ends the waiting.
+            if not came:
+                self._watch_for(unit)
+
+    def _watch_for(self, unit: int) -> None:
+        call = self._calls.get(unit)
+        if call is not None:
+            call.report.future().add_done_callback(partial(self._on_reply, unit))
 
     def cancel(self, unit: int, *, force: bool) -> None:
         """See `Backend.cancel`."""
@@ -213,19 +249,24 @@ class RayBackend:
 
     def _on_reply(self, unit: int, reply: "Future[bytes]") -> None:
         """Take a reply; runs in a thread of Ray's, so it must be quick."""
-        error, listener = reply.exception(), self._listener
-        if listener is None:
-            return
-        if error is not None:
-            died = isinstance(error, exceptions.WorkerCrashedError)
-            listener.after_last_words(unit, partial(self._lose, unit, error), died=died)
-            return
-        call = self._calls.pop(unit, None)
-        if call is not None:
+        error = reply.exception()
+        if error is None:
+            self._take_reply(unit, reply.result())
+        else:
+            self._take_error(unit, error)
+
+    def _take_reply(self, unit: int, data: bytes) -> None:
+        call, listener = self._calls.pop(unit, None), self._listener
+        if call is not None and listener is not None:
             listener.forget(unit)
-            data = reply.result()
             handle = call.large if data[:1] == WITH_LARGE else None
             self._sink(Reported(unit, data[1:], handle))
+
+    def _take_error(self, unit: int, error: BaseException) -> None:
+        listener = self._listener
+        if listener is not None:
+            died = isinstance(error, exceptions.WorkerCrashedError)
+            listener.after_last_words(unit, partial(self._lose, unit, error), died=died)
 
     def _lose(self, unit: int, error: BaseException) -> None:
         call, listener = self._calls.pop(unit, None), self._listener

@@ -1,7 +1,6 @@
 """Objects that each worker makes once and closes at its end."""
 
 import asyncio
-import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from face.costly import Closed, Entered, Model, broken, managed, yielded
 from raysched import (
     Flow,
     FutureError,
@@ -26,58 +26,6 @@ from raysched import (
 )
 
 MANY = 50
-
-
-class Model:
-    """Something costly; tells a file of what becomes of it."""
-
-    def __init__(self, path: Path, name: str = "") -> None:
-        self.path, self.name, self.used = path, name, 0
-        self.tell("made")
-
-    def __reduce__(self) -> Any:
-        raise TypeError("it stays in its process")
-
-    def tell(self, what: str) -> None:
-        """Append a line."""
-        with self.path.open("a") as file:
-            file.write(f"{what} {self.name} {os.getpid()}\n")
-
-
-class Closed(Model):
-    """With a method that closes it."""
-
-    def close(self) -> None:
-        """Take note."""
-        self.tell("closed")
-
-
-class Entered(Model):
-    """As a context manager."""
-
-    def __enter__(self) -> str:
-        return f"inside {self.name}"
-
-    def __exit__(self, *_: object) -> None:
-        self.tell("left")
-
-
-def yielded(path: Path, name: str = "") -> Iterator[Model]:
-    """Make it, and clean up after it."""
-    model = Model(path, name)
-    yield model
-    model.tell("cleaned up")
-
-
-managed = contextlib.contextmanager(yielded)
-
-
-def broken(path: Path) -> Model:
-    """Fail the first time."""
-    if not path.exists():
-        path.touch()
-        raise ConnectionError("not yet")
-    return Model(path)
 
 
 @task

@@ -73,7 +73,7 @@ class Case:
         size: How many tasks, at scale 1.
         ours: raysched.
         peer: Whom it is compared with, or None.
-        aims: What is measured, the first one for the plot.
+        aims: What is measured.
         on_ray: Whether both sides share a local Ray that is running already.
         postgresql: Whether states are kept there instead of in SQLite.
         quick: The part of `size` that is run unless everything is asked for.

@@ -171,6 +171,9 @@ def _size(measured: Driver, seconds: float, enough: float) -> int:
     size = max(2 * CORES, int(CORES * enough / max(seconds, 1e-3)))
     while True:
         size = measured.side.tasks(size)
+        if seconds * size / CORES >= enough:
+            # Nobody is faster than that.
+            return size
         taken = measured.take_turn(size, size, seconds).seconds
         if taken >= enough or size == measured.side.sample:
             return size

@@ -74,17 +74,20 @@ def ratios(axes: "Axes", shown: Shown) -> None:
         # From 1 on: left of it ours is slower.
         axes.barh(position, row["ratio"] - 1, 2 * BAR, left=1, color=OURS)
         axes.plot([low, high], [position, position], color=INK, linewidth=1.5)
+        ahead = row["ratio"] >= 1
         axes.annotate(
             f"{row['ratio']:.3g}",
-            (max(high, row["aim"] or 0, 1), position),
-            (4, 0),
+            (high if ahead else low, position),
+            (5 if ahead else -5, 0),
             textcoords="offset points",
+            ha="left" if ahead else "right",
             va="center",
         )
         if row["aim"] is not None:
             axes.plot([row["aim"]] * 2, [position - BAR, position + BAR], color=AIM, linewidth=2)
     axes.axvline(1, color=INK, linewidth=1)
     axes.set_xscale("log")
+    axes.margins(x=0.12)
     axes.set_yticks(
         range(len(shown)), [f"{case['work']}\nbeside {case['peer']}" for case, _ in shown]
     )

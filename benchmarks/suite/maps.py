@@ -82,7 +82,7 @@ STREAM = Case(
     1_000_000,
     raysched("streamed"),
     Side("raysched, 30 % of it", "benchmarks.ours", "streamed", share=0.3),
-    (Aim(DRIVER_PEAK, 400, Of.OURS), Aim(DRIVER_PEAK, 1.1), Aim(RATE)),
+    (Aim(DRIVER_PEAK, 400, Of.OURS), Aim(DRIVER_PEAK, 1.1), Aim(RATE, of=Of.OURS)),
     quick=0.1,
     # The most that a process has ever held says nothing about its second turn.
     repeats=1,

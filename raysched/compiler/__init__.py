@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from functools import reduce
 
-from raysched.compiler.passes import classify, parents_first, recognise_columns, size_units
+from raysched.compiler.passes import classify, fuse, parents_first, recognise_columns, size_units
 from raysched.compiler.plan import Plan, PlannedGroup
 from raysched.graph.group import Group
 
@@ -12,15 +12,21 @@ PASSES: tuple[Callable[[Plan], Plan], ...] = (
     recognise_columns,
     classify,
     size_units,
+    fuse,
 )
 """What a segment goes through, in this order."""
 
 
-def compile_segment(groups: Iterable[Group]) -> Plan:
+def compile_segment(groups: Iterable[Group], *, fusion: bool = True) -> Plan:
     """Return the plan of one segment.
+
+    Args:
+        groups: What was recorded.
+        fusion: Whether task runs may run in the units of those that they need.
 
     Raises:
         CycleError: Groups wait for each other.
     """
     plan: Plan = tuple(PlannedGroup(group) for group in groups)
-    return reduce(lambda planned, apply: apply(planned), PASSES, plan)
+    passes = PASSES if fusion else [each for each in PASSES if each is not fuse]
+    return reduce(lambda planned, apply: apply(planned), passes, plan)

@@ -89,6 +89,71 @@ def size_units(plan: Plan) -> Plan:
     return tuple(_sized(item) for item in plan)
 
 
+def fuse(plan: Plan) -> Plan:
+    """Let members run right after the one that they need, in its unit: chains, item by item.
+
+    Only where that one's value goes to no other group, so that nothing runs later than it could.
+    """
+    planned = {item.group: item for item in plan}
+    children: dict[Group, set[Group]] = {}
+    for item in plan:
+        for edge in item.group.edges:
+            children.setdefault(edge.parent, set()).add(item.group)
+        for edges in item.group.member_edges.values():
+            for edge in edges:
+                children.setdefault(edge.parent, set()).add(item.group)
+    return tuple(_fused(item, planned, children) for item in plan)
+
+
+def _fused(
+    item: PlannedGroup,
+    planned: Mapping[Group, PlannedGroup],
+    children: Mapping[Group, set[Group]],
+) -> PlannedGroup:
+    group = item.group
+    parent = _needed_one_by_one(group)
+    if parent is None or parent not in planned:
+        return item
+    obstacle = _obstacle(item, planned[parent]) or (
+        "its values also go to other tasks" if len(children[parent] - {parent, group}) else ""
+    )
+    if parent is not group and parent in children.get(parent, ()):
+        obstacle = obstacle or "its own task runs need each other"
+    name = "the one before" if parent is group else parent.spec.name
+    if obstacle:
+        return replace(item, notes=(*item.notes, f"not fused behind {name}: {obstacle}"))
+    note = f"fused: each runs right after {name} that it needs, in the same unit"
+    return replace(item, fuse_behind=parent, notes=(*item.notes, note))
+
+
+def _needed_one_by_one(group: Group) -> Group | None:
+    """Return the one group of which each member needs one member, if there is one."""
+    columns = [edge.parent for edge in group.edges if edge.kind is EdgeKind.ONE_TO_ONE]
+    if columns:
+        return columns[0] if len(columns) == 1 else None
+    if not group.member_edges:
+        return None
+    own = group.member_edges.get(group.size - 1, ())
+    last = [edge for edge in own if edge.stop - edge.index == 1]
+    if group.size == 1 and len(last) == 1:
+        return last[0].parent
+    is_chain = any(edge.parent is group and edge.index == group.size - 2 for edge in last)
+    return group if is_chain else None
+
+
+def _obstacle(item: PlannedGroup, parent: PlannedGroup) -> str:
+    """Return why members cannot run in the units of another group, "" if they can."""
+    if item.overlapping or parent.overlapping:
+        return "task runs of one of them overlap"
+    if item.fixed_size or parent.fixed_size:
+        return "batch or batch_size is set"
+    if item.max_parallel or parent.max_parallel:
+        return "max_parallel is set"
+    if item.scheduling_class != parent.scheduling_class:
+        return "they ask for different resources"
+    return ""
+
+
 def _parents(group: Group) -> set[int]:
     parents = {edge.parent.id for edge in group.edges}
     for index, edges in group.member_edges.items():

@@ -158,7 +158,7 @@ class Engine:
         if not groups:
             return
         run.invisible += sum(group.size for group in groups)
-        plan = compile_segment(groups)
+        plan = compile_segment(groups, fusion=self.settings.fusion)
         if not run.groups:
             # Nobody waits for these rows: the first outcome usually takes them along.
             run.groups_at = self._clock.now() + GROUPS_NS
@@ -192,6 +192,12 @@ class Engine:
 
     def _change(self, run: OpenFlowRun, change: FlowRunChange) -> None:
         batch = Batch(run.number, run.row.epoch, change)
+        if change.state.is_terminal:
+            batch.units = {
+                node.group.id: node.units
+                for node in run.tracker.nodes.values()
+                if node.group.size > 1
+            }
         self._keeper.commit(run.row, batch)
         # Not before the caller has noted what was committed, which is what others wait for.
         self.post(self._loop.made_visible)
@@ -257,7 +263,8 @@ class Engine:
         run = sent.run
         dispatched = sent.dispatched
         for position, plain in report.nested:
-            key = dispatched.group.key(dispatched.indices[position])
+            group, index = dispatched.member(position)
+            key = group.key(index)
             own, called = place(run.builder, plain, run.number, key)
             if own:
                 self._keeper.commit(run.row, own)
@@ -276,20 +283,13 @@ class Engine:
         if not fresh:
             return
         sent.logs_seen += len(fresh)
-        dispatched = sent.dispatched
-        group = dispatched.group.id
-        sent.run.logs.extend(
-            LogRow(
-                group,
-                dispatched.indices[log.position],
-                log.attempt,
-                log.at,
-                log.level,
-                log.logger,
-                log.message,
+        for log in fresh:
+            group, index = sent.dispatched.member(log.position)
+            sent.run.logs.append(
+                LogRow(
+                    group.id, index, log.attempt, log.at, log.level, log.logger, log.message
+                )
             )
-            for log in fresh
-        )
         self.touch(sent.run)
 
     def _settle(self) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raysched.engine.ports import UnitCall
+from raysched.graph.builder import Member
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.states import SUCCESSES
 from raysched.model.values import LargeValue
@@ -16,6 +17,7 @@ from raysched.worker.protocol import (
     INLINE,
     LARGE,
     LIST,
+    LOCAL,
     Report,
     SlotValue,
     Stage,
@@ -26,10 +28,17 @@ from raysched.worker.protocol import (
 
 @dataclass(slots=True)
 class _Arguments:
-    """The large values that a unit needs, each handle once."""
+    """Where the values are that a unit needs: large ones by their handles, each once."""
 
     handles: list[Any] = field(default_factory=list)
     positions: dict[int, int] = field(default_factory=dict)
+    local: dict[Member, int] = field(default_factory=dict)
+    """Positions in the unit of members whose values will be there, and nowhere else yet."""
+
+    def note(self, group: Group, indices: Sequence[int]) -> None:
+        """Note that these members are the next ones in the unit."""
+        first = len(self.local)
+        self.local.update(((group, index), first + n) for n, index in enumerate(indices))
 
     def add(self, value: LargeValue) -> SlotValue:
         number = self.positions.get(id(value.handle))
@@ -49,9 +58,21 @@ def unit_call(number: int, command: Dispatch, header: bytes) -> UnitCall:
     """
     group = command.group
     arguments = _Arguments()
-    stage = _stage(group, command.indices, command.attempts, arguments)
-    unit = Unit(number, header, (stage,), lease_seconds=command.lease_seconds)
-    return UnitCall(number, (group.spec,), encode_unit(unit), tuple(arguments.handles))
+    stages = [_stage(group, command.indices, command.attempts, arguments)]
+    order: list[tuple[int, int, int]] | None = None
+    if command.riders:
+        order = [(0, place, -1) for place in range(len(command.indices))]
+        arguments.note(group, command.indices)
+    for number_of_stage, rider in enumerate(command.riders, 1):
+        assert order is not None  # noqa: S101 - there are riders
+        arguments.note(rider.group, rider.indices)
+        stages.append(_stage(rider.group, rider.indices, rider.attempts, arguments))
+        order.extend(
+            (number_of_stage, place, parent) for place, parent in enumerate(rider.parents)
+        )
+    unit = Unit(number, header, tuple(stages), order, command.lease_seconds)
+    specs = (group.spec, *(rider.group.spec for rider in command.riders))
+    return UnitCall(number, specs, encode_unit(unit), tuple(arguments.handles))
 
 
 def _stage(
@@ -137,6 +158,9 @@ def _slot_value(edge: Edge, index: int, arguments: _Arguments) -> SlotValue:
 
 
 def _member_value(parent: Group, index: int, arguments: _Arguments) -> SlotValue:
+    position = arguments.local.get((parent, index))
+    if position is not None:
+        return LOCAL, position
     if parent.states[index] not in SUCCESSES:
         # Only an edge with allow_failure gets here: it hands over the exception.
         return FAILURE, encode(failure_of(parent, index)).join()

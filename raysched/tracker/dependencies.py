@@ -27,6 +27,7 @@ def join(turn: Turn, nodes: Sequence[Node]) -> None:
         node.open = size
         run.open += size
     for node in nodes:
+        _let_ride(run, node)
         for edge in node.group.edges:
             _connect(run, node, edge, range(node.group.size))
         for index, edges in node.group.member_edges.items():
@@ -36,6 +37,19 @@ def join(turn: Turn, nodes: Sequence[Node]) -> None:
         doomed = _begin(turn, node, ready)
         if doomed:
             settle(turn, node, doomed)
+
+
+def _let_ride(run: Run, node: Node) -> None:
+    """Note whose units the members of a node may ride in, where the plan fuses them."""
+    behind = node.planned.fuse_behind
+    if behind is None:
+        return
+    for edge in node.group.edges_of(node.group.size - 1):
+        if edge.parent is behind:
+            # Of a member that needs one other: as many places before it, whatever its own place.
+            shift = 0 if edge.kind is EdgeKind.ONE_TO_ONE else node.group.size - 1
+            run.nodes[behind.id].follower = node, edge.index - shift
+            return
 
 
 def settle(turn: Turn, node: Node, indices: Sequence[int]) -> None:
@@ -147,11 +161,20 @@ def _begin(turn: Turn, node: Node, members: Sequence[int]) -> list[int]:
         for index in members:
             if group.states[index] >= FIRST_TERMINAL:
                 continue
-            (ready if _can_run(turn, group, index) else doomed).append(index)
+            if _can_run(turn, group, index):
+                ready.append(index)
+            else:
+                doomed.append(index)
+                if index in node.riding:
+                    node.riding.discard(index)
+                    group.attempts[index] -= 1
     elif node.failures or run.cancelled_by:
         # What was cancelled while it waited has ended before its parents.
         ready = [i for i in members if group.states[i] < FIRST_TERMINAL]
     move_all(group, ready, StateType.PENDING)
+    if node.riding:
+        # These are on their way already.
+        ready = [index for index in ready if index not in node.riding]
     if ready:
         run.lane(node).add(node, ready)
     return doomed

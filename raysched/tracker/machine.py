@@ -1,7 +1,8 @@
 """`advance`: the one way in which a run changes."""
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from raysched.errors import InternalError
@@ -26,7 +27,7 @@ from raysched.tracker.messages import (
     UnitLost,
     UnitStarted,
 )
-from raysched.tracker.run import Node, Run, Turn, Unit
+from raysched.tracker.run import Node, Part, Run, Turn, Unit
 from raysched.tracker.schedule import ask_to_be_woken, dispatch, hold_places, learn, woken
 from raysched.tracker.transitions import move, move_all
 
@@ -69,7 +70,7 @@ def _segment_planned(turn: Turn, event: SegmentPlanned) -> None:
         run.add_lane(planned)
     join(turn, [run.nodes[planned.group.id] for planned in event.plan])
     if run.cancelled_by:
-        _cancel_waiting(turn)
+        _cancel_waiting(turn, riding=False)
 
 
 def _unit_started(turn: Turn, event: UnitStarted) -> None:
@@ -83,7 +84,8 @@ def _unit_started(turn: Turn, event: UnitStarted) -> None:
 
 
 def _start(turn: Turn, unit: Unit, position: int, at: int) -> None:
-    node, group, index = unit.node, unit.node.group, unit.indices[position]
+    node, index = unit.member(position)
+    group = node.group
     unit.began = unit.began or at
     if group.states[index] != StateType.PENDING:
         return
@@ -101,56 +103,93 @@ def _unit_ended(turn: Turn, event: UnitEnded) -> None:
     if unit is None:
         run.late += len(event.positions)
         return
-    if _is_uneventful(unit, event):
-        _end_uneventfully(turn, unit, event)
-    else:
-        _end_one_by_one(turn, unit, event)
+    for part, columns in _by_part(unit, event):
+        if _is_uneventful(unit, part, columns):
+            _end_uneventfully(turn, unit, part, columns)
+        else:
+            _end_one_by_one(turn, unit, columns)
     _release(turn, event.unit)
 
 
-def _is_uneventful(unit: Unit, event: UnitEnded) -> bool:
+def _by_part(unit: Unit, event: UnitEnded) -> Iterator[tuple[Part, UnitEnded]]:
+    """Cut an event into those of the unit's parts, what is needed before what needs it."""
+    positions = event.positions
+    if len(unit.parts) == 1 or not isinstance(positions, range):
+        yield unit.parts[0], event
+        return
+    for part in unit.parts:
+        start = max(positions.start, part.first)
+        stop = min(positions.stop, part.first + len(part.indices))
+        if start < stop:
+            cut = slice(start - positions.start, stop - positions.start)
+            yield (
+                part,
+                replace(
+                    event,
+                    positions=range(start, stop),
+                    states=event.states[cut],
+                    started=event.started[cut],
+                    ended=event.ended[cut],
+                    values=event.values[cut],
+                ),
+            )
+
+
+def _is_uneventful(unit: Unit, part: Part, event: UnitEnded) -> bool:
     """Whether adjacent members have completed at their first attempt, and nobody has to be told."""
-    positions, hooks = event.positions, unit.node.group.spec.hooks
+    positions, node = event.positions, part.node
+    hooks = node.group.spec.hooks
     return (
         isinstance(positions, range)
-        and isinstance(unit.indices, range)
+        and isinstance(part.indices, range)
+        and (part.first == 0 or part.node is not unit.node)
+        and positions.stop <= part.first + len(part.indices)
         and unit.first
         and not event.errors
         and not event.large
         and event.states.count(StateType.COMPLETED) == len(positions)
         and not (hooks.on_completion or hooks.on_running)
         and unit.open.issuperset(positions)
+        and max(node.group.states[part.indices[0] : part.indices[-1] + 1]) < FIRST_TERMINAL
     )
 
 
-def _end_uneventfully(turn: Turn, unit: Unit, event: UnitEnded) -> None:
+def _end_uneventfully(turn: Turn, unit: Unit, part: Part, event: UnitEnded) -> None:
     """Do as `_end_one_by_one`, for all members at once."""
-    group, positions = unit.node.group, event.positions
-    indices = unit.indices[positions[0] : positions[-1] + 1]
-    part = slice(indices[0], indices[-1] + 1)
-    group.states[part] = group.states[part].translate(_BEGUN)
+    node, group, positions = part.node, part.node.group, event.positions
+    indices = part.indices[positions[0] - part.first : positions[-1] - part.first + 1]
+    column = slice(indices[0], indices[-1] + 1)
+    group.states[column] = group.states[column].translate(_BEGUN)
     move_all(group, indices, StateType.COMPLETED)
-    group.started[part] = array("q", event.started)
-    group.ended[part] = array("q", event.ended)
-    group.values[part] = event.values
+    group.started[column] = array("q", event.started)
+    group.ended[column] = array("q", event.ended)
+    group.values[column] = event.values
     for position, name in event.names.items():
-        group.names[unit.indices[position]] = name
+        if position in positions:
+            group.names[part.indices[position - part.first]] = name
     unit.began = unit.began or event.started[0]
     unit.ended = event.ended[-1]
     unit.count += len(positions)
     unit.open.difference_update(positions)
-    settle(turn, unit.node, indices)
+    node.riding.difference_update(indices)
+    settle(turn, node, indices)
 
 
 def _end_one_by_one(turn: Turn, unit: Unit, event: UnitEnded) -> None:
-    run, node, group = turn.run, unit.node, unit.node.group
+    run = turn.run
     settled: list[int] = []
     for column, position in enumerate(event.positions):
         if position not in unit.open:
             run.late += 1
             continue
-        index = unit.indices[position]
+        node, index = unit.member(position)
+        group = node.group
         unit.open.discard(position)
+        node.riding.discard(index)
+        if group.states[index] >= FIRST_TERMINAL:
+            # It rode, and ended with what it needed or was cancelled before it began.
+            run.late += 1
+            continue
         _start(turn, unit, position, event.started[column])
         group.started[index] = event.started[column]
         group.ended[index] = unit.ended = event.ended[column]
@@ -166,8 +205,12 @@ def _end_one_by_one(turn: Turn, unit: Unit, event: UnitEnded) -> None:
             settled.append(index)
         elif _ended_badly(turn, node, index, state, event.errors.get(position)):
             settled.append(index)
+        if settled and len(unit.parts) > 1:
+            # What rides behind it may come next.
+            settle(turn, node, settled)
+            settled = []
     if settled:
-        settle(turn, node, settled)
+        settle(turn, unit.node, settled)
 
 
 def _ended_badly(
@@ -187,15 +230,18 @@ def _unit_lost(turn: Turn, event: UnitLost) -> None:
     if unit is None:
         run.late += 1
         return
-    node, group = unit.node, unit.node.group
     cancelled = event.error.failure_class is FailureClass.CANCELLED
     suspects = len(unit.open) > 1 and not cancelled
-    settled: list[int] = []
     for position in sorted(unit.open):
-        index = unit.indices[position]
+        node, index = unit.member(position)
+        group = node.group
         stopping = cancelled or group.states[index] == StateType.CANCELLING
+        if _still_needs(node, index):
+            _get_off(node, index)
+            continue
+        node.riding.discard(index)
         if suspects and not stopping and not run.cancelled_by:
-            _run_alone(turn, unit, position)
+            _run_alone(turn, node, index)
             continue
         state = StateType.CANCELLED if suspects or stopping else StateType.CRASHED
         if state is StateType.CRASHED and group.states[index] == StateType.PENDING:
@@ -204,11 +250,23 @@ def _unit_lost(turn: Turn, event: UnitLost) -> None:
             group.started[index] = unit.began or turn.now
         group.ended[index] = turn.now
         if failed(turn, Failure(node, index, state, event.error)):
-            settled.append(index)
+            settle(turn, node, (index,))
     unit.open.clear()
-    if settled:
-        settle(turn, node, settled)
     _release(turn, event.unit)
+
+
+def _still_needs(node: Node, index: int) -> bool:
+    """Whether a member rode behind one that has not ended, or has ended itself with that one."""
+    return node.group.states[index] == StateType.SCHEDULED or (
+        node.group.states[index] >= FIRST_TERMINAL
+    )
+
+
+def _get_off(node: Node, index: int) -> None:
+    """Take back the attempt of a member that rode and did not begin."""
+    if index in node.riding:
+        node.riding.discard(index)
+        node.group.attempts[index] -= 1
 
 
 def _unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
@@ -217,35 +275,38 @@ def _unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
     if unit is None:
         run.late += len(event.positions)
         return
-    node, group = unit.node, unit.node.group
-    again: list[int] = []
-    ended: list[int] = []
+    again: dict[Node, list[int]] = {}
     for position in event.positions:
-        index = unit.indices[position]
         if position not in unit.open:
             run.late += 1
             continue
         unit.open.discard(position)
-        group.attempts[index] -= 1
-        if run.cancelled_by or group.states[index] == StateType.CANCELLING:
+        node, index = unit.member(position)
+        if _still_needs(node, index):
+            _get_off(node, index)
+            if run.cancelled_by and node.group.states[index] < FIRST_TERMINAL:
+                cancel_waiting(turn, node, index)
+                settle(turn, node, (index,))
+            continue
+        node.riding.discard(index)
+        node.group.attempts[index] -= 1
+        if run.cancelled_by or node.group.states[index] == StateType.CANCELLING:
             cancel_waiting(turn, node, index)
-            ended.append(index)
+            settle(turn, node, (index,))
         else:
-            again.append(index)
-    if again:
-        run.lane(node).add_first(node, again)
-    if ended:
-        settle(turn, node, ended)
+            again.setdefault(node, []).append(index)
+    for node, indices in again.items():
+        run.lane(node).add_first(node, indices)
     _release(turn, event.unit)
 
 
-def _run_alone(turn: Turn, unit: Unit, position: int) -> None:
+def _run_alone(turn: Turn, node: Node, index: int) -> None:
     """Queue a member again whose worker died under several: only the guilty one is charged.
 
     What is queued by itself is dispatched by itself.
     """
-    node, index = unit.node, unit.indices[position]
     group = node.group
+    node.suspects.add(index)
     group.attempts[index] -= 1
     if group.states[index] == StateType.RUNNING:
         move(group, index, StateType.PENDING)
@@ -286,12 +347,13 @@ def _failures_handled(turn: Turn, event: FailuresHandled) -> None:
 def _cancel_requested(turn: Turn, event: CancelRequested) -> None:
     run = turn.run
     run.cancelled_by = event.by
-    _cancel_waiting(turn)
+    _cancel_waiting(turn, riding=event.running)
     if not event.running:
         return
     for number, unit in run.units.items():
         for position in unit.open:
-            group, index = unit.node.group, unit.indices[position]
+            node, index = unit.member(position)
+            group = node.group
             if group.states[index] in {StateType.PENDING, StateType.RUNNING}:
                 move(group, index, StateType.CANCELLING)
                 turn.record(group, index)
@@ -302,11 +364,16 @@ def _flow_restarted(turn: Turn, _: FlowRestarted) -> None:
     turn.run.cancelled_by = ""
 
 
-def _cancel_waiting(turn: Turn) -> None:
+def _cancel_waiting(turn: Turn, *, riding: bool) -> None:
+    """Cancel what was not dispatched and, with `riding`, what rides and has not begun."""
     run = turn.run
-    dispatched = {
-        (unit.node, unit.indices[position]) for unit in run.units.values() for position in unit.open
-    }
+    dispatched = {unit.member(position) for unit in run.units.values() for position in unit.open}
+    if riding:
+        dispatched = {
+            (node, index)
+            for node, index in dispatched
+            if index not in node.riding or node.group.states[index] != StateType.SCHEDULED
+        }
     for lane in run.lanes.values():
         lane.clear()
     run.timers.clear()
@@ -321,6 +388,7 @@ def _cancel_waiting(turn: Turn) -> None:
     }
     for node, indices in ended.items():
         for index in indices:
+            _get_off(node, index)
             cancel_waiting(turn, node, index)
     # Only when all are marked: otherwise one would seem to have failed because of the other.
     for node, indices in ended.items():

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from raysched.compiler.plan import Plan, SchedulingClass
+from raysched.errors import InternalError
+from raysched.graph.builder import Member
 from raysched.graph.group import Group
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, Value
@@ -155,8 +157,27 @@ Event: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
+class Rider:
+    """Members that run in the unit of the members that they need, after them.
+
+    Attributes:
+        group: Their group.
+        indices: Which of its members.
+        attempts: The number of each one's attempt, from 1.
+        parents: For each the position in the unit of the member that it needs.
+    """
+
+    group: Group
+    indices: Sequence[int]
+    attempts: Sequence[int]
+    parents: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Dispatch:
     """Run members of a group as one unit.
+
+    Positions in the unit number the members of the group and then those of the riders.
 
     Attributes:
         unit: Number of the unit, unique in the run.
@@ -164,6 +185,7 @@ class Dispatch:
         indices: Its members, by position in the unit.
         attempts: The number of each member's attempt, from 1: its fencing token.
         lease_seconds: When its worker hands back what it has not begun (seconds).
+        riders: Members of further groups, or later ones of this group, that need these.
     """
 
     unit: int
@@ -171,6 +193,18 @@ class Dispatch:
     indices: Sequence[int]
     attempts: Sequence[int]
     lease_seconds: float
+    riders: tuple[Rider, ...] = ()
+
+    def member(self, position: int) -> Member:
+        """Return the member at a position."""
+        if position < len(self.indices):
+            return self.group, self.indices[position]
+        position -= len(self.indices)
+        for rider in self.riders:
+            if position < len(rider.indices):
+                return rider.group, rider.indices[position]
+            position -= len(rider.indices)
+        raise InternalError(f"unit {self.unit} has no position {position}")
 
 
 @dataclass(frozen=True, slots=True)

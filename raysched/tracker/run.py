@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from raysched.compiler.plan import PlannedGroup, SchedulingClass
+from raysched.errors import InternalError
 from raysched.graph.builder import Member
 from raysched.graph.group import Edge, Group
 from raysched.model.options import TaskSpec
@@ -30,22 +31,31 @@ class Node:
         planned: The group and how it is cut into units.
         waiting: Number of unmet edges of each member.
         open: Number of members that are not terminal.
+        units: Number of units that were dispatched for them.
         failures: Number of members that ended without a value.
         aligned: Nodes whose member i needs this one's member i + offset, with the offset.
         gates: What waits for ranges of its members.
         crashes: Number of crashes of each member that had any.
         announced: Members whose `on_running` hooks were called, where there are such hooks.
+        follower: The node whose members ride in the units of those that they need here, with the
+            offset: member i needs this one's member i + offset.
+        riding: Members on their way in a unit that began before what they need had ended.
+        suspects: Members that run alone since a worker died under several.
         questions: Failed attempts about which `retry_condition_fn` is being asked.
     """
 
     planned: PlannedGroup
     waiting: "array[int]" = field(default_factory=lambda: array("I"))
     open: int = 0
+    units: int = 0
     failures: int = 0
     aligned: list[tuple["Node", int]] = field(default_factory=list)
     gates: Gates = field(default_factory=Gates)
     crashes: dict[int, int] = field(default_factory=dict)
     announced: set[int] = field(default_factory=set)
+    follower: "tuple[Node, int] | None" = None
+    riding: set[int] = field(default_factory=set)
+    suspects: set[int] = field(default_factory=set)
     questions: dict[int, tuple[StateType, ErrorInfo]] = field(default_factory=dict)
 
     @property
@@ -54,13 +64,29 @@ class Node:
         return self.planned.group
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Members of one node in a unit, at adjacent positions.
+
+    Attributes:
+        node: Whose members.
+        indices: Which, by position.
+        first: Position of the first.
+        parents: Of members that ride, the position of the member that each needs.
+    """
+
+    node: Node
+    indices: Sequence[int]
+    first: int = 0
+    parents: Sequence[int] = ()
+
+
 @dataclass(slots=True, eq=False)
 class Unit:
     """A unit that was dispatched.
 
     Attributes:
-        node: Whose members.
-        indices: Which, by position.
+        parts: Its members; those of the first part needed nothing more, the others ride.
         attempts: Their attempts, by position: events of other attempts are late.
         open: Positions that have not ended.
         first: Whether all of them are first attempts.
@@ -71,8 +97,7 @@ class Unit:
         count: How many of its members have ended in it.
     """
 
-    node: Node
-    indices: Sequence[int]
+    parts: tuple[Part, ...]
     attempts: Sequence[int]
     open: set[int]
     first: bool = False
@@ -80,6 +105,18 @@ class Unit:
     began: int = 0
     ended: int = 0
     count: int = 0
+
+    @property
+    def node(self) -> Node:
+        """Whose pace it follows, and in whose lane it is."""
+        return self.parts[0].node
+
+    def member(self, position: int) -> tuple[Node, int]:
+        """Return the member at a position."""
+        for part in reversed(self.parts):
+            if position >= part.first:
+                return part.node, part.indices[position - part.first]
+        raise InternalError(f"a unit of {self.node.group.spec.name} has no position {position}")
 
 
 @dataclass(slots=True, eq=False)

@@ -7,8 +7,9 @@ from heapq import heappop, heappush
 from raysched.graph.group import Group
 from raysched.policies.limits import window
 from raysched.policies.units import GROWTH, lease_seconds, unit_size
-from raysched.tracker.messages import AskCapacity, Dispatch, WakeAt
-from raysched.tracker.run import Lane, Queued, Run, Turn, Unit
+from raysched.tracker.fusion import ride_along
+from raysched.tracker.messages import AskCapacity, Dispatch, Rider, WakeAt
+from raysched.tracker.run import Lane, Node, Part, Queued, Run, Turn, Unit
 
 SMOOTHING = 0.2
 """Weight of the newest duration in a moving average."""
@@ -73,8 +74,11 @@ def learn(run: Run, unit: Unit) -> None:
     duration = max(unit.ended - unit.began, 1)
     lane, pace = run.lane(unit.node), run.pace(unit.node)
     lane.mean_ns = _smoothed(lane.mean_ns, duration)
-    pace.mean_ns = _smoothed(pace.mean_ns, duration / unit.count)
-    pace.last = unit.count
+    # What rides is part of what a member costs.
+    own = sum(len(part.indices) for part in unit.parts if part.node is unit.node)
+    count = max(1.0, unit.count * own / len(unit.attempts))
+    pace.mean_ns = _smoothed(pace.mean_ns, duration / count)
+    pace.last = int(count)
 
 
 def _smoothed(mean: float, newest: float) -> float:
@@ -95,16 +99,37 @@ def _window(run: Run, lane: Lane, size: int) -> int:
 def _dispatch_one(turn: Turn, lane: Lane, size: int) -> None:
     run = turn.run
     node, indices = lane.take(size)
-    group = node.group
-    numbers = _begin_attempts(group, indices)
+    parts = (Part(node, indices), *ride_along(node, indices, _most(run, node)))
+    attempts = [_begin_attempts(part.node.group, part.indices) for part in parts]
     number = run.next_unit
     run.next_unit += 1
+    numbers = [each for some in attempts for each in some]
     first = numbers.count(1) == len(numbers)
-    unit = run.units[number] = Unit(node, indices, numbers, set(range(len(indices))), first)
+    unit = run.units[number] = Unit(parts, numbers, set(range(len(numbers))), first)
     hold_places(run, unit)
     lane.units += 1
+    node.units += 1
+    riders = tuple(
+        Rider(part.node.group, part.indices, some, part.parents)
+        for part, some in zip(parts[1:], attempts[1:], strict=True)
+    )
     lease = lease_seconds(lane.slots or 1)
-    turn.commands.append(Dispatch(number, group, indices, numbers, lease))
+    turn.commands.append(Dispatch(number, node.group, indices, attempts[0], lease, riders))
+
+
+def _most(run: Run, node: Node) -> int:
+    """Return how many members of a chain, each needing the one before, one unit takes."""
+    planned, pace = node.planned, run.pace(node)
+    if run.unit_size or planned.fixed_size:
+        return min(planned.unit_size, run.unit_size or planned.unit_size)
+    return unit_size(
+        largest=planned.unit_size,
+        queued=node.open,
+        slots=1,
+        mean_seconds=pace.mean_ns / 1e9,
+        last=pace.last,
+        payload_bytes=0,
+    )
 
 
 def _begin_attempts(group: Group, indices: Sequence[int]) -> Sequence[int]:

@@ -159,8 +159,9 @@ class Reporter:
         lease_left = run.lease_left()
         if lease_left is not None and lease_left <= 0:
             run.hand_back()
-        self._announce(run)
+        # What rides may begin before it is told that what it needs has ended.
         self._send_unsent(run)
+        self._announce(run)
         self._end_overdue(run)
         unannounced = run.progress.running.keys() - self._announced
         if run.progress.has_unsent() or unannounced or run.lease_left() is not None:

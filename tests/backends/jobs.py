@@ -224,7 +224,7 @@ def who_am_i() -> tuple[str, str, int, int, tuple[str, ...], dict[str, Any]]:
         attempt.index,
         attempt.attempt,
         attempt.surroundings.tags,
-        dict(attempt.arguments),
+        dict(attempt.load_arguments()),
     )
 
 

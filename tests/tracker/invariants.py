@@ -72,16 +72,24 @@ def no_member_is_in_two_places(ledger: "Ledger") -> None:
     """Each open member that could run is queued, on its way, asked about or waiting for a time."""
     places: Counter[Member] = Counter()
     for unit, positions in ledger.unanswered.items():
-        group, indices = ledger.units[unit].group, ledger.units[unit].indices
-        places.update((group, indices[position]) for position in positions)
+        for position in positions:
+            group, index = ledger.units[unit].member(position)
+            # What rides waits until what it needs has ended, and may end with that.
+            if position not in ledger.parents_in(unit) or on_its_way(group, index):
+                places[group, index] += 1
     for node, index in queued(ledger):
         places[node, index] += 1
         assert node.states[index] == S.PENDING
     places.update((group, index) for group, index, _ in ledger.questions)
     for group, index in ledger.members:
         state = S(group.states[index])
-        expected = not state.is_terminal and state not in {S.SCHEDULED, S.AWAITING_RETRY}
-        assert places[group, index] == expected, (group.key(index), state.name)
+        assert places[group, index] == on_its_way(group, index), (group.key(index), state.name)
+
+
+def on_its_way(group: Group, index: int) -> bool:
+    """Whether a member is queued, on its way, or asked about."""
+    state = S(group.states[index])
+    return not state.is_terminal and state not in {S.SCHEDULED, S.AWAITING_RETRY}
 
 
 def units_are_those_that_were_dispatched(ledger: "Ledger") -> None:
@@ -89,8 +97,11 @@ def units_are_those_that_were_dispatched(ledger: "Ledger") -> None:
     assert {number: unit.open for number, unit in units.items()} == ledger.unanswered
     for number, unit in units.items():
         command = ledger.units[number]
-        assert (unit.node.group, list(unit.indices)) == (command.group, list(command.indices))
-        assert list(unit.attempts) == list(command.attempts)
+        positions = range(len(unit.attempts))
+        members = [(node.group, index) for node, index in map(unit.member, positions)]
+        assert members == [command.member(position) for position in positions]
+        attempts = [command.attempts, *(rider.attempts for rider in command.riders)]
+        assert list(unit.attempts) == [each for some in attempts for each in some]
 
 
 def counters_equal_a_recount(ledger: "Ledger") -> None:
@@ -167,7 +178,7 @@ def a_cancelled_run_begins_nothing(ledger: "Ledger") -> None:
         return
     assert not list(dispatched_now(ledger))
     on_their_way = {
-        (unit.group, unit.indices[position])
+        unit.member(position)
         for number, unit in ledger.units.items()
         for position in ledger.unanswered[number]
     }
@@ -243,8 +254,23 @@ def values_and_errors_fit_the_states(ledger: "Ledger") -> None:
 
 def suspects_run_alone(ledger: "Ledger") -> None:
     for command in ledger.commands:
-        if isinstance(command, Dispatch) and len(command.indices) > 1:
+        if isinstance(command, Dispatch) and (len(command.indices) > 1 or command.riders):
             assert not any((command.group, index) in ledger.suspects for index in command.indices)
+            for rider in command.riders:
+                assert not any((rider.group, index) in ledger.suspects for index in rider.indices)
+
+
+def who_rides_needs_only_who_is_there(ledger: "Ledger") -> None:
+    for command in ledger.commands:
+        if not isinstance(command, Dispatch):
+            continue
+        for position, parent in ledger.parents_in(command.unit).items():
+            group, index = command.member(position)
+            assert parent < position
+            for edge in group.edges_of(index):
+                for needed in parents(edge, index):
+                    state = S(needed[0].states[needed[1]])
+                    assert needed == command.member(parent) or state.is_terminal
 
 
 def hooks_are_called_once(ledger: "Ledger") -> None:
@@ -288,6 +314,7 @@ INVARIANTS: tuple[Callable[["Ledger"], None], ...] = (
     what_ended_holds_no_arguments,
     values_and_errors_fit_the_states,
     suspects_run_alone,
+    who_rides_needs_only_who_is_there,
     hooks_are_called_once,
     a_retry_is_never_slept_through,
 )

@@ -66,6 +66,7 @@ class Ledger:
         now: The time (ns).
         slots: Units at once, for every class; None leaves the question for capacity open.
         commands: Of the last event.
+        riding: Units and positions of members that ride and have not begun.
         before: The states of all groups before the last event.
         units: Dispatched units that have not come to their end, by number.
         unanswered: Positions of those units that have not ended.
@@ -87,6 +88,7 @@ class Ledger:
     slots: int | None = 2
     commands: Sequence[Command] = ()
     before: dict[Group, bytes] = field(default_factory=dict)
+    riding: set[tuple[int, int]] = field(default_factory=set)
     units: dict[int, Dispatch] = field(default_factory=dict)
     unanswered: dict[int, set[int]] = field(default_factory=dict)
     rows: dict[Member, Row] = field(default_factory=dict)
@@ -115,6 +117,12 @@ class Ledger:
         self.before = {group: bytes(group.states) for group in self.groups}
         self._note(event)
         commands = self.commands = advance(self.run, event, self.now)
+        for unit, position in tuple(self.riding):
+            group, index = self.units[unit].member(position)
+            if group.states[index] >= FIRST_TERMINAL:
+                # It ended with what it needed, or was cancelled, before it began.
+                self.riding.discard((unit, position))
+                self.uncharged[group, index] += 1
         for command in commands:
             self._perform(command)
         check(self)
@@ -134,15 +142,19 @@ class Ledger:
         plan = compile_segment(self.builder.take())
         if unit_size is not None:
             plan = tuple(
-                replace(planned, unit_size=unit_size, overlapping=True) for planned in plan
+                replace(planned, unit_size=unit_size, overlapping=True, fuse_behind=None)
+                for planned in plan
             )
-        plan = tuple(replace(planned, max_parallel=max_parallel) for planned in plan)
+        if max_parallel is not None:
+            plan = tuple(
+                replace(planned, max_parallel=max_parallel, fuse_behind=None) for planned in plan
+            )
         self.tell(SegmentPlanned(plan))
 
     def started(self, unit: int, positions: Sequence[int] | None = None) -> None:
         """Members of a unit, by default all, began to run."""
         if positions is None:
-            positions = range(len(self.units[unit].indices))
+            positions = sorted(self.unanswered[unit])
         self.tell(UnitStarted(unit, positions, self.now))
 
     def ended(self, unit: int, *states: StateType, positions: Sequence[int] | None = None) -> None:
@@ -199,8 +211,34 @@ class Ledger:
         """Have every unit that is on its way end in `state`, and those that follow, at once."""
         while self.units:
             unit = min(self.units)
-            positions = sorted(self.unanswered[unit])
-            self.ended(unit, *[state] * len(positions), positions=positions)
+            positions = self.runnable(unit, sorted(self.unanswered[unit]))
+            if state not in SUCCESSES:
+                parents = self.parents_in(unit)
+                positions = [each for each in positions if parents.get(each) not in positions]
+            if positions:
+                self.ended(unit, *[state] * len(positions), positions=positions)
+            else:
+                self.tell(UnitHandedBack(unit, sorted(self.unanswered[unit])))
+
+    def runnable(self, unit: int, positions: Sequence[int]) -> list[int]:
+        """Return those of these positions that a worker runs, if what it ran before completed."""
+        command = self.units[unit]
+        parents = self.parents_in(unit)
+        running: list[int] = []
+        for position in positions:
+            parent = parents.get(position)
+            if parent is not None and parent not in running:
+                group, index = command.member(parent)
+                if parent in self.unanswered[unit] or group.states[index] not in SUCCESSES:
+                    continue
+            running.append(position)
+        return running
+
+    def parents_in(self, unit: int) -> dict[int, int]:
+        """Return for each position that rides the one that it needs."""
+        command = self.units[unit]
+        parents = [parent for rider in command.riders for parent in rider.parents]
+        return dict(enumerate(parents, len(command.indices)))
 
     def states(self, part: tuple[Group, Iterable[int]]) -> list[StateType]:
         """Return the states of these members."""
@@ -227,6 +265,7 @@ class Ledger:
     def _note(self, event: Event) -> None:
         match event:
             case UnitEnded(unit, positions) if unit in self.units:
+                self.riding -= {(unit, position) for position in positions}
                 self.unanswered[unit] -= set(positions)
                 if not self.unanswered[unit]:
                     self._forget(unit)
@@ -244,17 +283,29 @@ class Ledger:
                 pass
 
     def _note_handed_back(self, unit: int, positions: set[int]) -> None:
-        group, indices = self.units[unit].group, self.units[unit].indices
-        self.uncharged.update((group, indices[position]) for position in positions)
+        command, riders = self.units[unit], self.parents_in(unit)
+        for position in positions:
+            if position not in riders or (unit, position) in self.riding:
+                self.uncharged[command.member(position)] += 1
+        self.riding -= {(unit, position) for position in positions}
 
     def _note_suspects(self, unit: int, error: ErrorInfo) -> None:
-        group, indices = self.units[unit].group, self.units[unit].indices
-        suspects = [indices[position] for position in self.unanswered[unit]]
-        if len(suspects) == 1 or error.failure_class is FailureClass.CANCELLED:
+        command, several = self.units[unit], len(self.unanswered[unit]) > 1
+        suspects: list[Member] = []
+        for position in self.unanswered[unit]:
+            group, index = command.member(position)
+            if group.states[index] >= FIRST_TERMINAL:
+                continue
+            if group.states[index] == StateType.SCHEDULED:
+                self.uncharged[group, index] += 1
+            else:
+                suspects.append((group, index))
+        self.riding = {(other, position) for other, position in self.riding if other != unit}
+        if not several or error.failure_class is FailureClass.CANCELLED:
             return
         if self.run.cancelled_by:
             return
-        for index in suspects:
+        for group, index in suspects:
             if group.states[index] != StateType.CANCELLING:
                 self.uncharged[group, index] += 1
                 self.suspects.add((group, index))
@@ -270,8 +321,11 @@ class Ledger:
                     self.rows[group, index] = row(group, index)
             case Dispatch(unit, group, indices):
                 self.units[unit] = command
-                self.unanswered[unit] = set(range(len(indices)))
                 self.dispatches.update((group, index) for index in indices)
+                for rider in command.riders:
+                    self.dispatches.update((rider.group, index) for index in rider.indices)
+                self.riding |= {(unit, position) for position in self.parents_in(unit)}
+                self.unanswered[unit] = set(range(len(indices) + len(self.parents_in(unit))))
             case RecordAttempt():
                 self.attempts.append(command)
             case AskRetry(group, index, attempt):

@@ -107,7 +107,7 @@ class TrackerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def unit_started(self, data: st.DataObject) -> None:
         unit, positions = self._some_of_a_unit(data)
-        self._tell(UnitStarted(unit, positions, self.ledger.now))
+        self._tell(UnitStarted(unit, self.ledger.runnable(unit, positions), self.ledger.now))
 
     @precondition(lambda self: self.ledger.units)
     @rule(data=st.data())
@@ -117,7 +117,14 @@ class TrackerMachine(RuleBasedStateMachine):
             states = [StateType.COMPLETED for _ in positions]
         else:
             states = [data.draw(st.sampled_from(OUTCOMES)) for _ in positions]
-        self._tell(self.ledger.report(unit, states, positions))
+        parents = self.ledger.parents_in(unit)
+        ended: dict[int, StateType] = {}
+        for position, state in zip(positions, states, strict=True):
+            may_run = ended.get(parents.get(position, -1)) in {None, StateType.COMPLETED}
+            if may_run and self.ledger.runnable(unit, [*ended, position])[-1:] == [position]:
+                ended[position] = state
+        if ended:
+            self._tell(self.ledger.report(unit, list(ended.values()), list(ended)))
 
     @precondition(lambda self: self.ledger.units)
     @rule(data=st.data(), stopped=st.booleans())
@@ -130,12 +137,12 @@ class TrackerMachine(RuleBasedStateMachine):
     def unit_handed_back(self, data: st.DataObject) -> None:
         """A worker gives back the last members of a unit, which it has not begun."""
         unit = data.draw(st.sampled_from(sorted(self.ledger.units)))
-        group, indices = self.ledger.units[unit].group, self.ledger.units[unit].indices
-        unbegun = [
-            position
-            for position in sorted(self.ledger.unanswered[unit])
-            if group.states[indices[position]] != StateType.RUNNING
-        ]
+        command = self.ledger.units[unit]
+        unbegun = []
+        for position in sorted(self.ledger.unanswered[unit]):
+            group, index = command.member(position)
+            if group.states[index] != StateType.RUNNING:
+                unbegun.append(position)
         number = data.draw(st.integers(0, len(unbegun)))
         self._tell(UnitHandedBack(unit, unbegun[len(unbegun) - number :]))
 

@@ -100,7 +100,7 @@ def _print(results: Results) -> None:
     if results.cases:
         _output.print(results.table())
     for curve in results.curves:
-        _output.print(curve, highlight=False)
+        _output.print(str(curve), highlight=False)
     for name, lack in results.skipped.items():
         _output.print(f"{name} was not measured: {lack}", highlight=False, markup=False)
     _output.print(f"{results.machine}\n{results.command}  ({WORKER_NICENESS}=0)", highlight=False)

@@ -95,25 +95,24 @@ class Curve:
 
 
 def metg(points: Iterable[tuple[float, float]]) -> float | None:
-    """Return the granularity at which a curve gets effective, for good.
+    """Return the smallest granularity at which a curve is effective.
 
     Between two points it is read from the straight line between them over the logarithm of the
-    granularity.
+    granularity. A larger one that is not effective changes nothing: other work on the machine can
+    only make a point worse.
 
     Args:
-        points: Granularity (seconds) and efficiency (0 to 1), by growing granularity.
+        points: Granularity (seconds) and efficiency (0 to 1).
 
     Returns:
-        Seconds; None if the last point is not effective. Where all are, the first one's.
+        Seconds; None if no point is effective. Where all are, the first one's.
     """
     below: tuple[float, float] | None = None
-    found: float | None = None
-    for grain, efficient in points:
-        if efficient < EFFECTIVE:
-            below, found = (grain, efficient), None
-        elif found is None:
-            found = grain if below is None else _crossing(below, (grain, efficient))
-    return found
+    for point in sorted(points):
+        if point[1] >= EFFECTIVE:
+            return point[0] if below is None else _crossing(below, point)
+        below = point
+    return None
 
 
 def _crossing(below: tuple[float, float], above: tuple[float, float]) -> float:

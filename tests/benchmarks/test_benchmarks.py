@@ -139,8 +139,8 @@ class TestGranularity:
     def test_is_read_where_half_of_the_machine_works(self) -> None:
         assert metg([(1e-4, 0.1), (1e-2, 0.9)]) == pytest.approx(1e-3)
 
-    def test_counts_only_if_larger_tasks_are_effective_too(self) -> None:
-        assert metg([(1e-5, 0.6), (1e-4, 0.4), (1e-2, 0.6)]) == pytest.approx(1e-3)
+    def test_is_not_spoilt_by_a_disturbed_point_beyond(self) -> None:
+        assert metg([(1.0, 0.4), (1e-4, 0.1), (1e-2, 0.9)]) == pytest.approx(1e-3)
 
     def test_is_the_smallest_measured_where_all_are_effective(self) -> None:
         assert metg([(1e-4, 0.5), (1e-2, 0.9)]) == 1e-4

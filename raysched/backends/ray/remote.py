@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import psutil
 import ray
 
 from raysched.results.envelope import Parts
@@ -107,6 +106,8 @@ def _leave_parent(driver: Place) -> None:
 
     What a `runtime_env` or Ray itself has set stays.
     """
+    import psutil  # 15 ms that only a Ray which is kept costs
+
     raylet = psutil.Process(os.getppid())
     inherited = raylet.environ()
     for name, value in driver.environment:

@@ -82,7 +82,9 @@ def bench(  # noqa: PLR0913 - the options
         with _on_ray(order, needed=granularity or any(one.on_ray for one in present)) as ready:
             measured, failed = _measure_all(present, ready)
             curves = measure_curves(ready, _say) if granularity else ()
-    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    # It may hold a password.
+    told = [word.replace(postgresql, "URL") if postgresql else word for word in sys.argv[1:]]
+    command = shlex.join(["python", "-m", "benchmarks", *told])
     results = Results(
         machine, command, began.isoformat(timespec="seconds"), measured, skipped | failed, curves
     )

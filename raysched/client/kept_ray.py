@@ -5,9 +5,9 @@ Whoever imports this imports Ray.
 
 from pydantic import ValidationError
 
-from raysched.backends.ray import head
-from raysched.backends.ray.head import Look
+from raysched.backends.ray import head, look
 from raysched.backends.ray.kept import StartOptions
+from raysched.backends.ray.look import Look
 from raysched.errors import InvalidOption
 from raysched.settings import settings
 
@@ -60,7 +60,7 @@ def look_at_ray() -> Look | None:
     Raises:
         BackendUnreachable: Its record cannot be read.
     """
-    return head.look(settings().home)
+    return look.look(settings().home)
 
 
 def end_ray(*, force: bool = False) -> Look | None:

@@ -12,21 +12,26 @@ PASSES: tuple[Callable[[Plan], Plan], ...] = (
     recognise_columns,
     classify,
     size_units,
-    fuse,
 )
-"""What a segment goes through, in this order."""
+"""What a segment goes through, in this order; then it is fused, unless that is not wanted."""
 
 
-def compile_segment(groups: Iterable[Group], *, fusion: bool = True) -> Plan:
+def compile_segment(
+    groups: Iterable[Group],
+    *,
+    fusion: bool = True,
+    earlier: Callable[[Group], PlannedGroup | None] = lambda _: None,
+) -> Plan:
     """Return the plan of one segment.
 
     Args:
         groups: What was recorded.
         fusion: Whether task runs may run in the units of those that they need.
+        earlier: Returns what was planned before for a group that nothing needs yet, else None.
 
     Raises:
         CycleError: Groups wait for each other.
     """
     plan: Plan = tuple(PlannedGroup(group) for group in groups)
-    passes = PASSES if fusion else [each for each in PASSES if each is not fuse]
-    return reduce(lambda planned, apply: apply(planned), passes, plan)
+    plan = reduce(lambda planned, apply: apply(planned), PASSES, plan)
+    return fuse(plan, earlier) if fusion else plan

@@ -1,6 +1,6 @@
 """The passes. Each takes a plan and returns a plan, and says in a note what it decided and why."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from graphlib import CycleError as GraphlibCycleError
@@ -89,12 +89,21 @@ def size_units(plan: Plan) -> Plan:
     return tuple(_sized(item) for item in plan)
 
 
-def fuse(plan: Plan) -> Plan:
+def fuse(plan: Plan, earlier: Callable[[Group], PlannedGroup | None]) -> Plan:
     """Let members run right after the one that they need, in its unit: chains, item by item.
 
     Only where that one's value goes to no other group, so that nothing runs later than it could.
+
+    Args:
+        plan: The plan.
+        earlier: Returns what was planned before for a group that nothing needs yet, else None.
     """
     planned = {item.group: item for item in plan}
+    for item in plan:
+        parent = _needed_one_by_one(item.group)
+        before = earlier(parent) if parent is not None and parent not in planned else None
+        if before is not None:
+            planned[before.group] = before
     children: dict[Group, set[Group]] = {}
     for item in plan:
         for edge in item.group.edges:

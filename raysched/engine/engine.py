@@ -158,7 +158,9 @@ class Engine:
         if not groups:
             return
         run.invisible += sum(group.size for group in groups)
-        plan = compile_segment(groups, fusion=self.settings.fusion)
+        plan = compile_segment(
+            groups, fusion=self.settings.fusion, earlier=run.tracker.planned_for_nobody
+        )
         if not run.groups:
             # Nobody waits for these rows: the first outcome usually takes them along.
             run.groups_at = self._clock.now() + GROUPS_NS

@@ -17,9 +17,7 @@ def window(slots: int, mean_seconds: float, *, growing: bool = False) -> int:
         growing: Whether the next unit is only as small as it is because the last one was: those
             that are cut when this one has come back will carry more.
     """
-    if growing:
+    if growing or mean_seconds <= 0:
         return 2 * slots
-    if mean_seconds <= 0:
-        return 4 * slots
     ahead = slots * WINDOW_SECONDS / mean_seconds
     return max(2 * slots, int(min(slots + ahead, max(MAX_UNITS, 4 * slots))))

@@ -17,6 +17,9 @@ then holds back few others."""
 ROUNDS = 4
 """What is queued is cut for so many rounds of all slots, so that they finish together."""
 
+WORTH_SECONDS = 0.004
+"""Below this much work (seconds) what a call costs is more than what the others would wait."""
+
 MAX_BYTES = 1024**2
 """Arguments that one unit carries, unless a single task run has more (bytes)."""
 
@@ -44,6 +47,21 @@ def lease_seconds(slots: int) -> float:
     return 2 * target_seconds(slots)
 
 
+def chain_length(*, largest: int, mean_seconds: float, last: int) -> int:
+    """Return how many task runs, each needing the one before, the next unit carries, at least 1.
+
+    As `unit_size`, but nothing of a chain can run elsewhere at the same time.
+
+    Args:
+        largest: Most that the plan allows.
+        mean_seconds: Mean time that one of them takes a worker (seconds), 0 while not known.
+        last: Size of the last unit of this task that came back, 0 before the first.
+    """
+    if mean_seconds <= 0:
+        return 1
+    return max(1, int(min(largest, TARGET_SECONDS / mean_seconds, GROWTH * last)))
+
+
 def unit_size(  # noqa: PLR0913 - all that the rule rests on
     *, largest: int, queued: int, slots: int, mean_seconds: float, last: int, payload_bytes: int
 ) -> int:
@@ -54,7 +72,8 @@ def unit_size(  # noqa: PLR0913 - all that the rule rests on
     min(target / mean, queued / (rounds * slots), growth * last, largest).
 
     Units get smaller toward the end only as far as that pays: not below the work that a slot does
-    while the driver issues one unit to each of the others.
+    while the driver issues one unit to each of the others, nor below `WORTH_SECONDS` where an even
+    share is more.
 
     Args:
         largest: Most that the plan allows.
@@ -69,7 +88,11 @@ def unit_size(  # noqa: PLR0913 - all that the rule rests on
     size = min(
         largest,
         target_seconds(slots) / mean_seconds,
-        max(-(-queued // (ROUNDS * slots)), slots * CALL_SECONDS / mean_seconds),
+        max(
+            -(-queued // (ROUNDS * slots)),
+            slots * CALL_SECONDS / mean_seconds,
+            min(WORTH_SECONDS / mean_seconds, -(-queued // slots)),
+        ),
         GROWTH * last,
         MAX_BYTES // max(1, payload_bytes),
     )

@@ -9,6 +9,14 @@ MAX_RIDDEN = 1000
 """Most members of one unit with all that ride in it."""
 
 
+def stages(node: Node) -> int:
+    """Return how many groups a unit may have that begins with members of a node."""
+    number = 1
+    while node.follower is not None and node.follower[0] is not node:
+        node, number = node.follower[0], number + 1
+    return number
+
+
 def ride_along(node: Node, indices: Sequence[int], chain: int) -> Iterator[Part]:
     """Mark and yield what rides behind these members: stage by stage, or link by link of a chain.
 

@@ -253,6 +253,13 @@ class Run:
         """Return the queue of a node's members."""
         return self.lanes[_lane_key(node.planned)]
 
+    def planned_for_nobody(self, group: Group) -> PlannedGroup | None:
+        """Return what was planned for a group that is open and that no other needs, or None."""
+        node = self.nodes.get(group.id)
+        if node is None or not node.open or node.aligned or node.gates or node.follower:
+            return None
+        return node.planned
+
     def lacks_slots(self, scheduling_class: SchedulingClass) -> bool:
         """Whether the backend has told that units of a class can run nowhere."""
         return any(

@@ -6,8 +6,8 @@ from heapq import heappop, heappush
 
 from raysched.graph.group import Group
 from raysched.policies.limits import window
-from raysched.policies.units import GROWTH, lease_seconds, unit_size
-from raysched.tracker.fusion import ride_along
+from raysched.policies.units import GROWTH, chain_length, lease_seconds, unit_size
+from raysched.tracker.fusion import MAX_RIDDEN, ride_along, stages
 from raysched.tracker.messages import AskCapacity, Dispatch, Rider, WakeAt
 from raysched.tracker.run import Lane, Node, Part, Queued, Run, Turn, Unit
 
@@ -92,7 +92,7 @@ def _room(run: Run, lane: Lane) -> int:
 
 def _window(run: Run, lane: Lane, size: int) -> int:
     pace = run.pace(lane.ready[0].node)
-    growing = not run.unit_size and size == GROWTH * pace.last
+    growing = not run.unit_size and size == max(1, GROWTH * pace.last)
     return window(lane.slots or 1, lane.mean_ns / 1e9, growing=growing)
 
 
@@ -122,13 +122,8 @@ def _most(run: Run, node: Node) -> int:
     planned, pace = node.planned, run.pace(node)
     if run.unit_size or planned.fixed_size:
         return min(planned.unit_size, run.unit_size or planned.unit_size)
-    return unit_size(
-        largest=planned.unit_size,
-        queued=node.open,
-        slots=1,
-        mean_seconds=pace.mean_ns / 1e9,
-        last=pace.last,
-        payload_bytes=0,
+    return chain_length(
+        largest=planned.unit_size, mean_seconds=pace.mean_ns / 1e9, last=pace.last
     )
 
 
@@ -146,7 +141,8 @@ def _begin_attempts(group: Group, indices: Sequence[int]) -> Sequence[int]:
 
 def _unit_size(run: Run, lane: Lane) -> int:
     first = lane.ready[0]
-    return max(1, min(_wanted_size(run, lane, first), len(first.members) - first.taken))
+    left = len(first.members) - first.taken
+    return max(1, min(_wanted_size(run, lane, first), left, MAX_RIDDEN // stages(first.node)))
 
 
 def _wanted_size(run: Run, lane: Lane, first: Queued) -> int:

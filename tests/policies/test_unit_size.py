@@ -10,6 +10,7 @@ from raysched.policies.units import (
     ROUNDS,
     TARGET_SECONDS,
     UNITS_A_SECOND,
+    WORTH_SECONDS,
     lease_seconds,
     target_seconds,
     unit_size,
@@ -46,7 +47,11 @@ class TestUnitSize:
 
     def test_gets_smaller_toward_the_end(self) -> None:
         assert size(queued=80, slots=2, mean_seconds=0.001) == 80 // (2 * ROUNDS)
-        assert size(queued=3, slots=2, mean_seconds=0.001) == 1
+        assert size(queued=3, slots=2, mean_seconds=0.01) == 1
+
+    def test_but_not_below_what_is_worth_a_call(self) -> None:
+        assert size(queued=10, slots=2, mean_seconds=0.001) == WORTH_SECONDS / 0.001
+        assert size(queued=3, slots=2, mean_seconds=0.001) == 2
 
     def test_but_not_below_what_the_calls_cost(self) -> None:
         # No-ops: 80 of them are done before the driver has issued a second call.

@@ -27,7 +27,12 @@ def test_longer_units_need_no_wider_window(slots: int, seconds: float, factor: f
 
 @given(slots)
 def test_unknown_durations_get_some_units_a_slot(slots: int) -> None:
-    assert window(slots, 0) == 4 * slots
+    assert window(slots, 0) == 2 * slots
+
+
+@given(slots, seconds)
+def test_units_that_grow_wait_for_those_before(slots: int, seconds: float) -> None:
+    assert window(slots, seconds, growing=True) == 2 * slots
 
 
 @pytest.mark.parametrize(

@@ -142,9 +142,9 @@ class TestCapacity:
         before = len(ledger.units)
         ledger.slots = 5
         ledger.wake()
-        assert before == 4
-        assert len(ledger.units) == 20
-        assert ledger.sent(part[0]) == list(range(20))
+        assert before == 2
+        assert len(ledger.units) == 10
+        assert ledger.sent(part[0]) == list(range(10))
 
     def test_max_parallel_holds_whatever_the_cluster_offers(self) -> None:
         ledger = Ledger(Run("run", max_parallel=3), slots=100)

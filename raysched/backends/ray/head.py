@@ -1,4 +1,4 @@
-"""Starting and ending the Ray that is kept, and looking at it without becoming one of its drivers.
+"""Starting and ending the Ray that is kept.
 
 Whoever starts or ends it holds a lock, so that two at once do not get in each other's way.
 """
@@ -14,19 +14,13 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import ray
-from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
 from ray._private.services import find_bootstrap_address
-from ray._private.state import GlobalState
 from ray._private.utils import get_dashboard_dependency_error, get_ray_client_dependency_error
-from ray._raylet import GcsClient, GcsClientOptions  # type: ignore[attr-defined]
 
-from raysched.backends.ray.connection import check
 from raysched.backends.ray.kept import (
     TOKEN,
     KeptRay,
@@ -37,6 +31,7 @@ from raysched.backends.ray.kept import (
     place,
     record_path,
 )
+from raysched.backends.ray.look import Look, descendants, look
 from raysched.errors import BackendError, BackendUnreachable
 
 START_SECONDS = 90.0
@@ -44,9 +39,6 @@ START_SECONDS = 90.0
 
 END_SECONDS = 5.0
 """How long a process may take to end by itself before it is killed."""
-
-ANSWER_SECONDS = 3.0
-"""How long the head may take to tell of its drivers."""
 
 TOLD_LINES = 8
 """Lines of Ray's own words that are told when it does not start."""
@@ -56,57 +48,6 @@ SESSION = "ray"
 
 RAYLET, GCS = "raylet", "gcs_server"
 """File names of the two programs of a head."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A living node.
-
-    Attributes:
-        id: Its id.
-        total: What it has by resource; memory in bytes.
-        available: What of it no task holds.
-    """
-
-    id: str
-    total: dict[str, float]
-    available: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """A program that is connected.
-
-    Attributes:
-        pid: Its process id.
-        command: Its command line.
-        started: When it connected (seconds since the epoch).
-    """
-
-    pid: int
-    command: str
-    started: float
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What is to be seen of the Ray that is kept.
-
-    Attributes:
-        kept: Its record.
-        problem: Why runs do not use it, or "". Then nodes and drivers are not known.
-        nodes: Its living nodes.
-        drivers: The programs that are connected.
-        held: Memory that its processes hold, without what they share (bytes).
-        dashboard: URL of its dashboard, or "".
-    """
-
-    kept: KeptRay
-    problem: str = ""
-    nodes: tuple[Node, ...] = ()
-    drivers: tuple[Driver, ...] = ()
-    held: int = 0
-    dashboard: str = ""
 
 
 def start(home: Path, options: StartOptions) -> bool:
@@ -136,26 +77,6 @@ def start(home: Path, options: StartOptions) -> bool:
             _clear(home, found)
         _start(home, options)
         return True
-
-
-def look(home: Path) -> Look | None:
-    """Return what is to be seen of the Ray that is kept, or None if there is none.
-
-    Raises:
-        BackendUnreachable: The record cannot be read.
-    """
-    kept = load(home)
-    if kept is None:
-        return None
-    problem = kept.why_unusable()
-    if problem:
-        return Look(kept, problem)
-    with kept.entered():
-        try:
-            check(kept.address)
-            return _look_inside(kept)
-        except BackendUnreachable as error:
-            return Look(kept, str(error))
 
 
 def stop(home: Path, *, force: bool) -> Look | None:
@@ -332,63 +253,12 @@ def _processes_of(session: Path) -> list[psutil.Process]:
     ]
 
 
-def _look_inside(kept: KeptRay) -> Look:
-    state: Any = GlobalState()  # type: ignore[no-untyped-call]
-    options = GcsClientOptions.create(
-        kept.address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
-    )
-    state._initialize_global_state(options)  # noqa: SLF001 - as `ray status` does, without a driver
-    try:
-        free = state.available_resources_per_node()
-        nodes = tuple(
-            Node(node["NodeID"], node["Resources"], free.get(node["NodeID"], {}))
-            for node in state.node_table()
-            if node["Alive"]
-        )
-        drivers = tuple(
-            Driver(job["DriverPid"], job["Entrypoint"], job["StartTime"] / 1000)
-            for job in state.job_table()
-            if not job["IsDead"]
-        )
-    finally:
-        state.disconnect()
-    return Look(kept, "", nodes, drivers, _held(kept), _dashboard(kept))
-
-
-def _held(kept: KeptRay) -> int:
-    found = [each.find() for each in (kept.gcs, kept.raylet, *kept.others)]
-    processes = [process for process in found if process is not None]
-    held = 0
-    for process in (*processes, *(child for each in processes for child in _descendants(each))):
-        with suppress(psutil.Error):
-            memory = process.memory_info()
-            held += memory.rss - memory.shared
-    return held
-
-
-def _descendants(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _dashboard(kept: KeptRay) -> str:
-    if not kept.options.dashboard:
-        return ""
-    client = GcsClient(address=kept.address)
-    found = client.internal_kv_get(
-        DASHBOARD_ADDRESS.encode(), namespace=KV_NAMESPACE_DASHBOARD, timeout=ANSWER_SECONDS
-    )
-    return f"http://{found.decode()}" if found else ""
-
-
 def _clear(home: Path, kept: KeptRay) -> None:
     """End what is left of it, and forget it."""
     raylet = kept.raylet.find()
     # Before the others, which it would miss; its workers end with it.
     if raylet is not None:
-        _end([raylet, *_descendants(raylet)], asked=[raylet])
+        _end([raylet, *descendants(raylet)], asked=[raylet])
     rest = (each.find() for each in kept.others)
     _end(process for process in rest if process is not None)
     gcs = kept.gcs.find()

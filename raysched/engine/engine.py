@@ -288,9 +288,7 @@ class Engine:
         for log in fresh:
             group, index = sent.dispatched.member(log.position)
             sent.run.logs.append(
-                LogRow(
-                    group.id, index, log.attempt, log.at, log.level, log.logger, log.message
-                )
+                LogRow(group.id, index, log.attempt, log.at, log.level, log.logger, log.message)
             )
         self.touch(sent.run)
 

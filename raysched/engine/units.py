@@ -67,9 +67,7 @@ def unit_call(number: int, command: Dispatch, header: bytes) -> UnitCall:
         assert order is not None  # noqa: S101 - there are riders
         arguments.note(rider.group, rider.indices)
         stages.append(_stage(rider.group, rider.indices, rider.attempts, arguments))
-        order.extend(
-            (number_of_stage, place, parent) for place, parent in enumerate(rider.parents)
-        )
+        order.extend((number_of_stage, place, parent) for place, parent in enumerate(rider.parents))
     unit = Unit(number, header, tuple(stages), order, command.lease_seconds)
     specs = (group.spec, *(rider.group.spec for rider in command.riders))
     return UnitCall(number, specs, encode_unit(unit), tuple(arguments.handles))

@@ -2,14 +2,14 @@
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from raysched.errors import FutureError
 from raysched.graph.digest import digest, digest_rows, task_label
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.graph.identities import Identities
-from raysched.graph.payload import Dependency, Slot, are_atoms, dump_call
+from raysched.graph.payload import Dependency, Slot, are_atoms_or_slots, dump_call
 from raysched.model.options import TaskSpec
 
 Member: TypeAlias = tuple[Group, int]
@@ -118,20 +118,20 @@ class Builder:
         """
         shared, found = dump_call((call.names, dict(call.static)))
         edges = list(self._edges(found, ()))
-        columns: dict[int, tuple[int, Member]] = {}
+        columns = list(call.columns)
         for name, (parent, first) in call.aligned.items():
             self._check(parent)
-            columns[call.names.index(name)] = (len(edges), (parent, first))
+            number = call.names.index(name)
+            identities = (parent.identity(first + n) for n in range(len(columns[number])))
+            columns[number] = [Slot(len(edges), identity) for identity in identities]
             edges.append(Edge(parent, EdgeKind.ONE_TO_ONE, first))
-        context = (self.scope, self._label(call.spec), digest((call.names, call.static)))
-        if not columns and not self.kept and all(map(are_atoms, call.columns)):
-            edges.extend(self._edges((), call.wait_for))
-            return self._place_atoms(call, shared, tuple(edges), context)
-        members = [
-            self._member(row, position, columns, len(edges), context)
-            for position, row in enumerate(zip(*call.columns, strict=True))
-        ]
+        slots = len(edges)
         edges.extend(self._edges((), call.wait_for))
+        context = (self.scope, self._label(call.spec), digest((call.names, call.static)))
+        call = replace(call, columns=columns)
+        if not self.kept and all(map(are_atoms_or_slots, columns)):
+            return self._place_columns(call, shared, tuple(edges), context)
+        members = [self._member(row, slots, context) for row in zip(*columns, strict=True)]
         with self._lock:
             return self._place(call, members, shared, tuple(edges))
 
@@ -161,31 +161,28 @@ class Builder:
         return group, first
 
     def _member(
-        self,
-        row: tuple[Any, ...],
-        position: int,
-        columns: Mapping[int, tuple[int, Member]],
-        first_slot: int,
-        context: tuple[bytes, ...],
+        self, row: tuple[Any, ...], first_slot: int, context: tuple[bytes, ...]
     ) -> tuple[bytes, bytes, tuple[Edge, ...]]:
-        if columns:
-            row = tuple(
-                Slot(columns[i][0], _identity_at(columns[i][1], position)) if i in columns else item
-                for i, item in enumerate(row)
-            )
         payload, found = dump_call(row, first_slot)
         return payload, digest(row, *context), self._edges(found, ())
 
-    def _place_atoms(
+    def _place_columns(
         self, call: MapCall, shared: bytes, edges: tuple[Edge, ...], context: tuple[bytes, ...]
     ) -> list[Part]:
-        """Place a map over immutable elements: they need no copy, and nothing depends on others."""
+        """Place a map whose elements are immutable, or values to come: no member is special."""
         size = len(call.columns[0])
         inputs = digest_rows(call.columns, *context)
         with self._lock:
             group = self._new_group(call.spec, call.tags)
-            group.mapped, group.shared, group.edges = True, shared, edges
-            group.columns, group.size = tuple(call.columns), size
+            group.mapped, group.shared, group.edges, group.size = True, shared, edges, size
+            if not call.aligned:
+                group.columns = tuple(call.columns)
+            elif len(call.aligned) == len(call.names) and size:
+                # A slot's number is all that is pickled of it, so one row is like another.
+                row = tuple(column[0] for column in call.columns)
+                group.payloads = [dump_call(row)[0]] * size
+            else:
+                group.payloads = [dump_call(row)[0] for row in zip(*call.columns, strict=True)]
             group.identities = self._identities.of_map(call.spec, inputs, call.columns)
             if size:
                 self._next_index[call.spec.name] = group.first + size
@@ -273,11 +270,6 @@ def _append(parts: list[Part], member: Member) -> None:
         parts[-1] = group, range(parts[-1][1].start, index + 1)
     else:
         parts.append((group, range(index, index + 1)))
-
-
-def _identity_at(parent: Member, position: int) -> bytes:
-    group, first = parent
-    return group.identity(first + position)
 
 
 def _pin(group: Group, positions: list[int]) -> None:

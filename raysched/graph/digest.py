@@ -6,16 +6,27 @@ not the order of sets and dicts, not which strings are one object, not line numb
 
 import io
 import pickle
+import re
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from inspect import unwrap
+from itertools import chain
 from pathlib import PurePath
 from typing import Any
 
 from raysched.errors import FutureError, RayschedError
-from raysched.graph.payload import ATOMS, PROTOCOL, activity, dumps_by_value, is_by_value, slot
+from raysched.graph.payload import (
+    ATOMS,
+    PROTOCOL,
+    Slot,
+    activity,
+    are_atoms,
+    dumps_by_value,
+    is_by_value,
+    slot,
+)
 from raysched.model.ids import IDENTITY_BYTES
 
 
@@ -36,7 +47,7 @@ def digest(value: object, *context: bytes) -> bytes:
 
 
 def digest_rows(columns: Sequence[Sequence[Any]], *context: bytes) -> bytearray:
-    """Return the digests of rows of atoms, in one buffer: for each what `digest` returns.
+    """Return the digests of rows of atoms and slots, in one buffer: for each that of `digest`.
 
     Args:
         columns: The elements, column by column.
@@ -44,9 +55,9 @@ def digest_rows(columns: Sequence[Sequence[Any]], *context: bytes) -> bytearray:
     """
     before = blake2b(b"\0".join(context), digest_size=IDENTITY_BYTES)
     digests = bytearray()
-    for row in zip(*columns, strict=True):
+    for row in _canonical_rows(columns):
         hasher = before.copy()
-        hasher.update(_canonical_row(row))
+        hasher.update(row)
         digests += hasher.digest()
     return digests
 
@@ -98,6 +109,23 @@ def _canonical(value: object) -> bytes:
 def _canonical_row(row: tuple[Any, ...]) -> bytes:
     # Pickles one after the other, each with its end; all others begin with the PROTO opcode.
     return b"(" + b"".join([pickle.dumps(element, PROTOCOL) for element in row])
+
+
+def _canonical_rows(columns: Sequence[Sequence[Any]]) -> Iterator[bytes]:
+    if all(map(are_atoms, columns)):
+        return map(_canonical_row, zip(*columns, strict=True))
+    if not all(isinstance(column[0], Slot) for column in columns):
+        return map(_canonical, zip(*columns, strict=True))
+    # Of slots only identities differ, which are of one length: so rows differ only there.
+    marks = [b"identity %07d" % number for number in range(len(columns))]
+    pattern = _canonical(tuple(Slot(0, mark) for mark in marks))
+    between = re.split(b"|".join(marks), pattern)
+    return (_filled(between, row) for row in zip(*columns, strict=True))
+
+
+def _filled(between: Sequence[bytes], row: Sequence[Slot]) -> bytes:
+    identities = (each.identity_of_value for each in row)
+    return b"".join(chain.from_iterable(zip(between, identities, strict=False))) + between[-1]
 
 
 def _dumped(factory: "type[_Pickler]", value: object, *, memo: bool = False) -> bytes:

@@ -29,11 +29,6 @@ _TOKEN = re.compile(rb"once_per_worker\0[^\0]+\0[0-9a-f]+")
 _supply_object: Callable[[str, bytes], Any] | None = None
 
 
-def are_atoms(column: Sequence[object]) -> bool:
-    """Whether all elements are of `ATOMS`: nobody can change them, and no future is among them."""
-    return isinstance(column, range) or set(map(type, column)) <= ATOMS
-
-
 _by_value_modules: dict[str, bytes] = {"__main__": b"__main__"}
 
 
@@ -118,6 +113,16 @@ class Slot:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return slot, (self.identity_of_value if activity.digesting else self.number,)
+
+
+def are_atoms_or_slots(column: Sequence[object]) -> bool:
+    """Whether a column's elements are all of `ATOMS`, or all slots."""
+    return are_atoms(column) or set(map(type, column)) == {Slot}
+
+
+def are_atoms(column: Sequence[object]) -> bool:
+    """Whether all elements are of `ATOMS`: nobody can change them."""
+    return isinstance(column, range) or set(map(type, column)) <= ATOMS
 
 
 def dumps(

@@ -122,9 +122,7 @@ def _most(run: Run, node: Node) -> int:
     planned, pace = node.planned, run.pace(node)
     if run.unit_size or planned.fixed_size:
         return min(planned.unit_size, run.unit_size or planned.unit_size)
-    return chain_length(
-        largest=planned.unit_size, mean_seconds=pace.mean_ns / 1e9, last=pace.last
-    )
+    return chain_length(largest=planned.unit_size, mean_seconds=pace.mean_ns / 1e9, last=pace.last)
 
 
 def _begin_attempts(group: Group, indices: Sequence[int]) -> Sequence[int]:

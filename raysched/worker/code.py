@@ -87,10 +87,10 @@ class TaskCode:
         return self._limited(encoded)
 
     def _limited(self, encoded: Encoded) -> Encoded:
-        limit = self.context.result_max_bytes
+        name, limit = self.context.task_name, self.context.result_max_bytes
         if encoded.size > limit:
             raise ResultError(
-                f"the result of task {self.context.task_name!r} has {encoded.size:,} bytes, more than "
+                f"the result of task {name!r} has {encoded.size:,} bytes, more than "
                 f"RAYSCHED_RESULT_MAX_BYTES={limit:,}: save it in the task and return its path"
             )
         return encoded

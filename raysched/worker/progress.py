@@ -133,9 +133,7 @@ class UnitProgress:
         stage = self.unit.stages[number]
         return task_run_key(stage.task_name, stage.numbers[place])
 
-    def complete(
-        self, position: int, started: int, ended: int, value: bytes, name: str
-    ) -> None:
+    def complete(self, position: int, started: int, ended: int, value: bytes, name: str) -> None:
         """Do as `end`, for an item that has returned a small value: what most items do."""
         with self._lock:
             self.running.pop(position, None)

@@ -310,6 +310,14 @@ class Ledger:
                 self.uncharged[group, index] += 1
                 self.suspects.add((group, index))
 
+    def _note_dispatched(self, command: Dispatch) -> None:
+        unit = command.unit
+        self.units[unit] = command
+        riding = self.parents_in(unit)
+        self.riding |= {(unit, position) for position in riding}
+        self.unanswered[unit] = set(range(len(command.indices) + len(riding)))
+        self.dispatches.update(command.member(position) for position in self.unanswered[unit])
+
     def _forget(self, unit: int) -> None:
         del self.units[unit], self.unanswered[unit]
         self.aborted.pop(unit, None)
@@ -319,13 +327,8 @@ class Ledger:
             case Record(group, indices):
                 for index in indices:
                     self.rows[group, index] = row(group, index)
-            case Dispatch(unit, group, indices):
-                self.units[unit] = command
-                self.dispatches.update((group, index) for index in indices)
-                for rider in command.riders:
-                    self.dispatches.update((rider.group, index) for index in rider.indices)
-                self.riding |= {(unit, position) for position in self.parents_in(unit)}
-                self.unanswered[unit] = set(range(len(indices) + len(self.parents_in(unit))))
+            case Dispatch():
+                self._note_dispatched(command)
             case RecordAttempt():
                 self.attempts.append(command)
             case AskRetry(group, index, attempt):

@@ -1,0 +1,282 @@
+"""What becomes of units and of their members: begun, ended, lost, handed back."""
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import replace
+
+from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType
+from raysched.model.values import ErrorInfo, FailureClass, LargeValue
+from raysched.tracker.attempts import Failure, cancel_waiting, completed, failed, finish
+from raysched.tracker.dependencies import settle
+from raysched.tracker.messages import CallHooks, UnitEnded, UnitHandedBack, UnitLost, UnitStarted
+from raysched.tracker.run import Node, Part, Turn, Unit
+from raysched.tracker.schedule import hold_places, learn
+from raysched.tracker.transitions import move, move_all
+
+_CLASSES = {
+    StateType.TIMED_OUT: FailureClass.TIMEOUT,
+    StateType.CRASHED: FailureClass.INFRASTRUCTURE,
+    StateType.CANCELLED: FailureClass.CANCELLED,
+}
+"""Classes of failures about which nothing else is known."""
+
+_BEGUN = bytes(StateType.RUNNING if state == StateType.PENDING else state for state in range(256))
+"""Translates the states of members before they end: who ends has begun."""
+
+
+def unit_started(turn: Turn, event: UnitStarted) -> None:
+    """Account for members of a unit that run."""
+    unit = turn.run.units.get(event.unit)
+    if unit is None:
+        turn.run.late += 1
+        return
+    for position in event.positions:
+        if position in unit.open:
+            _start(turn, unit, position, event.at)
+
+
+def _start(turn: Turn, unit: Unit, position: int, at: int) -> None:
+    node, index = unit.member(position)
+    group = node.group
+    unit.began = unit.began or at
+    if group.states[index] != StateType.PENDING:
+        return
+    move(group, index, StateType.RUNNING)
+    group.started[index] = at
+    turn.record(group, index)
+    if group.spec.hooks.on_running and index not in node.announced:
+        node.announced.add(index)
+        turn.commands.append(CallHooks(group, index, "on_running"))
+
+
+def unit_ended(turn: Turn, event: UnitEnded) -> None:
+    """Account for attempts that ended."""
+    run = turn.run
+    unit = run.units.get(event.unit)
+    if unit is None:
+        run.late += len(event.positions)
+        return
+    for part, columns in _by_part(unit, event):
+        if _is_uneventful(unit, part, columns):
+            _end_uneventfully(turn, unit, part, columns)
+        else:
+            _end_one_by_one(turn, unit, columns)
+    _release(turn, event.unit)
+
+
+def _by_part(unit: Unit, event: UnitEnded) -> Iterator[tuple[Part, UnitEnded]]:
+    """Cut an event into those of the unit's parts, what is needed before what needs it."""
+    positions = event.positions
+    if len(unit.parts) == 1 or not isinstance(positions, range):
+        yield unit.parts[0], event
+        return
+    for part in unit.parts:
+        start = max(positions.start, part.first)
+        stop = min(positions.stop, part.first + len(part.indices))
+        if start < stop:
+            cut = slice(start - positions.start, stop - positions.start)
+            yield (
+                part,
+                replace(
+                    event,
+                    positions=range(start, stop),
+                    states=event.states[cut],
+                    started=event.started[cut],
+                    ended=event.ended[cut],
+                    values=event.values[cut],
+                ),
+            )
+
+
+def _is_uneventful(unit: Unit, part: Part, event: UnitEnded) -> bool:
+    """Whether adjacent members have completed at their first attempt, and nobody has to be told."""
+    positions, node = event.positions, part.node
+    hooks = node.group.spec.hooks
+    return (
+        isinstance(positions, range)
+        and isinstance(part.indices, range)
+        and (part.first == 0 or part.node is not unit.node)
+        and positions.stop <= part.first + len(part.indices)
+        and unit.first
+        and not event.errors
+        and not event.large
+        and event.states.count(StateType.COMPLETED) == len(positions)
+        and not (hooks.on_completion or hooks.on_running)
+        and unit.open.issuperset(positions)
+        and max(node.group.states[part.indices[0] : part.indices[-1] + 1]) < FIRST_TERMINAL
+    )
+
+
+def _end_uneventfully(turn: Turn, unit: Unit, part: Part, event: UnitEnded) -> None:
+    """Do as `_end_one_by_one`, for all members at once."""
+    node, group, positions = part.node, part.node.group, event.positions
+    indices = part.indices[positions[0] - part.first : positions[-1] - part.first + 1]
+    column = slice(indices[0], indices[-1] + 1)
+    group.states[column] = group.states[column].translate(_BEGUN)
+    move_all(group, indices, StateType.COMPLETED)
+    group.started[column] = array("q", event.started)
+    group.ended[column] = array("q", event.ended)
+    group.values[column] = event.values
+    for position, name in event.names.items():
+        if position in positions:
+            group.names[part.indices[position - part.first]] = name
+    unit.began = unit.began or event.started[0]
+    unit.ended = event.ended[-1]
+    unit.count += len(positions)
+    unit.open.difference_update(positions)
+    node.riding.difference_update(indices)
+    settle(turn, node, indices)
+
+
+def _end_one_by_one(turn: Turn, unit: Unit, event: UnitEnded) -> None:
+    run = turn.run
+    settled: list[int] = []
+    for column, position in enumerate(event.positions):
+        if position not in unit.open:
+            run.late += 1
+            continue
+        node, index = unit.member(position)
+        group = node.group
+        unit.open.discard(position)
+        node.riding.discard(index)
+        if group.states[index] >= FIRST_TERMINAL:
+            # It rode, and ended with what it needed or was cancelled before it began.
+            run.late += 1
+            continue
+        _start(turn, unit, position, event.started[column])
+        group.started[index] = event.started[column]
+        group.ended[index] = unit.ended = event.ended[column]
+        unit.count += 1
+        if position in event.names:
+            group.names[index] = event.names[position]
+        state = StateType(event.states[column])
+        if state in SUCCESSES:
+            value = group.values[index] = event.values[column]
+            if isinstance(value, LargeValue):
+                run.pace(node).large = True
+            completed(turn, node, index, state)
+            settled.append(index)
+        elif _ended_badly(turn, node, index, state, event.errors.get(position)):
+            settled.append(index)
+        if settled and len(unit.parts) > 1:
+            # What rides behind it may come next.
+            settle(turn, node, settled)
+            settled = []
+    if settled:
+        settle(turn, unit.node, settled)
+
+
+def _ended_badly(
+    turn: Turn, node: Node, index: int, state: StateType, error: ErrorInfo | None
+) -> bool:
+    error = error or ErrorInfo("", "", failure_class=_CLASSES.get(state, FailureClass.USER))
+    failure = Failure(node, index, state, error)
+    if state is StateType.SKIPPED:
+        finish(turn, failure, "")
+        return True
+    return failed(turn, failure)
+
+
+def unit_lost(turn: Turn, event: UnitLost) -> None:
+    """Account for a unit whose worker, or the way to it, broke."""
+    run = turn.run
+    unit = run.units.get(event.unit)
+    if unit is None:
+        run.late += 1
+        return
+    cancelled = event.error.failure_class is FailureClass.CANCELLED
+    suspects = len(unit.open) > 1 and not cancelled
+    for position in sorted(unit.open):
+        node, index = unit.member(position)
+        group = node.group
+        stopping = cancelled or group.states[index] == StateType.CANCELLING
+        if _still_needs(node, index):
+            get_off(node, index)
+            continue
+        node.riding.discard(index)
+        if suspects and not stopping and not run.cancelled_by:
+            _run_alone(turn, node, index)
+            continue
+        state = StateType.CANCELLED if suspects or stopping else StateType.CRASHED
+        if state is StateType.CRASHED and group.states[index] == StateType.PENDING:
+            # Nobody has told that it began, so its hooks are not called.
+            move(group, index, StateType.RUNNING)
+            group.started[index] = unit.began or turn.now
+        group.ended[index] = turn.now
+        if failed(turn, Failure(node, index, state, event.error)):
+            settle(turn, node, (index,))
+    unit.open.clear()
+    _release(turn, event.unit)
+
+
+def _still_needs(node: Node, index: int) -> bool:
+    """Whether a member rode behind one that has not ended, or has ended itself with that one."""
+    return node.group.states[index] == StateType.SCHEDULED or (
+        node.group.states[index] >= FIRST_TERMINAL
+    )
+
+
+def get_off(node: Node, index: int) -> None:
+    """Take back the attempt of a member that rode and did not begin."""
+    if index in node.riding:
+        node.riding.discard(index)
+        node.group.attempts[index] -= 1
+
+
+def unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
+    """Account for members that a worker has not begun and will not begin."""
+    run = turn.run
+    unit = run.units.get(event.unit)
+    if unit is None:
+        run.late += len(event.positions)
+        return
+    again: dict[Node, list[int]] = {}
+    for position in event.positions:
+        if position not in unit.open:
+            run.late += 1
+            continue
+        unit.open.discard(position)
+        node, index = unit.member(position)
+        if _still_needs(node, index):
+            get_off(node, index)
+            if run.cancelled_by and node.group.states[index] < FIRST_TERMINAL:
+                cancel_waiting(turn, node, index)
+                settle(turn, node, (index,))
+            continue
+        node.riding.discard(index)
+        node.group.attempts[index] -= 1
+        if run.cancelled_by or node.group.states[index] == StateType.CANCELLING:
+            cancel_waiting(turn, node, index)
+            settle(turn, node, (index,))
+        else:
+            again.setdefault(node, []).append(index)
+    for node, indices in again.items():
+        run.lane(node).add_first(node, indices)
+    _release(turn, event.unit)
+
+
+def _run_alone(turn: Turn, node: Node, index: int) -> None:
+    """Queue a member again whose worker died under several: only the guilty one is charged.
+
+    What is queued by itself is dispatched by itself.
+    """
+    group = node.group
+    node.suspects.add(index)
+    group.attempts[index] -= 1
+    if group.states[index] == StateType.RUNNING:
+        move(group, index, StateType.PENDING)
+        group.started[index] = 0
+        turn.record(group, index)
+    turn.run.lane(node).add(node, (index,))
+
+
+def _release(turn: Turn, number: int) -> None:
+    """Account for members that have left a unit, and for its end if they were the last."""
+    unit = turn.run.units[number]
+    hold_places(turn.run, unit)
+    if unit.open:
+        return
+    del turn.run.units[number]
+    turn.run.lane(unit.node).units -= 1
+    if unit.began and unit.ended:
+        learn(turn.run, unit)

@@ -26,6 +26,7 @@ from raysched.tracker.messages import (
 from raysched.tracker.run import Node, Run, Turn
 from raysched.tracker.schedule import ask_to_be_woken, dispatch, woken
 from raysched.tracker.transitions import move
+from raysched.tracker.units import get_off, unit_ended, unit_handed_back, unit_lost, unit_started
 
 
 def advance(run: Run, event: Event, now: int) -> list[Command]:

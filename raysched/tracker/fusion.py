@@ -60,9 +60,17 @@ def _links(node: Node, last: int, most: int) -> range:
     """Return the members of a chain after `last` that can ride."""
     stop = last + 1
     if last not in node.suspects:
-        while stop - last <= most and _can_ride(node, stop):
+        while stop - last <= most and _can_ride(node, stop) and _needs(node, stop, stop - 1):
             stop += 1
     return range(last + 1, stop)
+
+
+def _needs(node: Node, index: int, before: int) -> bool:
+    """Whether a member needs that earlier one of its own group."""
+    return any(
+        edge.parent is node.group and edge.index <= before < edge.stop
+        for edge in node.group.member_edges.get(index, ())
+    )
 
 
 def _can_ride(node: Node, index: int) -> bool:

@@ -234,7 +234,7 @@ class TrackerMachine(RuleBasedStateMachine):
         task = data.draw(st.sampled_from(self.specs))
         builder = self.ledger.builder
         wait_for = self._needs(data)
-        kind = data.draw(st.sampled_from(["call", "call", "map", "aligned", "chain"]))
+        kind = data.draw(st.sampled_from(["call", "call", "map", "aligned", "chain", "tree"]))
         if kind == "chain":
             length = data.draw(st.integers(2, 4))
             last = add(builder, task, *self._needs(data), wait_for=wait_for)
@@ -244,6 +244,12 @@ class TrackerMachine(RuleBasedStateMachine):
             self.parts.extend(links)
         elif kind == "call":
             self.parts.append(add(builder, task, *self._needs(data), wait_for=wait_for))
+        elif kind == "tree":
+            level = [add(builder, task, number) for number in range(data.draw(st.integers(2, 6)))]
+            while len(level) > 1:
+                self.parts += level
+                pairs = zip(level[::2], level[1::2], strict=False)
+                level = [add(builder, task, one(left), one(right)) for left, right in pairs]
         elif kind == "aligned" and self.parts:
             part = data.draw(st.sampled_from(self.parts))
             self.parts += add_map(builder, task, part, static=self._needs(data), wait_for=wait_for)

@@ -106,6 +106,8 @@ class TaskFuture(Generic[R_co]):
             UpstreamFailed: The task run never ran, because of the failures it names.
             Exception: What the task raised, or a `TaskRunError`.
         """
+        if self.done():
+            return self.deliver(raising=raise_on_failure)
         return finish(self.outcome(timeout, raising=raise_on_failure, blocking=True))
 
     def __await__(self) -> Generator[Any, Any, R_co]:

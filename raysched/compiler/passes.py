@@ -44,6 +44,9 @@ def parents_first(plan: Plan) -> Plan:
     Raises:
         CycleError: Task runs wait for each other.
     """
+    if len(plan) == 1 and not plan[0].group.member_edges:
+        # A blocking call: there is nothing to sort.
+        return plan
     planned = {item.group.id: item for item in plan}
     sorter: TopologicalSorter[int] = TopologicalSorter()
     for item in plan:

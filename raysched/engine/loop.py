@@ -6,20 +6,18 @@ the loop's own takes them. For a pumped backend there is no such thread, and the
 runs the units.
 """
 
-import _signal  # type: ignore[import-not-found] # CPython's own, without stubs
 import asyncio
-import signal
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import count
-from types import FrameType
 from typing import Any
 
+from raysched.engine.interrupts import Interrupts
 from raysched.engine.ports import Clock
 
 PUMP_SECONDS = 0.005
@@ -307,60 +305,6 @@ class Loop:
             return limit
         due = self._clock.seconds_until(self._timers[0][0])
         return due if limit is None else min(due, limit)
-
-
-_HELD_BACK = (int(signal.SIGINT), int(signal.SIGTERM))
-
-
-class Interrupts:
-    """Holds Ctrl-C and SIGTERM back during a turn: half a turn would leave the tracker torn."""
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._pending: signal.Signals | None = None
-
-    @contextmanager
-    def held_back_in_turns(self) -> Iterator[None]:
-        """Have signals obey `held_back` inside the block, where the main thread waits."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            # Who presses Ctrl-C again will not wait for a store that is away.
-            if self._depth and not self._pending:
-                self._pending = signal.Signals(number)
-            else:
-                handlers[number](number, frame)
-
-        # Without signal's own search for enum members, which takes ten times as long.
-        for number in _HELD_BACK:
-            handler = _signal.getsignal(number)
-            if callable(handler):
-                handlers[number] = handler
-                _signal.signal(number, on_signal)
-        try:
-            yield
-        finally:
-            for each, before in handlers.items():
-                _signal.signal(each, before)
-
-    @contextmanager
-    def held_back(self) -> Iterator[None]:
-        """Hold signals back until the end of the block."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            pending = self._pending
-            if pending is not None and not self._depth:
-                self._pending = None
-                signal.raise_signal(pending)
 
 
 class BusyFlows:

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     inline_result_max_bytes: int = Field(default=32 * 1024, ge=0)
     """Results up to this encoded size (bytes) are kept in the database."""
 
+    values_in_memory_bytes: int = Field(default=16 * 1024**2, ge=0)
+    """Small results that the driver keeps in memory (bytes); older ones are read again."""
+
     result_max_bytes: int = Field(default=8 * 1024**3, gt=0)
     """Results over this encoded size (bytes) fail their task run with a clear error."""
 

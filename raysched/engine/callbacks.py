@@ -11,7 +11,7 @@ from raysched.define.ports import RunPort
 from raysched.define.states import State
 from raysched.graph.group import Group
 from raysched.model.runs import TaskRun
-from raysched.model.states import FAILURES, StateType
+from raysched.model.states import FAILURES, SUCCESSES, StateType
 from raysched.model.values import ErrorInfo
 from raysched.results.envelope import decode
 from raysched.results.rebuild import exception_of, failure_of
@@ -128,11 +128,13 @@ def task_run_view(group: Group, index: int, state: StateType | None = None) -> T
 
 def _state(group: Group, index: int, task_run: TaskRun) -> State[object]:
     error = group.errors.get(index)
-    value = group.values[index] if group.values else None
 
     def load() -> object:
         if task_run.state_type in FAILURES:
             return failure_of(group, index)
+        if task_run.state_type not in SUCCESSES:
+            return None
+        value = group.value(index)
         return decode(value) if isinstance(value, bytes) else None
 
     return State(task_run.state_type, None, error.message if error else None, load=load)

@@ -19,6 +19,7 @@ from raysched.engine.placing import place
 from raysched.engine.ports import Backend, Began, Clock, Lost, Message, Observer, Reported, Store
 from raysched.engine.recording import fill, group_row, publish
 from raysched.engine.units import unit_call, unit_ended
+from raysched.engine.values import KeptValues
 from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunChange, FlowRunRow, LogRow
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
@@ -95,6 +96,7 @@ class Engine:
         self.settings = settings
         self.callbacks = Callbacks(inline=backend.pumped)
         self._keeper = Keeper(store, settings.store_patience_seconds, observers)
+        self._values = KeptValues(store.values, settings.values_in_memory_bytes)
         self._clock = clock
         self._target = target
         self._changed: dict[OpenFlowRun, None] = {}
@@ -157,7 +159,9 @@ class Engine:
         groups = run.builder.take()
         if not groups:
             return
-        run.invisible += sum(group.size for group in groups)
+        for group in groups:
+            run.invisible += group.size
+            self._values.attach(group, run.number)
         plan = compile_segment(
             groups, fusion=self.settings.fusion, earlier=run.tracker.planned_for_nobody
         )
@@ -307,7 +311,8 @@ class Engine:
         if batch or run.groups_due:
             batch.groups, run.groups, run.groups_due = run.groups, [], False
             self._keeper.commit(run.row, batch)
-        for group, indices in members:
+        for (group, indices), columns in zip(members, batch.task_runs, strict=True):
+            self._values.committed(group, columns)
             before = group.open_visible
             publish(group, indices)
             run.invisible -= before - group.open_visible

@@ -166,10 +166,10 @@ class OpenFlowRun:
     def value(self, member: Member) -> Any:
         """See `RunPort.value`."""
         group, index = member
-        value = group.values[index]
+        value = group.value(index)
         if isinstance(value, LargeValue):
             return self.host.backend.fetch(value)
-        return None if value is None else decode(value)
+        return decode(value)
 
     def values(self, group: Group, indices: Sequence[int]) -> list[Any]:
         """See `RunPort.values`."""

@@ -38,6 +38,18 @@ class CollectingStore:
         """See `Store.commit`."""
         self.rows.batches.append(batch)
 
+    def values(self, run: int, group: int, start: int, stop: int) -> dict[int, bytes]:
+        """See `Store.values`."""
+        return {
+            index: value
+            for batch in self.rows.batches
+            if batch.run == run
+            for columns in batch.task_runs
+            if columns.group == group
+            for index, value in zip(columns.indices, columns.values, strict=True)
+            if start <= index < stop and value is not None
+        }
+
     def close(self) -> None:
         """See `Store.close`."""
 

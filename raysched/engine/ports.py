@@ -1,6 +1,6 @@
 """What the engine needs from the world. The docstrings are what the shared suites test."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -189,6 +189,19 @@ class Store(Protocol):
             StoreUnavailable: Nothing was written, or it is not known; the same batch may be
                 tried again.
             StoreError: Another process has taken the run over: stop.
+        """
+
+    def values(self, run: int, group: int, start: int, stop: int) -> Mapping[int, bytes]:
+        """Return the kept values of members of a group, by position; from any thread.
+
+        Args:
+            run: Number of the flow run.
+            group: The group's id.
+            start: The first member.
+            stop: The end of the range.
+
+        Raises:
+            StoreUnavailable: The database cannot be read.
         """
 
     def close(self) -> None:

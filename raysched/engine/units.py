@@ -162,7 +162,7 @@ def _member_value(parent: Group, index: int, arguments: _Arguments) -> SlotValue
     if parent.states[index] not in SUCCESSES:
         # Only an edge with allow_failure gets here: it hands over the exception.
         return FAILURE, encode(failure_of(parent, index)).join()
-    value = parent.values[index]
+    value = parent.value(index)
     if isinstance(value, LargeValue):
         return arguments.add(value)
     return INLINE, value

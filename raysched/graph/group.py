@@ -76,6 +76,8 @@ class Group:
         member_edges: Further edges of single members, by position.
         identities: Digests of `IDENTITY_BYTES` each, in one buffer.
         tags: Tags, from the task and from the context of the call.
+        values: Values of the successful members; None also where `load` has to fetch them again.
+        load: Returns the value of a member that was let go of, since the store has it.
     """
 
     id: int
@@ -103,6 +105,7 @@ class Group:
     names: dict[int, str] = field(default_factory=dict)
     handled: set[int] = field(default_factory=set)
 
+    load: Callable[["Group", int], Value] | None = None
     open_visible: int = 0
     watchers: list[Watcher] = field(default_factory=list)
 
@@ -144,6 +147,18 @@ class Group:
         if self.columns:
             return sum(_bytes_of(column[index]) for column in self.columns)
         return len(self.payloads[index] or b"")
+
+    def value(self, index: int) -> Value:
+        """Return the value of a successful member.
+
+        Raises:
+            StoreUnavailable: It was let go of, and the store cannot be read.
+        """
+        value = self.values[index]
+        if value is None:
+            assert self.load is not None, self.key(index)  # noqa: S101 - who lets go sets it
+            value = self.load(self, index)
+        return value
 
     def release(self, indices: Sequence[int]) -> None:
         """Let go of the arguments of members that have ended."""

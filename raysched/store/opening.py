@@ -1,6 +1,6 @@
 """Opening a store while the process has something else to wait for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from raysched.engine.ports import Store
@@ -34,6 +34,10 @@ class OpeningStore:
     def commit(self, batch: Batch) -> None:
         """See `Store.commit`."""
         self.opened().commit(batch)
+
+    def values(self, run: int, group: int, start: int, stop: int) -> Mapping[int, bytes]:
+        """See `Store.values`."""
+        return self.opened().values(run, group, start, stop)
 
     def close(self) -> None:
         """See `Store.close`."""

@@ -111,6 +111,22 @@ class SqlStore:
                 self._write(connection.exec_driver_sql, batch)
                 self._change(connection, batch.run, batch.flow_run)
 
+    def values(self, run: int, group: int, start: int, stop: int) -> dict[int, bytes]:
+        """Return the kept values of members of a group, by position (see `engine.ports.Store`).
+
+        Raises:
+            StoreUnavailable: The database cannot be read.
+        """
+        query = select(TASK_RUN.c.idx, TASK_RUN.c.value).where(
+            TASK_RUN.c.run == run,
+            TASK_RUN.c.grp == group,
+            TASK_RUN.c.idx >= start,
+            TASK_RUN.c.idx < stop,
+            TASK_RUN.c.value.is_not(None),
+        )
+        with self._database.reading() as connection:
+            return {index: bytes(value) for index, value in connection.execute(query)}
+
     def close(self) -> None:
         """Give up ownership of this process's runs and close. Idempotent."""
         with self._lock:

@@ -163,6 +163,17 @@ class TestTaskRuns:
         assert reader.groups(reader.find_run(row.id)) == []
 
 
+class TestValues:
+    def test_are_read_by_position(self, store: Store) -> None:
+        number, other = store.open_run(flow_run()), store.open_run(flow_run())
+        columns = replace(task_runs(0, range(5)), values=[b"a", None, b"c", b"d", b"e"])
+        store.commit(Batch(number, groups=[group(0, 5)], task_runs=[columns]))
+        store.commit(Batch(other, groups=[group(0, 5)], task_runs=[task_runs(0, range(5))]))
+        assert store.values(number, 0, 0, 4) == {0: b"a", 2: b"c", 3: b"d"}
+        assert not store.values(number, 1, 0, 4)
+        assert not store.values(other, 0, 0, 4)
+
+
 class TestGroups:
     def test_come_back_as_they_were_committed(self, store: Store, reader: Reader) -> None:
         row = flow_run()

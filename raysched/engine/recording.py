@@ -45,8 +45,7 @@ def _distinct(parts: list[Sequence[int]]) -> Iterable[Sequence[int]]:
 
 def columns(group: Group, indices: Sequence[int]) -> TaskRunColumns:
     """Return the rows of these members as they are now."""
-    values = _of(group.values, indices)
-    keep = group.spec.persist_result
+    values, sizes = _kept_values(group, indices)
     return TaskRunColumns(
         group.id,
         indices,
@@ -55,8 +54,8 @@ def columns(group: Group, indices: Sequence[int]) -> TaskRunColumns:
         _of(group.started, indices),
         _of(group.ended, indices),
         _identities(group, indices),
-        [value if keep and isinstance(value, bytes) else None for value in values],
-        [_size(value) for value in values],
+        values,
+        sizes,
         {n: group.names[i] for n, i in enumerate(indices) if i in group.names}
         if group.names
         else {},
@@ -77,6 +76,18 @@ def _of(column: Sequence[T], indices: Sequence[int]) -> Sequence[T]:
     if isinstance(indices, range):
         return column[indices.start : indices.stop]
     return [column[index] for index in indices]
+
+
+def _kept_values(
+    group: Group, indices: Sequence[int]
+) -> tuple[Sequence[bytes | None], Sequence[int]]:
+    """Return the values that the store keeps, and the sizes of all values."""
+    values, keep = _of(group.values, indices), group.spec.persist_result
+    if keep and set(map(type, values)) == {bytes}:
+        small: list[Any] = list(values)
+        return small, list(map(len, small))
+    kept = [value if keep and isinstance(value, bytes) else None for value in values]
+    return kept, [_size(value) for value in values]
 
 
 def _identities(group: Group, indices: Sequence[int]) -> Sequence[bytes | None]:

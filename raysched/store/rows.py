@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -111,11 +111,24 @@ def task_runs(batch: Batch) -> Iterator[tuple[tuple[str, ...], list[Tuple]]]:
     """
     optional = tuple(name for name, has in OPTIONAL.items() if any(map(has, batch.task_runs)))
     waiting = list(chain.from_iterable(_tuples(batch.run, c, optional) for c in batch.task_runs))
+    if waiting and _are_distinct(batch.task_runs):
+        yield _ALWAYS + optional, waiting
+        return
     while waiting:
         distinct: dict[Tuple, Tuple] = {}
         repeated = [row for row in waiting if distinct.setdefault(row[: len(_KEY)], row) is not row]
         yield _ALWAYS + optional, list(distinct.values())
         waiting = repeated
+
+
+def _are_distinct(parts: Sequence[TaskRunColumns]) -> bool:
+    """Whether these are ranges of members that do not overlap, as they mostly are."""
+    if not all(isinstance(part.indices, range) for part in parts):
+        return False
+    ends = sorted((part.group, part.indices[0], part.indices[-1]) for part in parts)
+    return all(
+        group != other or last < first for (group, _, last), (other, first, _) in pairwise(ends)
+    )
 
 
 OPTIONAL = {

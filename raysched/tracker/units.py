@@ -251,7 +251,8 @@ def unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
         else:
             again.setdefault(node, []).append(index)
     for node, indices in again.items():
-        run.lane(node).add_first(node, indices)
+        adjacent = indices[-1] - indices[0] == len(indices) - 1
+        run.lane(node).add_first(node, range(indices[0], indices[-1] + 1) if adjacent else indices)
     _release(turn, event.unit)
 
 

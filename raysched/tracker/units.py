@@ -1,7 +1,7 @@
 """What becomes of units and of their members: begun, ended, lost, handed back."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType
@@ -103,15 +103,21 @@ def _is_uneventful(unit: Unit, part: Part, event: UnitEnded) -> bool:
         and event.states.count(StateType.COMPLETED) == len(positions)
         and not (hooks.on_completion or hooks.on_running)
         and unit.open.issuperset(positions)
-        and max(node.group.states[part.indices[0] : part.indices[-1] + 1]) < FIRST_TERMINAL
+        and max(node.group.states[_column(part, positions)]) < FIRST_TERMINAL
     )
+
+
+def _column(part: Part, positions: Sequence[int]) -> slice:
+    """Return where in the group's columns the members at adjacent positions are."""
+    start = part.indices[positions[0] - part.first]
+    return slice(start, start + len(positions))
 
 
 def _end_uneventfully(turn: Turn, unit: Unit, part: Part, event: UnitEnded) -> None:
     """Do as `_end_one_by_one`, for all members at once."""
     node, group, positions = part.node, part.node.group, event.positions
-    indices = part.indices[positions[0] - part.first : positions[-1] - part.first + 1]
-    column = slice(indices[0], indices[-1] + 1)
+    column = _column(part, positions)
+    indices = range(column.start, column.stop)
     group.states[column] = group.states[column].translate(_BEGUN)
     move_all(group, indices, StateType.COMPLETED)
     group.started[column] = array("q", event.started)

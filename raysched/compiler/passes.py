@@ -83,8 +83,17 @@ def classify(plan: Plan) -> Plan:
 def scheduling_class(ray_options: Mapping[str, Any]) -> SchedulingClass:
     """Return what decides where a task with these Ray options fits, as something hashable."""
     return tuple(
-        sorted((name, repr(value)) for name, value in ray_options.items() if name in PLACING)
+        sorted(
+            (name, repr(value)) for name, value in _asked(ray_options).items() if name in PLACING
+        )
     )
+
+
+def _asked(ray_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options without what Ray assumes anyway."""
+    return {
+        name: value for name, value in ray_options.items() if (name, value) != ("num_cpus", 1)
+    }
 
 
 def size_units(plan: Plan) -> Plan:
@@ -163,6 +172,8 @@ def _obstacle(item: PlannedGroup, parent: PlannedGroup) -> str:
         return "max_parallel is set"
     if item.scheduling_class != parent.scheduling_class:
         return "they ask for different resources"
+    if _asked(item.group.spec.ray) != _asked(parent.group.spec.ray):
+        return "they have different Ray options"
     return ""
 
 

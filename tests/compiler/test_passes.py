@@ -1,6 +1,7 @@
 """What the compiler makes of a segment, pass by pass."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -258,3 +259,71 @@ class TestSizes:
         add_map(builder, task, range(members))
         (item,) = compile_segment(builder.take())
         assert list(item.notes) == notes
+
+
+class TestFusion:
+    @staticmethod
+    def behind(builder: Builder, task: TaskSpec) -> str | None:
+        """Return the name of the task behind whose task runs those of another one run."""
+        (item,) = (item for item in compile_segment(builder.take()) if item.group.spec is task)
+        return item.fuse_behind.spec.name if item.fuse_behind else None
+
+    @pytest.mark.parametrize(
+        ("before", "after", "expected"),
+        [
+            ({}, {}, "before"),
+            ({"ray": {"num_cpus": 1}}, {}, "before"),
+            ({"ray": {"num_cpus": 2}}, {}, None),
+            ({"ray": {"max_calls": 1}}, {}, None),
+            ({"batch": False}, {}, None),
+            ({}, {"batch_size": 3}, None),
+            ({"max_parallel": 2}, {}, None),
+            ({"is_async": True}, {"is_async": True}, None),
+            ({}, {"max_concurrency": 2}, None),
+            ({"timeout_seconds": 1.0}, {"timeout_seconds": 2.0}, "before"),
+        ],
+    )
+    def test_of_a_map_over_a_map(
+        self, before: dict[str, Any], after: dict[str, Any], expected: str | None
+    ) -> None:
+        builder, task = Builder("run"), spec("after", **after)
+        (part,) = add_map(builder, spec("before", **before), range(3))
+        add_map(builder, task, part)
+        assert self.behind(builder, task) == expected
+
+    def test_of_calls(self) -> None:
+        builder, task = Builder("run"), spec("after")
+        add(builder, task, one(add(builder, spec("before"))))
+        assert self.behind(builder, task) == "before"
+
+    def test_of_a_loop_in_which_each_call_needs_the_one_before(self) -> None:
+        builder, task = Builder("run"), spec("link")
+        part = add(builder, task)
+        for _ in range(3):
+            part = add(builder, task, one(part))
+        assert self.behind(builder, task) == "link"
+
+    def test_is_not_for_values_that_several_need(self) -> None:
+        builder, task = Builder("run"), spec("after")
+        (part,) = add_map(builder, spec("before"), range(3))
+        add_map(builder, task, part)
+        add_map(builder, spec("other"), part)
+        assert self.behind(builder, task) is None
+
+    def test_is_not_for_a_list_of_values(self) -> None:
+        builder, task = Builder("run"), spec("after")
+        (part,) = add_map(builder, spec("before"), range(3))
+        add(builder, task, every(part))
+        assert self.behind(builder, task) is None
+
+    def test_says_why_not(self) -> None:
+        builder, task = Builder("run"), spec("after", ray={"num_cpus": 2})
+        add(builder, task, one(add(builder, spec("before"))))
+        *_, item = compile_segment(builder.take())
+        assert "not fused behind before: they ask for different resources" in item.notes
+
+    def test_can_be_left_out(self) -> None:
+        builder = Builder("run")
+        add(builder, spec("after"), one(add(builder, spec("before"))))
+        plan = compile_segment(builder.take(), fusion=False)
+        assert not any(item.fuse_behind for item in plan)

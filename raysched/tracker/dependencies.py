@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.states import FAILURES, FIRST_TERMINAL, SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass
+from raysched.tracker.attempts import cancel_waiting
 from raysched.tracker.gates import Gate
 from raysched.tracker.run import Node, Roots, Run, Turn
 from raysched.tracker.transitions import move, move_all
@@ -161,7 +162,7 @@ def _begin(turn: Turn, node: Node, members: Sequence[int]) -> list[int]:
         for index in members:
             if group.states[index] >= FIRST_TERMINAL:
                 continue
-            if _can_run(turn, group, index):
+            if _can_run(turn, node, index):
                 ready.append(index)
             else:
                 doomed.append(index)
@@ -173,7 +174,9 @@ def _begin(turn: Turn, node: Node, members: Sequence[int]) -> list[int]:
         ready = [i for i in members if group.states[i] < FIRST_TERMINAL]
     move_all(group, ready, StateType.PENDING)
     if node.riding:
-        # These are on their way already.
+        # These are on their way already, and so is whatever ended their unit.
+        if run.aborted:
+            move_all(group, [i for i in ready if i in node.riding], StateType.CANCELLING)
         ready = [index for index in ready if index not in node.riding]
     if ready:
         run.lane(node).add(node, ready)
@@ -187,8 +190,8 @@ def _may_fail(run: Run, group: Group) -> bool:
     return bool(group.member_edges)
 
 
-def _can_run(turn: Turn, group: Group, index: int) -> bool:
-    run = turn.run
+def _can_run(turn: Turn, node: Node, index: int) -> bool:
+    run, group = turn.run, node.group
     roots: tuple[Member, ...] = ()
     consumed: list[Member] = []
     skipped = ""
@@ -202,6 +205,10 @@ def _can_run(turn: Turn, group: Group, index: int) -> bool:
             # Mostly there is one edge with failures: then all its members share its tuple.
             roots = tuple(dict.fromkeys(roots + found)) if roots and found else roots or found
             skipped = skipped or skip
+    if (roots or skipped) and run.cancelled_by and index in node.riding:
+        # Had it not been on its way, it would have been cancelled with all that waited.
+        cancel_waiting(turn, node, index)
+        return False
     if roots:
         group.roots[index] = roots
         group.errors[index] = _upstream_error(group, index)

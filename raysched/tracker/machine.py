@@ -26,7 +26,7 @@ from raysched.tracker.messages import (
 from raysched.tracker.run import Node, Run, Turn
 from raysched.tracker.schedule import ask_to_be_woken, dispatch, woken
 from raysched.tracker.transitions import move
-from raysched.tracker.units import get_off, unit_ended, unit_handed_back, unit_lost, unit_started
+from raysched.tracker.units import unit_ended, unit_handed_back, unit_lost, unit_started
 
 
 def advance(run: Run, event: Event, now: int) -> list[Command]:
@@ -57,7 +57,7 @@ def _segment_planned(turn: Turn, event: SegmentPlanned) -> None:
         run.add_lane(planned)
     join(turn, [run.nodes[planned.group.id] for planned in event.plan])
     if run.cancelled_by:
-        _cancel_waiting(turn, riding=False)
+        _cancel_waiting(turn)
 
 
 def _retry_answered(turn: Turn, event: RetryAnswered) -> None:
@@ -91,8 +91,8 @@ def _failures_handled(turn: Turn, event: FailuresHandled) -> None:
 
 def _cancel_requested(turn: Turn, event: CancelRequested) -> None:
     run = turn.run
-    run.cancelled_by = event.by
-    _cancel_waiting(turn, riding=event.running)
+    run.cancelled_by, run.aborted = event.by, event.running
+    _cancel_waiting(turn)
     if not event.running:
         return
     for number, unit in run.units.items():
@@ -106,19 +106,13 @@ def _cancel_requested(turn: Turn, event: CancelRequested) -> None:
 
 
 def _flow_restarted(turn: Turn, _: FlowRestarted) -> None:
-    turn.run.cancelled_by = ""
+    turn.run.cancelled_by, turn.run.aborted = "", False
 
 
-def _cancel_waiting(turn: Turn, *, riding: bool) -> None:
-    """Cancel what was not dispatched and, with `riding`, what rides and has not begun."""
+def _cancel_waiting(turn: Turn) -> None:
+    """Cancel what was not dispatched. What rides may have begun: its unit's report will tell."""
     run = turn.run
     dispatched = {unit.member(position) for unit in run.units.values() for position in unit.open}
-    if riding:
-        dispatched = {
-            (node, index)
-            for node, index in dispatched
-            if index not in node.riding or node.group.states[index] != StateType.SCHEDULED
-        }
     for lane in run.lanes.values():
         lane.clear()
     run.timers.clear()
@@ -133,7 +127,6 @@ def _cancel_waiting(turn: Turn, *, riding: bool) -> None:
     }
     for node, indices in ended.items():
         for index in indices:
-            get_off(node, index)
             cancel_waiting(turn, node, index)
     # Only when all are marked: otherwise one would seem to have failed because of the other.
     for node, indices in ended.items():

@@ -225,6 +225,7 @@ class Run:
         running: Number of dispatched task runs that may be running.
         open: Number of task runs that are not terminal.
         cancelled_by: Who cancelled the run, or "".
+        aborted: Whether that ends also what runs.
         late: Number of events that came too late to count.
         roots_of_edges: What has been found behind edges that lead to many members.
     """
@@ -242,6 +243,7 @@ class Run:
     running: int = 0
     open: int = 0
     cancelled_by: str = ""
+    aborted: bool = False
     late: int = 0
     roots_of_edges: dict[Edge, Roots] = field(default_factory=dict)
 

@@ -197,7 +197,7 @@ def unit_lost(turn: Turn, event: UnitLost) -> None:
         group = node.group
         stopping = cancelled or group.states[index] == StateType.CANCELLING
         if _still_needs(node, index):
-            get_off(node, index)
+            _get_off(node, index)
             continue
         node.riding.discard(index)
         if suspects and not stopping and not run.cancelled_by:
@@ -222,7 +222,7 @@ def _still_needs(node: Node, index: int) -> bool:
     )
 
 
-def get_off(node: Node, index: int) -> None:
+def _get_off(node: Node, index: int) -> None:
     """Take back the attempt of a member that rode and did not begin."""
     if index in node.riding:
         node.riding.discard(index)
@@ -244,7 +244,7 @@ def unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
         unit.open.discard(position)
         node, index = unit.member(position)
         if _still_needs(node, index):
-            get_off(node, index)
+            _get_off(node, index)
             if run.cancelled_by and node.group.states[index] < FIRST_TERMINAL:
                 cancel_waiting(turn, node, index)
                 settle(turn, node, (index,))

@@ -141,12 +141,16 @@ class UnitRun:
         return report, self.progress.large or None
 
     def cancel(self, positions: Iterable[int] | None = None) -> None:
-        """End items, running or not, as CANCELLED; None means all. Thread-safe."""
+        """End items, running or not, as CANCELLED; None means all. Thread-safe.
+
+        The channel and Ray may both bring one order: it interrupts an item once.
+        """
         with self._lock:
-            self._cancelled.update(range(self._size) if positions is None else positions)
-            cancels = [self._cancels[i] for i in self._cancelled & self._cancels.keys()]
+            fresh = set(range(self._size) if positions is None else positions) - self._cancelled
+            self._cancelled |= fresh
+            cancels = [self._cancels[i] for i in fresh & self._cancels.keys()]
             position, interruption = self._in_turn
-            if interruption is not None and position in self._cancelled:
+            if interruption is not None and position in fresh:
                 cancels.append(partial(interruption.interrupt, CancelRequested))
         for cancel in cancels:
             cancel()

@@ -99,7 +99,12 @@ def _window(run: Run, lane: Lane, size: int) -> int:
 def _dispatch_one(turn: Turn, lane: Lane, size: int) -> None:
     run = turn.run
     node, indices = lane.take(size)
-    parts = (Part(node, indices), *ride_along(node, indices, _most(run, node)))
+    lease = lease_seconds(lane.slots or 1)
+    pace = run.pace(node)
+    # Large values are told when their unit ends: what takes long is not to hold them up.
+    alone = pace.large and pace.mean_ns > lease * 1e9
+    riding = () if alone else ride_along(node, indices, _most(run, node))
+    parts = (Part(node, indices), *riding)
     attempts = [_begin_attempts(part.node.group, part.indices) for part in parts]
     number = run.next_unit
     run.next_unit += 1
@@ -113,7 +118,6 @@ def _dispatch_one(turn: Turn, lane: Lane, size: int) -> None:
         Rider(part.node.group, part.indices, some, part.parents)
         for part, some in zip(parts[1:], attempts[1:], strict=True)
     )
-    lease = lease_seconds(lane.slots or 1)
     turn.commands.append(Dispatch(number, node.group, indices, attempts[0], lease, riders))
 
 

@@ -106,6 +106,7 @@ class UnitRun:
         self._in_turn: tuple[int, Interruption | None] = -1, None
         self._begun = 0
         self._lease_end = time.monotonic() + self.progress.unit.lease_seconds
+        self._lease_is_over = False
         # Reentrant: a signal handler may cancel while the same thread holds it.
         self._lock = threading.RLock()
 
@@ -234,7 +235,9 @@ class UnitRun:
     def _begin_next(self, interruption: Interruption) -> int | None:
         """Take the next item that is not cancelled, to be ended by `interruption`."""
         # The first one is begun in any case: a unit that gives back all its items gets nowhere.
-        if self._begun and time.monotonic() > self._lease_end:
+        # Large values are told when the unit ends: after a long item that is now.
+        held_up = self._lease_is_over and self.progress.large
+        if self._begun and (held_up or time.monotonic() > self._lease_end):
             self.hand_back()
         with self._lock:
             while self._begun < self._stop:
@@ -265,15 +268,19 @@ class UnitRun:
         """Give the items that have not begun to others. Thread-safe.
 
         Only those stay that continue the item that runs by the next task: nobody else could run
-        them earlier, and what they need is here.
+        them earlier, and what they need is here. Not behind a large value, which would be told, and
+        be safe from what happens to this worker, only after them.
         """
         with self._lock:
             kept = self._begun
-            while kept < self._stop and self.progress.unit.continues(kept):
+            while (
+                kept < self._stop and not self.progress.large and self.progress.unit.continues(kept)
+            ):
                 kept += 1
             positions = [i for i in range(kept, self._stop) if i not in self._cancelled]
             self._stop = kept
             self._lease_end = math.inf
+            self._lease_is_over = True
         if positions:
             self.progress.hand_back(positions)
 

@@ -193,6 +193,35 @@ def test_large_values_between_them(backend: str) -> None:
     assert made == [(number, number) for number in range(20)]
 
 
+@pytest.mark.parametrize("backend", ["ray"], indirect=True)
+def test_a_large_value_is_not_held_up_by_what_follows(backend: str, tmp_path: Path) -> None:
+    """What follows ends only when the flow has the value."""
+    gate = tmp_path / "gate"
+
+    @task
+    def make() -> bytes:
+        # Longer than the lease of a unit: what follows may take as long.
+        time.sleep(0.5)
+        return bytes(LARGE)
+
+    @task(timeout_seconds=30)
+    def follow(data: bytes) -> int:
+        while not gate.exists():
+            time.sleep(0.01)
+        return len(data)
+
+    @flow
+    def both() -> int:
+        made = make.submit()
+        following = follow.submit(made)
+        made.result()
+        gate.touch()
+        return following.result()
+
+    assert both() == LARGE
+    assert kept("make", "follow") == {"make": [ONCE], "follow": [ONCE]}
+
+
 def test_log_records_stay_with_who_made_them(backend: str) -> None:
     @task(log_prints=True)
     def speak(number: int) -> int:

@@ -91,9 +91,7 @@ def scheduling_class(ray_options: Mapping[str, Any]) -> SchedulingClass:
 
 def _asked(ray_options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options without what Ray assumes anyway."""
-    return {
-        name: value for name, value in ray_options.items() if (name, value) != ("num_cpus", 1)
-    }
+    return {name: value for name, value in ray_options.items() if (name, value) != ("num_cpus", 1)}
 
 
 def size_units(plan: Plan) -> Plan:

@@ -67,7 +67,7 @@ def test_tasks_get_them_as_arguments() -> None:
         squares = square.map(range(SIZE))
         squares.wait()
         assert kept_in_memory(squares) < SIZE / 2
-        return add(square.map(squares))
+        return add(square.map(squares).result())
 
     assert fourth_powers() == sum(x**4 for x in range(SIZE))
 

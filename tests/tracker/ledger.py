@@ -1,7 +1,7 @@
 """An engine on paper: it performs nothing, and keeps the book that the invariants look into."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -115,11 +115,11 @@ class Ledger:
     def tell(self, event: Event) -> Sequence[Command]:
         """Let the tracker account for an event, and check the invariants; return its commands."""
         self.before = {group: bytes(group.states) for group in self.groups}
+        riders = {rider: self.units[rider[0]].member(rider[1]) for rider in self.riding}
         self._note(event)
         commands = self.commands = advance(self.run, event, self.now)
-        for unit, position in tuple(self.riding):
-            group, index = self.units[unit].member(position)
-            if group.states[index] >= FIRST_TERMINAL:
+        for (unit, position), (group, index) in riders.items():
+            if (unit, position) in self.riding and group.states[index] >= FIRST_TERMINAL:
                 # It ended with what it needed, or was cancelled, before it began.
                 self.riding.discard((unit, position))
                 self.uncharged[group, index] += 1
@@ -264,8 +264,11 @@ class Ledger:
 
     def _note(self, event: Event) -> None:
         match event:
-            case UnitEnded(unit, positions) if unit in self.units:
-                self.riding -= {(unit, position) for position in positions}
+            case UnitEnded(unit, positions, states) if unit in self.units:
+                told = dict(zip(positions, states, strict=True))
+                self.riding -= {
+                    (unit, position) for position in told if self._began(unit, position, told)
+                }
                 self.unanswered[unit] -= set(positions)
                 if not self.unanswered[unit]:
                     self._forget(unit)
@@ -281,6 +284,14 @@ class Ledger:
                 self.wakes = [wake for wake in self.wakes if wake > at]
             case _:
                 pass
+
+    def _began(self, unit: int, position: int, told: Mapping[int, int]) -> bool:
+        """Whether a member of which a unit tells had what it needed there."""
+        parent = self.parents_in(unit).get(position)
+        if parent is None:
+            return True
+        group, index = self.units[unit].member(parent)
+        return told.get(parent, group.states[index]) in SUCCESSES
 
     def _note_handed_back(self, unit: int, positions: set[int]) -> None:
         command, riders = self.units[unit], self.parents_in(unit)

@@ -53,7 +53,7 @@ def test_large_values_wait_for_nothing_long(seconds: float, ride: int) -> None:
     add_map(ledger.builder, spec("parse"), part)
     ledger.plan()
     began, ledger.now = ledger.now, ledger.now + int(seconds * 1e9)
-    values = [LargeValue(object(), 0, 100_000), b"value"]
+    values: list[bytes | LargeValue | None] = [LargeValue(object(), 0, 100_000), b"value"]
     states = bytes([COMPLETED, COMPLETED])
     times = [ledger.now] * 2
     ledger.tell(UnitEnded(0, range(2), states, [began] * 2, times, values, large=True))

@@ -138,7 +138,7 @@ class UnitProgress:
         with self._lock:
             self.running.pop(position, None)
             outcomes = self._outcomes
-            if position not in self._ended and not self._held:
+            if position not in self._ended and not self._held and not self._nested:
                 self._ended.add(position)
                 outcomes.positions.append(position)
                 outcomes.states.append(StateType.COMPLETED)
@@ -162,18 +162,26 @@ class UnitProgress:
             if outcome.position in self._ended:
                 return
             self._ended.add(outcome.position)
-            # What needs an earlier item's value must not be told before that item.
-            if large is None and (not self._held or self.unit.order is None):
-                self._outcomes.add(outcome)
-            elif large is None:
-                self._held.append(outcome)
-            else:
+            if large is not None:
                 value = (len(self.large), large.size)
                 self._held.append(outcome._replace(value=value))
                 # A later item of the unit may change what the buffers still belong to.
                 self.large.append(large.parts() if self.unit.size == 1 else large.settled())
+            elif self._waits_for_the_end(outcome.position):
+                self._held.append(outcome)
+            else:
+                self._outcomes.add(outcome)
         if self.on_change is not None:
             self.on_change()
+
+    def _waits_for_the_end(self, position: int) -> bool:
+        """Whether an outcome is only told by the final report.
+
+        With what ran inside it, which comes no earlier; or after that of an item that it may need.
+        """
+        if self._held and self.unit.order is not None:
+            return True
+        return any(run.position == position for run in self._nested)
 
     def log(self, record: LogRecord) -> None:
         """Take note of a log record."""

@@ -75,3 +75,16 @@ def test_first_outcome_of_an_item_counts() -> None:
     progress.end(Outcome(0, StateType.COMPLETED, 1, 3))
     report = decode_report(progress.final())
     assert bytes(report.states) == bytes([StateType.TIMED_OUT])
+
+
+def test_an_outcome_is_not_told_before_what_ran_inside_it() -> None:
+    progress = new_progress()
+    progress.add_nested(0, {})
+    progress.end(Outcome(0, StateType.COMPLETED, 1, 2, b"value"))
+    progress.complete(1, 2, 3, b"other", "")
+    part = progress.take_unsent()
+    assert part is not None
+    assert list(decode_report(part[0]).positions) == [1]
+    report = decode_report(progress.final())
+    assert sorted(report.positions) == [0, 1]
+    assert [run.position for run in report.nested] == [0]

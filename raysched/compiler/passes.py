@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from graphlib import CycleError as GraphlibCycleError
 from graphlib import TopologicalSorter
+from itertools import chain
 from typing import Any
 
 from raysched.compiler.plan import Plan, PlannedGroup, SchedulingClass
@@ -116,11 +117,8 @@ def fuse(plan: Plan, earlier: Callable[[Group], PlannedGroup | None]) -> Plan:
             planned[before.group] = before
     children: dict[Group, set[Group]] = {}
     for item in plan:
-        for edge in item.group.edges:
+        for edge in chain(item.group.edges, *item.group.member_edges.values()):
             children.setdefault(edge.parent, set()).add(item.group)
-        for edges in item.group.member_edges.values():
-            for edge in edges:
-                children.setdefault(edge.parent, set()).add(item.group)
     return tuple(_fused(item, planned, children) for item in plan)
 
 
@@ -133,11 +131,7 @@ def _fused(
     parent = _needed_one_by_one(group)
     if parent is None or parent not in planned:
         return item
-    obstacle = _obstacle(item, planned[parent]) or (
-        "its values also go to other tasks" if len(children[parent] - {parent, group}) else ""
-    )
-    if parent is not group and parent in children.get(parent, ()):
-        obstacle = obstacle or "its own task runs need each other"
+    obstacle = _obstacle(item, planned[parent], children[parent])
     name = "the one before" if parent is group else parent.spec.name
     if obstacle:
         return replace(item, notes=(*item.notes, f"not fused behind {name}: {obstacle}"))
@@ -160,19 +154,33 @@ def _needed_one_by_one(group: Group) -> Group | None:
     return group if is_chain else None
 
 
-def _obstacle(item: PlannedGroup, parent: PlannedGroup) -> str:
-    """Return why members cannot run in the units of another group, "" if they can."""
-    if item.overlapping or parent.overlapping:
-        return "task runs of one of them overlap"
-    if item.fixed_size or parent.fixed_size:
-        return "batch or batch_size is set"
-    if item.max_parallel or parent.max_parallel:
-        return "max_parallel is set"
-    if item.scheduling_class != parent.scheduling_class:
-        return "they ask for different resources"
-    if _asked(item.group.spec.ray) != _asked(parent.group.spec.ray):
-        return "they have different Ray options"
-    return ""
+def _obstacle(item: PlannedGroup, parent: PlannedGroup, children: set[Group]) -> str:
+    """Return why members cannot run in the units of another group, "" if they can.
+
+    Args:
+        item: The members' group.
+        parent: The other one.
+        children: All groups that need the other one.
+    """
+    reasons = (
+        (item.overlapping or parent.overlapping, "task runs of one of them overlap"),
+        (item.fixed_size or parent.fixed_size, "batch or batch_size is set"),
+        (item.max_parallel or parent.max_parallel, "max_parallel is set"),
+        (
+            item.scheduling_class != parent.scheduling_class,
+            "they ask for different resources",
+        ),
+        (
+            _asked(item.group.spec.ray) != _asked(parent.group.spec.ray),
+            "they have different Ray options",
+        ),
+        (children - {parent.group, item.group}, "its values also go to other tasks"),
+        (
+            parent.group is not item.group and parent.group in children,
+            "its own task runs need each other",
+        ),
+    )
+    return next((reason for applies, reason in reasons if applies), "")
 
 
 def _parents(group: Group) -> set[int]:

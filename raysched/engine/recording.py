@@ -3,18 +3,15 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 from raysched.compiler.plan import PlannedGroup
-from raysched.graph.group import Group
-from raysched.model.ids import IDENTITY_BYTES
+from raysched.graph.group import Group, elements
 from raysched.model.options import TaskSpec
 from raysched.model.rows import AttemptRow, Batch, GroupRow, TaskRunColumns
 from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.values import LargeValue
 from raysched.tracker.messages import Command, Record, RecordAttempt
-
-T = TypeVar("T")
 
 
 def fill(batch: Batch, commands: Iterable[Command]) -> list[tuple[Group, Sequence[int]]]:
@@ -49,10 +46,10 @@ def columns(group: Group, indices: Sequence[int]) -> TaskRunColumns:
     return TaskRunColumns(
         group.id,
         indices,
-        _of(group.states, indices),
-        _of(group.attempts, indices),
-        _of(group.started, indices),
-        _of(group.ended, indices),
+        elements(group.states, indices),
+        elements(group.attempts, indices),
+        elements(group.started, indices),
+        elements(group.ended, indices),
         _identities(group, indices),
         values,
         sizes,
@@ -72,17 +69,11 @@ def columns(group: Group, indices: Sequence[int]) -> TaskRunColumns:
     )
 
 
-def _of(column: Sequence[T], indices: Sequence[int]) -> Sequence[T]:
-    if isinstance(indices, range):
-        return column[indices.start : indices.stop]
-    return [column[index] for index in indices]
-
-
 def _kept_values(
     group: Group, indices: Sequence[int]
 ) -> tuple[Sequence[bytes | None], Sequence[int]]:
     """Return the values that the store keeps, and the sizes of all values."""
-    values, keep = _of(group.values, indices), group.spec.persist_result
+    values, keep = elements(group.values, indices), group.spec.persist_result
     if keep and set(map(type, values)) == {bytes}:
         small: list[Any] = list(values)
         return small, list(map(len, small))
@@ -92,10 +83,8 @@ def _kept_values(
 
 def _identities(group: Group, indices: Sequence[int]) -> Sequence[bytes | None]:
     """Return the identities of members that have no row yet: one that is there keeps its own."""
-    if isinstance(indices, range) and not any(group.visible[indices.start : indices.stop]):
-        start, stop = indices.start * IDENTITY_BYTES, indices.stop * IDENTITY_BYTES
-        data = bytes(memoryview(group.identities)[start:stop])
-        return [data[at : at + IDENTITY_BYTES] for at in range(0, len(data), IDENTITY_BYTES)]
+    if isinstance(indices, range) and not any(elements(group.visible, indices)):
+        return group.identities_of(indices)
     return [None if group.visible[index] else group.identity(index) for index in indices]
 
 

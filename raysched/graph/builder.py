@@ -125,7 +125,7 @@ class Builder:
         for name, (parent, first) in call.aligned.items():
             self._check(parent)
             number = call.names.index(name)
-            identities = (parent.identity(first + n) for n in range(len(columns[number])))
+            identities = parent.identities_of(range(first, first + len(columns[number])))
             columns[number] = [Slot(len(edges), identity) for identity in identities]
             edges.append(Edge(parent, EdgeKind.ONE_TO_ONE, first))
         slots = len(edges)

@@ -4,9 +4,9 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from raysched.model.ids import IDENTITY_BYTES, task_run_key
+from raysched.model.ids import IDENTITY_BYTES, split_identities, task_run_key
 from raysched.model.options import TaskSpec
 from raysched.model.states import FIRST_TERMINAL
 from raysched.model.values import ErrorInfo, Value
@@ -46,6 +46,8 @@ class Edge:
     stop: int = 1
     allow_failure: bool = False
 
+
+T = TypeVar("T")
 
 Watcher: TypeAlias = Callable[["Group", Iterable[int]], None]
 """Called after members of a group became visible in a terminal state."""
@@ -129,6 +131,11 @@ class Group:
         """Return the member's identity digest."""
         return bytes(self.identities[index * IDENTITY_BYTES : (index + 1) * IDENTITY_BYTES])
 
+    def identities_of(self, indices: range) -> list[bytes]:
+        """Return the identity digests of adjacent members."""
+        start, stop = indices.start * IDENTITY_BYTES, indices.stop * IDENTITY_BYTES
+        return split_identities(self.identities[start:stop])
+
     def slots_of(self, index: int) -> Iterator[Edge]:
         """Yield the edges of one member that carry a value, by slot number."""
         return (edge for edge in self.edges_of(index) if edge.kind is not EdgeKind.AFTER)
@@ -138,7 +145,7 @@ class Group:
     ) -> tuple[Sequence[bytes], tuple[Sequence[Any], ...]]:
         """Return the arguments of open members: their payloads, or the elements by column."""
         if self.columns:
-            return (), tuple(_elements(column, indices) for column in self.columns)
+            return (), tuple(elements(column, indices) for column in self.columns)
         payloads = [self.payloads[index] or b"" for index in indices]
         return payloads, ()
 
@@ -182,7 +189,8 @@ class Group:
         self.open_visible = size
 
 
-def _elements(column: Sequence[Any], indices: Sequence[int]) -> Sequence[Any]:
+def elements(column: Sequence[T], indices: Sequence[int]) -> Sequence[T]:
+    """Return what a column has of these members: of a range, a slice of it."""
     if isinstance(indices, range):
         return column[indices.start : indices.stop]
     return [column[index] for index in indices]

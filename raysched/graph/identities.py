@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from hashlib import blake2b
 
-from raysched.model.ids import IDENTITY_BYTES
+from raysched.model.ids import IDENTITY_BYTES, split_identities
 from raysched.model.options import TaskSpec
 
 
@@ -50,17 +50,12 @@ class Identities:
             self._named.add(spec.name)
             self._maps[spec.name] = inputs
             return inputs
-        return bytearray().join(self.of(spec, each) for each in _split(inputs))
+        return bytearray().join(self.of(spec, each) for each in split_identities(inputs))
 
     def _count_map(self, name: str) -> None:
         inputs = self._maps.pop(name, None)
         if inputs is not None:
-            self._occurrences.update(dict.fromkeys(_split(inputs), 1))
-
-
-def _split(digests: bytearray) -> list[bytes]:
-    data = bytes(digests)
-    return [data[at : at + IDENTITY_BYTES] for at in range(0, len(data), IDENTITY_BYTES)]
+            self._occurrences.update(dict.fromkeys(split_identities(inputs), 1))
 
 
 def _are_distinct(column: Sequence[Hashable]) -> bool:

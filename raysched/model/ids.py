@@ -14,6 +14,12 @@ def new_run_id() -> str:
     return secrets.token_hex(16)
 
 
+def split_identities(digests: bytes | bytearray) -> list[bytes]:
+    """Return the identity digests that stand one after the other in a buffer."""
+    data = bytes(digests)
+    return [data[at : at + IDENTITY_BYTES] for at in range(0, len(data), IDENTITY_BYTES)]
+
+
 def task_run_key(task_name: str, index: int) -> str:
     """Return the key that people see and type, for example `parse[17]`.
 

@@ -215,8 +215,8 @@ class UnitRun:
                 # What follows from that, or when it is tried again, is for the driver.
                 self.progress.hand_back([position])
                 continue
-            number, place = unit.place(position)
-            item = ItemRun(self._stages[number], place, self.progress, position, interruption)
+            stage, place = self._place(position)
+            item = ItemRun(stage, place, self.progress, position, interruption)
             self._last = item.scope
             if alone:
                 capture.attribute_threads_to(item.scope)

@@ -318,7 +318,7 @@ def _look(then: str, futures: Sequence[TaskFuture[Any]], seen: list[object]) -> 
         case "result":
             try:
                 seen.append(_described(futures[0].result()))
-            except Exception as error:  # noqa: BLE001 - is compared
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - is compared
                 seen.append(_described(error))
         case "failures":
             seen.append(_described([x.result(raise_on_failure=False) for x in futures]))

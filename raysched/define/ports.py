@@ -165,6 +165,12 @@ class RunPort(Protocol):
     def cancel(self, by: str) -> None:
         """Cancel everything in this run; `by` says who wants it, for people."""
 
+    def cancel_some(self, group: Group, indices: Sequence[int], by: str) -> None:
+        """Cancel these task runs, waiting or running; those that have ended are ignored."""
+
+    def roll_back(self, group: Group, indices: Sequence[int]) -> None:
+        """Mark completed task runs as rolled back: what they did was undone."""
+
     def log(self, level: int, logger: str, message: str, at: int) -> None:
         """Keep a log record of the flow function itself; `at` in ns since the epoch."""
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeAlias
 
 from raysched.compiler.plan import SchedulingClass
 from raysched.model.options import TaskSpec
-from raysched.model.rows import Batch, FlowRunRow
+from raysched.model.rows import Batch, FlowRunRow, RequestRow
 from raysched.model.values import ErrorInfo, LargeValue
 
 
@@ -133,10 +133,18 @@ class Backend(Protocol):
     def submit(self, call: UnitCall) -> None:
         """Run a unit; returns at once."""
 
-    def cancel(self, unit: int, *, force: bool) -> None:
-        """Stop a unit: its running items end CANCELLED in its report, or with `force` it is Lost.
+    def cancel(
+        self, unit: int, positions: Sequence[int] | None = None, *, force: bool = False
+    ) -> None:
+        """Stop items of a unit, begun or not: they end CANCELLED in its report.
 
-        A unit that is not known any more is ignored.
+        An item that does not stop within the grace time loses its worker, after everything else
+        that the unit knows has been reported. A unit that is not known any more is ignored.
+
+        Args:
+            unit: The unit.
+            positions: Which of its items; None means all.
+            force: Without time to clean up: the worker ends, and the unit may be Lost.
         """
 
     def attend(self, seconds: float | None) -> None:
@@ -161,6 +169,9 @@ class Backend(Protocol):
         Raises:
             ResultLost: The object store lost it.
         """
+
+    def are_lost(self, values: Sequence[LargeValue]) -> Sequence[bool]:
+        """Return for each large value whether the object store has lost it for good."""
 
     def describe(self) -> str:
         """Return one line for people: `Ray 2.60.0, 2 CPUs, started here`."""
@@ -199,6 +210,15 @@ class Store(Protocol):
             group: The group's id.
             start: The first member.
             stop: The end of the range.
+
+        Raises:
+            StoreUnavailable: The database cannot be read.
+        """
+
+    def requests(self, run: int, after: int) -> Sequence[RequestRow]:
+        """Return what other processes have asked of a run, with an id over `after`, in order.
+
+        Called about once a second for each open run, from any thread; cheap when there is nothing.
 
         Raises:
             StoreUnavailable: The database cannot be read.

@@ -12,6 +12,7 @@ from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.graph.identities import Identities
 from raysched.graph.payload import Dependency, Slot, are_atoms_or_slots, dump_call
 from raysched.model.options import TaskSpec
+from raysched.model.triggers import MinSuccess
 
 Member: TypeAlias = tuple[Group, int]
 """One task run: its group and its position there."""
@@ -55,6 +56,7 @@ class MapCall:
         static: The other arguments by parameter name, the same for every member.
         wait_for: What every member waits for beyond its arguments.
         tags: Tags from the task and the context.
+        min_success: How many of them, or which share, have to succeed; None for all.
     """
 
     spec: TaskSpec
@@ -64,6 +66,7 @@ class MapCall:
     aligned: Mapping[str, Member] = field(default_factory=dict)
     wait_for: Sequence[Dependency] = ()
     tags: tuple[str, ...] = ()
+    min_success: MinSuccess | None = None
 
 
 class Builder:
@@ -178,6 +181,8 @@ class Builder:
         with self._lock:
             group = self._new_group(call.spec, call.tags)
             group.mapped, group.shared, group.edges, group.size = True, shared, edges, size
+            if call.min_success is not None:
+                group.min_success = call.min_success.needed(size)
             if not call.aligned:
                 group.columns = tuple(call.columns)
             elif len(call.aligned) == len(call.names) and size:
@@ -216,6 +221,9 @@ class Builder:
             group.payloads.append(payload)
             group.size += 1
             group.identities += identity
+        if call.min_success is not None:
+            kept = len(members) - len(moved)
+            group.min_success = max(0, call.min_success.needed(len(members)) - kept)
         if len(moved) != len(members):
             _pin(group, moved)
         if moved:

@@ -80,6 +80,10 @@ class Group:
         tags: Tags, from the task and from the context of the call.
         values: Values of the successful members; None also where `load` has to fetch them again.
         load: Returns the value of a member that was let go of, since the store has it.
+        min_success: How many members have to succeed for the failures of the others to count as
+            handled, and to be left out where all of them are gathered; None for all.
+        reasons: Why members ended as they did, for people, where no attempt tells it.
+        rolled_back: Members that completed and were undone.
     """
 
     id: int
@@ -106,6 +110,9 @@ class Group:
     roots: dict[int, tuple[tuple["Group", int], ...]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     handled: set[int] = field(default_factory=set)
+    min_success: int | None = None
+    reasons: dict[int, str] = field(default_factory=dict)
+    rolled_back: set[int] = field(default_factory=set)
 
     load: Callable[["Group", int], Value] | None = None
     open_visible: int = 0

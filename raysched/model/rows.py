@@ -60,13 +60,17 @@ class FlowRunRow:
 
 @dataclass(frozen=True, slots=True)
 class FlowRunChange:
-    """New values of a flow run's changeable columns."""
+    """New values of a flow run's changeable columns; see `FlowRunRow`.
+
+    `late` is the number of reports of attempts that were over already, and were refused.
+    """
 
     state: StateType
     message: str = ""
     ended: int = 0
     error: ErrorInfo | None = None
     attempts: int = 1
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,9 @@ class TaskRunColumns:
         names: Rendered task run names, by position in these columns.
         roots: Keys of root failures, by position in these columns.
         handled: Positions in these columns whose failure was handled.
+        reasons: Why a task run ended as it did, for people, where no attempt tells it: who
+            cancelled it, why it was skipped or stopped, by position in these columns.
+        rolled_back: Positions in these columns of what completed and was undone.
     """
 
     group: int
@@ -133,6 +140,8 @@ class TaskRunColumns:
     names: dict[int, str] = field(default_factory=dict)
     roots: dict[int, tuple[str, ...]] = field(default_factory=dict)
     handled: frozenset[int] = frozenset()
+    reasons: dict[int, str] = field(default_factory=dict)
+    rolled_back: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +171,43 @@ class LogRow:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class InputRow:
+    """The arguments of a task run that failed for good, so that it can be run again alone.
+
+    Attributes:
+        group: Id of its group.
+        index: Its position there; -1 for what all members have in common.
+        payload: Its pickled arguments (see `graph.payload`); with index -1 those of the group.
+        slots: JSON text: for each slot of the payload `[kind, parent group, index, stop,
+            allow_failure]`, the place that the value came from (`graph.group.Edge`).
+    """
+
+    group: int
+    index: int
+    payload: bytes
+    slots: str = "[]"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """What another process asks of the driver of a flow run.
+
+    Attributes:
+        id: Number of the request in the run, from 1.
+        kind: `cancel`, or `kill` to end it without time to clean up.
+        by: Who asks, for people: `me@host`.
+        at: When (ns).
+        keys: Keys of task runs that are meant; empty for the whole run.
+    """
+
+    id: int
+    kind: str
+    by: str
+    at: int
+    keys: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class Batch:
     """What one transaction writes for one flow run.
@@ -175,6 +221,7 @@ class Batch:
         task_runs: New or changed task runs.
         attempts: New attempts.
         logs: New log records.
+        inputs: Arguments of task runs that failed for good.
     """
 
     run: int
@@ -185,6 +232,7 @@ class Batch:
     task_runs: list[TaskRunColumns] = field(default_factory=list)
     attempts: list[AttemptRow] = field(default_factory=list)
     logs: list[LogRow] = field(default_factory=list)
+    inputs: list[InputRow] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
@@ -194,4 +242,5 @@ class Batch:
             or self.task_runs
             or self.attempts
             or self.logs
+            or self.inputs
         )

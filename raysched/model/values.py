@@ -1,8 +1,8 @@
 """Values and errors as they travel: encoded, measured, never opened by the core."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 
 class FailureClass(StrEnum):
@@ -30,6 +30,86 @@ class CrashKind(StrEnum):
     BACKEND = "backend error"
 
 
+class TimeoutKind(StrEnum):
+    """Which limit of time an attempt or a task run has met."""
+
+    QUEUED = "queued"
+    ATTEMPT = "attempt"
+    TOTAL = "total"
+    HEARTBEAT = "no heartbeat"
+
+
+class Frame(TypedDict):
+    """A frame of a traceback, as data.
+
+    Keys: `file`, `line`, `function`, `code` (the source line, stripped, or ""), and `own`: whether
+    it is the user's own code, not a library's.
+    """
+
+    file: str
+    line: int
+    function: str
+    code: str
+    own: bool
+
+
+class Input(TypedDict, total=False):
+    """An argument of a failed attempt, as text.
+
+    Keys: `name` of the parameter; `preview`, its repr, cut, with secrets masked; `type`, its class;
+    `slots`, numbers of the group's slots whose values are in it (from the worker to the driver),
+    and `sources`, the keys of the task runs that these came from (in the database).
+    """
+
+    name: str
+    preview: str
+    type: str
+    slots: list[int]
+    sources: list[str]
+
+
+class RetryVerdict(TypedDict, total=False):
+    """What `retry_on` said: `retry`, `delay_seconds` (None for the task's own delays), `reason`."""
+
+    retry: bool
+    delay_seconds: float | None
+    reason: str
+
+
+class Evidence(TypedDict, total=False):
+    """What is known about a failure beside its exception; only what could be had. JSON values.
+
+    Keys:
+        exit_code: Of a process that died, where the system told.
+        signal: Name of the signal that ended it: `SIGSEGV`.
+        fatal_error: What Python wrote when it died: the reason, and the stack of each thread.
+        used_bytes: Memory that was in use when an attempt was killed for memory.
+        allowed_bytes: Memory that was allowed.
+        node_id: Ray's id of the node.
+        worker_id: Ray's id of the worker.
+        pid: The worker's process.
+        host: Name of its machine.
+        death_reason: Why Ray says that a worker or node died.
+        frames: Of the innermost cause, outermost first.
+        inputs: The arguments.
+        retry: What `retry_on` said.
+    """
+
+    exit_code: int
+    signal: str
+    fatal_error: str
+    used_bytes: int
+    allowed_bytes: int
+    node_id: str
+    worker_id: str
+    pid: int
+    host: str
+    death_reason: str
+    frames: list[Frame]
+    inputs: list[Input]
+    retry: RetryVerdict
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
     """What is known about a failure, as text, with the exception itself where it can be pickled.
@@ -39,8 +119,11 @@ class ErrorInfo:
         message: `str(exception)`.
         traceback: Traceback text with causes, the user's frames only; "" where there is none.
         failure_class: Who is to blame.
-        kind: `CrashKind` value, the kind of timeout, or "".
+        kind: `CrashKind` value, `TimeoutKind` value, or "".
         exception: Envelope of the pickled exception (see `results.envelope`), or None.
+        fingerprint: 16 hexadecimal digits, equal for failures with one innermost cause, whatever
+            the values and line numbers in it; "" where there is nothing to tell them by.
+        evidence: What else is known.
     """
 
     type: str
@@ -49,6 +132,8 @@ class ErrorInfo:
     failure_class: FailureClass = FailureClass.USER
     kind: str = ""
     exception: bytes | None = None
+    fingerprint: str = ""
+    evidence: Evidence = field(default_factory=Evidence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ LARGE = 1
 LIST = 2
 FAILURE = 3
 LOCAL = 4
+SUCCESSES = 5
 
 
 class RunHeader(NamedTuple):
@@ -47,8 +48,9 @@ class RunHeader(NamedTuple):
 
 SlotValue: TypeAlias = tuple[int, Any]
 """What a slot stands for: `(INLINE, envelope)`, `(LARGE, (argument, position))` for a large value
-in the backend's n-th argument, `(LIST, [SlotValue, …])`, `(FAILURE, envelope of an exception)`, or
-`(LOCAL, position)` for the value of an earlier item of the same unit.
+in the backend's n-th argument, `(LIST, [SlotValue, …])`, `(FAILURE, envelope of an exception)`,
+`(LOCAL, position)` for the value of an earlier item of the same unit, or `(SUCCESSES, ([SlotValue,
+…], [envelope of an exception, …]))` for the successes of a map beside its failures.
 """
 
 
@@ -238,6 +240,8 @@ def encode_report(report: Report) -> bytes:
             error.failure_class.value,
             error.kind,
             error.exception,
+            error.fingerprint,
+            error.evidence,
         )
         for position, error in report.errors.items()
     }
@@ -324,8 +328,8 @@ def _decode_positions(fields: Sequence[Any]) -> Sequence[int]:
 
 
 def _error(fields: Sequence[Any]) -> ErrorInfo:
-    kind, message, traceback, failure_class, detail, exception = fields
-    return ErrorInfo(kind, message, traceback, FailureClass(failure_class), detail, exception)
+    kind, message, traceback, failure_class, *rest = fields
+    return ErrorInfo(kind, message, traceback, FailureClass(failure_class), *rest)
 
 
 def _check_version(version: int) -> None:

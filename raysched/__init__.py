@@ -21,12 +21,14 @@ from raysched.define.states import (
     Scheduled,
     State,
 )
+from raysched.define.successes import Successes
 from raysched.define.task_runners import RayTaskRunner, ThreadPoolTaskRunner
 from raysched.define.tasks import Task, task
 from raysched.define.waiting import DoneAndNotDoneFutures, as_completed, wait
 from raysched.errors import (
     BackendError,
     BackendUnreachable,
+    CheckFailed,
     CycleError,
     FlowRunCancelled,
     FlowRunError,
@@ -57,6 +59,7 @@ from raysched.errors import (
     TaskRunFailed,
     TaskRunSkipped,
     TaskRunTimedOut,
+    TaskRunUnfinished,
     UpstreamFailed,
     UsageError,
 )
@@ -72,6 +75,7 @@ __all__ = [
     "BackendError",
     "BackendUnreachable",
     "Cancelled",
+    "CheckFailed",
     "Completed",
     "Crashed",
     "CycleError",
@@ -108,6 +112,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "StoreVersionError",
+    "Successes",
     "TargetError",
     "Task",
     "TaskFuture",
@@ -119,6 +124,7 @@ __all__ = [
     "TaskRunFailed",
     "TaskRunSkipped",
     "TaskRunTimedOut",
+    "TaskRunUnfinished",
     "ThreadPoolTaskRunner",
     "UpstreamFailed",
     "UsageError",

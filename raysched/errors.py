@@ -15,12 +15,14 @@ RayschedError
 │   ├── ResultTimeout              .result(timeout=…) passed first (also a TimeoutError)
 │   ├── ResultNotKept              the value was not kept after its run ended
 │   └── ResultLost                 the object store lost the value
-├── TaskRunError                   a task run ended in a state that has no value
+├── TaskRunError                   a task run has no value to hand over
 │   ├── TaskRunFailed              the user's exception, where the original cannot be rebuilt here
-│   ├── TaskRunTimedOut            timeout_seconds passed (also a TimeoutError)
+│   ├── CheckFailed                its result did not pass check=
+│   ├── TaskRunTimedOut            a limit of time passed (also a TimeoutError)
 │   ├── TaskRunCrashed             the infrastructure under the task run broke
 │   ├── TaskRunCancelled           a person or the flow's end cancelled it
-│   ├── TaskRunSkipped             its trigger rule was not met
+│   ├── TaskRunSkipped             its trigger rule was not met, or it was skipped on purpose
+│   ├── TaskRunUnfinished          it has not ended yet, and a trigger rule did not wait for it
 │   └── UpstreamFailed             it never ran, because of the roots that it names
 ├── FlowRunError                   a flow run ended without success
 │   ├── FlowRunFailed              unhandled failures; names them
@@ -99,7 +101,7 @@ class ResultLost(ResultError):
 
 
 class TaskRunError(RayschedError):
-    """A task run ended in a state that has no value.
+    """A task run has no value to hand over: it ended in a state without one, or not yet.
 
     Attributes:
         key: The task run, for example `parse[17]`.
@@ -119,8 +121,16 @@ class TaskRunFailed(TaskRunError):
     """The user's code raised, and the exception itself cannot be rebuilt in this process."""
 
 
+class CheckFailed(TaskRunError):
+    """The task's function returned, but `check=` refused what it returned.
+
+    Raised in the worker, so the task run fails like one whose own code raised; where the check
+    raised an exception, that is the cause.
+    """
+
+
 class TaskRunTimedOut(TaskRunError, TimeoutError):
-    """The task run took longer than its `timeout_seconds`."""
+    """The task run passed one of its limits of time; the message names which."""
 
 
 class TaskRunCrashed(TaskRunError):
@@ -132,7 +142,18 @@ class TaskRunCancelled(TaskRunError):
 
 
 class TaskRunSkipped(TaskRunError):
-    """The task run was skipped and has no value."""
+    """The task run was skipped and has no value.
+
+    `skip("reason")` raises it inside of a task, where it ends the task run as SKIPPED.
+    """
+
+
+class TaskRunUnfinished(TaskRunError):
+    """The task run has not ended yet.
+
+    A task whose trigger rule does not wait for all of its upstream task runs (`one_success`,
+    `one_failed`, `one_done`, `always`) gets it in the place of the values that are still missing.
+    """
 
 
 class UpstreamFailed(TaskRunError):

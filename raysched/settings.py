@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     For tests and comparison: no state and no result depends on it.
     """
 
+    fault_points: str = ""
+    """Faults that happen at named points, as `raysched.testing.FaultPoints` writes them."""
+
     debug: bool = False
     """Whether the command line shows tracebacks of raysched itself."""
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from raysched import faults
 from raysched.define.context import AttemptContext, attempt_context
 from raysched.define.ports import Engine as EnginePort
 from raysched.define.ports import FlowRunStart, RunPort
@@ -157,6 +158,7 @@ def _with_runner(configuration: Configuration, spec: FlowSpec) -> Configuration:
 
 
 def _make(configuration: Configuration, chosen: Settings) -> Engine:
+    faults.arm(chosen.fault_points)
     backend = make_backend(configuration, chosen)
     store = OpeningStore(partial(_open_store, chosen))
     if backend.pumped:

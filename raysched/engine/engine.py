@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from raysched import faults
 from raysched.compiler import compile_segment
 from raysched.define.ports import FlowRunStart
 from raysched.engine.callbacks import Callbacks, call_hooks, may_retry, task_run_view
@@ -187,6 +188,7 @@ class Engine:
         """See `Host.conclude`."""
         self._groups_due(run)
         self._settle()
+        faults.reach("flow: before end")
         self._change(run, FlowRunChange(state, message, self._clock.now(), error, run.attempt))
         self._busy_flows.leave(run)
 
@@ -327,6 +329,7 @@ class Engine:
         number = next(self._next_unit)
         self._units[number] = _Sent(run, command)
         run.unit_numbers[command.unit] = number
+        faults.reach("before dispatch")
         try:
             self.backend.submit(unit_call(number, command, run.header))
         except Exception as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from raysched import faults
 from raysched.engine.ports import Observer, Store
 from raysched.errors import StoreUnavailable
 from raysched.model.rows import Batch, FlowRunChange, FlowRunRow
@@ -48,12 +49,17 @@ class Keeper:
         Raises:
             StoreUnavailable: The store stayed away for longer than the patience.
         """
-        self._insisting(partial(self._store.commit, batch))
+        self._insisting(partial(self._commit, batch))
         self._tell(row, batch)
 
     def close(self) -> None:
         """Close the store. Idempotent."""
         self._store.close()
+
+    def _commit(self, batch: Batch) -> None:
+        faults.reach("before commit")
+        self._store.commit(batch)
+        faults.reach("after commit")
 
     def _tell(self, row: FlowRunRow, batch: Batch) -> None:
         for observer in self._observers:

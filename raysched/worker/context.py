@@ -44,6 +44,7 @@ class WorkerContext:
         inline_max_bytes: Results up to this encoded size (bytes) travel in the report.
         result_max_bytes: Results over this encoded size (bytes) fail their task run.
         endpoint: Where to report while a unit runs, or None.
+        fault_points: What `faults.arm` is told before a unit.
     """
 
     task_name: str
@@ -57,6 +58,7 @@ class WorkerContext:
     inline_max_bytes: int
     result_max_bytes: int
     endpoint: Endpoint | None = None
+    fault_points: str = ""
 
 
 def context_of(
@@ -89,6 +91,7 @@ def context_of(
         inline_max_bytes=settings.inline_result_max_bytes,
         result_max_bytes=settings.result_max_bytes,
         endpoint=endpoint,
+        fault_points=settings.fault_points,
     )
 
 

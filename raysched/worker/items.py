@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from raysched import faults
 from raysched.define.context import AttemptContext, attempt_context
 from raysched.define.ports import FlowEnding, FlowOutcome
 from raysched.define.states import State
@@ -153,9 +154,11 @@ class ItemRun:
 
     def _produce(self) -> Encoded:
         attempt = self._attempt
+        faults.reach("worker: item begins", self)
         args, kwargs = self._prepare()
         try:
             value = self._code.function(*args, **kwargs)
+            faults.reach("worker: item ended", self)
         except BaseException as error:
             if attempt.nested is not None:
                 attempt.nested.close(FlowEnding(error=error))
@@ -166,10 +169,12 @@ class ItemRun:
 
     async def _produce_async(self) -> Encoded:
         attempt = self._attempt
+        faults.reach("worker: item begins", self)
         args, kwargs = self._prepare()
         coroutine: Coroutine[Any, Any, Any] = self._code.function(*args, **kwargs)
         try:
             value = await coroutine
+            faults.reach("worker: item ended", self)
         except BaseException as error:
             if attempt.nested is not None:
                 await attempt.nested.close_async(FlowEnding(error=error))

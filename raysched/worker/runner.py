@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from raysched import faults
 from raysched.errors import SerializationError, TaskRunCancelled
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
@@ -136,6 +137,7 @@ class UnitRun:
         self._end_cancelled()
         if watcher is not None:
             watcher.end()
+        faults.reach("worker: before report")
         report = self.progress.final()
         if signals is not None:
             signals.cancel_unit = None

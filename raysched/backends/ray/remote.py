@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import ray
 
+from raysched import faults
 from raysched.results.envelope import Parts
 from raysched.worker.context import Endpoint, WorkerContext
 from raysched.worker.interrupt import Signals
@@ -79,6 +80,7 @@ def run_here(
 ) -> tuple[bytes, list[Parts] | None]:
     """Run a unit in this worker; return the reply and the large values."""
     _settle(driver)
+    faults.arm(contexts[0].fault_points)
     report, values = UnitRun(contexts, frame, large, _process(contexts[0])).run()
     return (WITH_LARGE if values else WITHOUT_LARGE) + report, values
 

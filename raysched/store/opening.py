@@ -1,10 +1,10 @@
 """Opening a store while the process has something else to wait for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from raysched.engine.ports import Store
-from raysched.model.rows import Batch, FlowRunRow
+from raysched.model.rows import Batch, FlowRunRow, RequestRow
 
 
 class OpeningStore:
@@ -38,6 +38,10 @@ class OpeningStore:
     def values(self, run: int, group: int, start: int, stop: int) -> Mapping[int, bytes]:
         """See `Store.values`."""
         return self.opened().values(run, group, start, stop)
+
+    def requests(self, run: int, after: int) -> Sequence[RequestRow]:
+        """See `Store.requests`."""
+        return self.opened().requests(run, after)
 
     def close(self) -> None:
         """See `Store.close`."""

@@ -347,6 +347,7 @@ def _run_view(row: RowMapping, counted: dict[int, int] | None, *, lost: bool) ->
         number=row["number"],
         lost=lost,
         counts=counts,
+        late=row["late"],
     )
 
 

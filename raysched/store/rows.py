@@ -1,14 +1,21 @@
 """The model's rows as tuples of the tables' columns, and back."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from itertools import chain, pairwise
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Row, RowMapping
 
-from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, TaskRunColumns
+from raysched.model.rows import (
+    Batch,
+    FlowRunChange,
+    FlowRunRow,
+    InputRow,
+    RequestRow,
+    TaskRunColumns,
+)
 from raysched.model.values import ErrorInfo, FailureClass
 
 Tuple = tuple[object, ...]
@@ -22,6 +29,8 @@ _ERROR = (
     "error_class",
     "error_kind",
     "error_exception",
+    "error_fingerprint",
+    "error_evidence",
 )
 
 
@@ -41,6 +50,7 @@ def flow_run_change(change: FlowRunChange) -> dict[str, object]:
         "message": _clean(change.message),
         "ended": change.ended,
         "attempts": change.attempts,
+        "late": change.late,
         **_error_dict(change.error),
     }
 
@@ -103,13 +113,43 @@ def logs(batch: Batch, first: int) -> list[Tuple]:
     ]
 
 
+def inputs(batch: Batch) -> list[Tuple]:
+    """Return the rows of arguments, in the order of the table's columns."""
+    distinct = {(row.group, row.index): row for row in batch.inputs}
+    return [(batch.run, row.group, row.index, row.payload, row.slots) for row in distinct.values()]
+
+
+def task_input(row: Row[Any]) -> InputRow:
+    """Return the arguments in a row of the table."""
+    return InputRow(row.grp, row.idx, bytes(row.payload), row.slots)
+
+
+def request(row: Row[Any]) -> RequestRow:
+    """Return the request in a row of the table."""
+    return RequestRow(row.id, row.kind, row.asked_by, row.at, tuple(json.loads(row.keys)))
+
+
+def request_values(run: int, row: RequestRow) -> dict[str, object]:
+    """Return the columns of a request."""
+    return {
+        "run": run,
+        "id": row.id,
+        "kind": row.kind,
+        "asked_by": _clean(row.by),
+        "at": row.at,
+        "keys": _clean(json.dumps(row.keys)),
+    }
+
+
 def task_runs(batch: Batch) -> Iterator[tuple[tuple[str, ...], list[Tuple]]]:
     """Yield names of columns with rows of task runs, in which no task run comes twice.
 
     A column that no task run of the batch has a value for is left out: it costs nothing and leaves
     what is there. The second appearance of a task run comes in a later pair.
     """
-    optional = tuple(name for name, has in OPTIONAL.items() if any(map(has, batch.task_runs)))
+    optional = tuple(
+        name for name, column in OPTIONAL.items() if any(map(column.has, batch.task_runs))
+    )
     waiting = list(chain.from_iterable(_tuples(batch.run, c, optional) for c in batch.task_runs))
     if waiting and _are_distinct(batch.task_runs):
         yield _ALWAYS + optional, waiting
@@ -131,15 +171,64 @@ def _are_distinct(parts: Sequence[TaskRunColumns]) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Optional:
+    """A column that may be NULL.
+
+    Attributes:
+        has: Whether any of these task runs has a value.
+        values: The values, in order.
+    """
+
+    has: Callable[[TaskRunColumns], bool]
+    values: Callable[[TaskRunColumns], Sequence[object]]
+
+
+def _texts(columns: TaskRunColumns, texts: Mapping[int, str]) -> list[object]:
+    return [_clean(texts.get(position)) for position in range(len(columns.indices))]
+
+
+def _marks(columns: TaskRunColumns, marked: frozenset[int]) -> list[object]:
+    return [True if position in marked else None for position in range(len(columns.indices))]
+
+
+def _roots(columns: TaskRunColumns) -> list[object]:
+    roots = columns.roots
+    return [json.dumps(roots[n]) if n in roots else None for n in range(len(columns.indices))]
+
+
 OPTIONAL = {
-    "identity": lambda columns: columns.identities.count(None) < len(columns.identities),
-    "size": lambda columns: any(columns.sizes),
-    "handled": lambda columns: bool(columns.handled),
-    "name": lambda columns: bool(columns.names),
-    "roots": lambda columns: bool(columns.roots),
-    "value": lambda columns: columns.values.count(None) < len(columns.values),
+    "identity": _Optional(
+        lambda columns: columns.identities.count(None) < len(columns.identities),
+        lambda columns: columns.identities,
+    ),
+    "size": _Optional(
+        lambda columns: any(columns.sizes),
+        lambda columns: [size or None for size in columns.sizes],
+    ),
+    "handled": _Optional(
+        lambda columns: bool(columns.handled),
+        lambda columns: _marks(columns, columns.handled),
+    ),
+    "name": _Optional(
+        lambda columns: bool(columns.names),
+        lambda columns: _texts(columns, columns.names),
+    ),
+    "roots": _Optional(lambda columns: bool(columns.roots), _roots),
+    "value": _Optional(
+        lambda columns: columns.values.count(None) < len(columns.values),
+        lambda columns: columns.values,
+    ),
+    "reason": _Optional(
+        lambda columns: bool(columns.reasons),
+        lambda columns: _texts(columns, columns.reasons),
+    ),
+    "rolled_back": _Optional(
+        lambda columns: bool(columns.rolled_back),
+        lambda columns: _marks(columns, columns.rolled_back),
+    ),
 }
-"""Columns that may be NULL, with a test whether any of these task runs has a value."""
+"""Columns that may be NULL."""
 
 
 KEPT = frozenset({*OPTIONAL, "units"})
@@ -152,28 +241,10 @@ def _tuples(run: int, columns: TaskRunColumns, optional: tuple[str, ...]) -> Ite
         for start, end in zip(columns.started, columns.ended, strict=True)
     ]
     parts: list[Any] = [columns.states, columns.attempts, columns.started, durations]
-    parts.extend(_optional_column(columns, name) for name in optional)
+    parts.extend(OPTIONAL[name].values(columns) for name in optional)
     # Strict, so that columns of unequal length are found; the constants have no end.
     lines = zip(columns.indices, *parts, strict=True)
     return ((run, columns.group, *line) for line in lines)
-
-
-def _optional_column(columns: TaskRunColumns, name: str) -> Sequence[object]:
-    positions = range(len(columns.indices))
-    match name:
-        case "identity":
-            return columns.identities
-        case "size":
-            return [size or None for size in columns.sizes]
-        case "handled":
-            return [True if position in columns.handled else None for position in positions]
-        case "name":
-            return [_clean(columns.names.get(position)) for position in positions]
-        case "roots":
-            roots = columns.roots
-            return [json.dumps(roots[n]) if n in roots else None for n in positions]
-        case _:
-            return columns.values
 
 
 def error_info(row: RowMapping) -> ErrorInfo | None:
@@ -187,12 +258,14 @@ def error_info(row: RowMapping) -> ErrorInfo | None:
         FailureClass(row["error_class"]),
         row["error_kind"],
         row["error_exception"],
+        row["error_fingerprint"] or "",
+        json.loads(row["error_evidence"] or "{}"),
     )
 
 
 def _error_columns(error: ErrorInfo | None) -> Tuple:
     if error is None:
-        return (None, "", "", "", "", None)
+        return (None, "", "", "", "", None, None, None)
     return (
         _clean(error.type),
         _clean(error.message),
@@ -200,7 +273,13 @@ def _error_columns(error: ErrorInfo | None) -> Tuple:
         error.failure_class.value,
         _clean(error.kind),
         error.exception,
+        error.fingerprint or None,
+        _clean(_compact(error.evidence)) if error.evidence else None,
     )
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _error_dict(error: ErrorInfo | None) -> dict[str, object]:

@@ -15,11 +15,20 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Table, func, insert, select, update
 
 from raysched.errors import RunTakenOver, StoreError
-from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, LogRow
+from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, LogRow, RequestRow
 from raysched.store import rows, schema
 from raysched.store.counts import count_states
 from raysched.store.database import Database, Execute
-from raysched.store.tables import ATTEMPT, DRIVER, FLOW_RUN, LOG, TASK_GROUP, TASK_RUN
+from raysched.store.requests import read_requests
+from raysched.store.tables import (
+    ATTEMPT,
+    DRIVER,
+    FLOW_RUN,
+    LOG,
+    TASK_GROUP,
+    TASK_INPUT,
+    TASK_RUN,
+)
 
 
 @dataclass(slots=True)
@@ -92,8 +101,8 @@ class SqlStore:
         """Write a batch in one transaction: all of it is durable when this returns.
 
         Idempotent: the same batch may be committed again. Columns of task runs that are None in
-        the batch (identity, value, name, roots), a size of 0 and a failure not marked as handled
-        leave what an earlier batch has written.
+        the batch (identity, value, name, roots, reason), a size of 0 and what is not marked as
+        handled or rolled back leave what an earlier batch has written.
 
         Raises:
             StoreUnavailable: Nothing was written, or it is not known; the same batch may be
@@ -126,6 +135,15 @@ class SqlStore:
         )
         with self._database.reading() as connection:
             return {index: bytes(value) for index, value in connection.execute(query)}
+
+    def requests(self, run: int, after: int) -> Sequence[RequestRow]:
+        """Return what other processes have asked of a run (see `engine.ports.Store`).
+
+        Raises:
+            StoreUnavailable: The database cannot be read.
+        """
+        with self._database.reading() as connection:
+            return read_requests(connection, run, after)
 
     def close(self) -> None:
         """Give up ownership of this process's runs and close. Idempotent."""
@@ -171,6 +189,7 @@ class SqlStore:
             conflict = _conflict(TASK_RUN, columns)
             self._database.insert(execute, TASK_RUN, columns, task_runs, conflict)
         self._upsert(execute, ATTEMPT, rows.attempts(batch))
+        self._upsert(execute, TASK_INPUT, rows.inputs(batch))
         if batch.logs:
             first = self._counter(batch.run).number(batch.logs)
             self._upsert(execute, LOG, rows.logs(batch, first))

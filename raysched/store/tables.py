@@ -1,11 +1,11 @@
 """The tables. A change here needs a new revision in `migrations/versions/`; a test compares them.
 
 Times are nanoseconds since the epoch, 0 where there is none. `grp` and `idx` are the model's
-`group` and `index`, which are reserved words of SQL.
+`group` and `index`, and `asked_by` its `by`: reserved words of SQL.
 The `error_` columns are an `ErrorInfo`; `error_type` is NULL where there is none.
 """
 
-from sqlalchemy import BigInteger, MetaData, Table
+from sqlalchemy import BigInteger, Index, MetaData, Table, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -71,6 +71,11 @@ class FlowRun(_Base, table=True):
     error_class: str = ""
     error_kind: str = ""
     error_exception: bytes | None = None
+    error_fingerprint: str | None = None
+    error_evidence: str | None = None
+    """JSON object."""
+    late: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    """Reports of attempts that were over already, and were refused."""
 
 
 class TaskGroup(_Base, table=True):
@@ -97,7 +102,7 @@ class TaskGroup(_Base, table=True):
 class TaskRun(_Base, table=True):
     """A task run. Columns that may be NULL are left as they were by rows without a value for them.
 
-    No rowid, no secondary index and no foreign key: an uneventful row costs about 55 bytes.
+    No rowid, no secondary index and no foreign key: an uneventful row costs about 60 bytes.
     """
 
     __tablename__ = "task_run"
@@ -118,12 +123,25 @@ class TaskRun(_Base, table=True):
     roots: str | None
     """JSON list of keys."""
     value: bytes | None
+    reason: str | None
+    rolled_back: bool | None
 
 
 class Attempt(_Base, table=True):
     """An attempt that failed, or that followed one that did."""
 
     __tablename__ = "attempt"
+    # Covers all that is asked of a fingerprint over all runs; attempts without one are not in it.
+    __table_args__ = (
+        Index(
+            "ix_attempt_error_fingerprint",
+            "error_fingerprint",
+            "started",
+            "run",
+            sqlite_where=text("error_fingerprint IS NOT NULL"),
+            postgresql_where=text("error_fingerprint IS NOT NULL"),
+        ),
+    )
 
     run: int = Field(primary_key=True)
     grp: int = Field(primary_key=True)
@@ -139,6 +157,9 @@ class Attempt(_Base, table=True):
     error_class: str = ""
     error_kind: str = ""
     error_exception: bytes | None = None
+    error_fingerprint: str | None = None
+    error_evidence: str | None = None
+    """JSON object."""
 
 
 class Log(_Base, table=True):
@@ -161,6 +182,33 @@ class Log(_Base, table=True):
     message: str
 
 
+class TaskInput(_Base, table=True):
+    """The pickled arguments of a task run that failed; with `idx` -1 what its group shares."""
+
+    __tablename__ = "task_input"
+
+    run: int = Field(primary_key=True)
+    grp: int = Field(primary_key=True)
+    idx: int = Field(primary_key=True)
+    payload: bytes
+    slots: str
+    """JSON list of the places that the values of the slots came from: see `InputRow`."""
+
+
+class Request(_Base, table=True):
+    """What another process asks of the driver of a run; `id` counts from 1 within the run."""
+
+    __tablename__ = "request"
+
+    run: int = Field(primary_key=True, foreign_key="flow_run.number")
+    id: int = Field(primary_key=True)
+    kind: str
+    asked_by: str
+    at: int = Field(sa_type=BigInteger)
+    keys: str
+    """JSON list of keys of task runs."""
+
+
 METADATA: MetaData = _Base.metadata
 
 
@@ -174,3 +222,5 @@ TASK_GROUP = _table(TaskGroup)
 TASK_RUN = _table(TaskRun)
 ATTEMPT = _table(Attempt)
 LOG = _table(Log)
+TASK_INPUT = _table(TaskInput)
+REQUEST = _table(Request)

@@ -146,7 +146,19 @@ class _Members:
         return {(row["idx"], row["attempt"]): error_info(row) for row in found}
 
     def _view(self, group: GroupRow, row: Sequence[Any], errors: _Errors) -> TaskRunView:
-        member, code, attempts, started, duration, size, handled, name, roots = row
+        (
+            member,
+            code,
+            attempts,
+            started,
+            duration,
+            size,
+            handled,
+            name,
+            roots,
+            reason,
+            rolled_back,
+        ) = row
         state = self._shown[code]
         index = group.first + member
         key = task_run_key(group.task, index)
@@ -166,6 +178,8 @@ class _Members:
             errors.get((member, attempts)) if state == code else DRIVER_LOST,
             group.id,
             member,
+            reason or "",
+            bool(rolled_back),
         )
 
 
@@ -179,6 +193,8 @@ _SELECT: Select[Any] = select(
     TASK_RUN.c.handled,
     TASK_RUN.c.name,
     TASK_RUN.c.roots,
+    TASK_RUN.c.reason,
+    TASK_RUN.c.rolled_back,
 )
 """Without the value, which may be large."""
 

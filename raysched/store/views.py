@@ -41,11 +41,13 @@ class RunView(FlowRunRow):
         counts: Task runs by state, without empty states. Members that have no row yet count as
             SCHEDULED. Open task runs of a closed run count as recorded; of a lost driver, those of
             `LOST_WITH_DRIVER` count as CRASHED.
+        late: Reports of attempts that were over already, and were refused.
     """
 
     number: int = 0
     lost: bool = False
     counts: dict[StateType, int] = field(default_factory=dict)
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class TaskRunView:
         error: Of the last attempt, or None.
         group: Id of its group.
         member: Position in its group.
+        reason: Why it ended as it did, where no attempt tells it, or "".
+        rolled_back: Whether it completed and was undone.
     """
 
     task: str
@@ -85,6 +89,8 @@ class TaskRunView:
     error: ErrorInfo | None = None
     group: int = 0
     member: int = 0
+    reason: str = ""
+    rolled_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

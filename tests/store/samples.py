@@ -22,6 +22,12 @@ ERROR = ErrorInfo(
     FailureClass.USER,
     "",
     b"\x00pickled",
+    "0123456789abcdef",
+    {
+        "signal": "SIGSEGV",
+        "used_bytes": 2**40,
+        "frames": [{"file": "é.py", "line": 3, "function": "load", "code": "x\0\n", "own": True}],
+    },
 )
 
 _ticks = count(NOON)

@@ -1,14 +1,18 @@
 import shutil
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, inspect
 
 from raysched.errors import StoreError, StoreVersionError
+from raysched.model.rows import Batch
+from raysched.model.states import StateType
 from raysched.store import open_reader, open_store, schema
 from raysched.store.database import database
-from store.samples import execute, flow_run
+from store.samples import execute, flow_run, task_runs
 
 NEXT = f"{int(schema.HEAD) + 1:04}"
 """Revision of a raysched to come."""
@@ -33,11 +37,17 @@ def describe(url: str) -> dict[str, object]:
             found.get_pk_constraint(table) if table != "alembic_version" else None,
             found.get_foreign_keys(table),
             found.get_unique_constraints(table),
-            found.get_indexes(table),
+            [_plain(index) for index in found.get_indexes(table)],
             options,
         )
     engine.dispose()
     return tables
+
+
+def _plain(index: Mapping[str, Any]) -> dict[str, Any]:
+    # The condition of a partial index is an object without equality.
+    options = {name: str(value) for name, value in index.get("dialect_options", {}).items()}
+    return {**index, "dialect_options": options}
 
 
 def version(url: str) -> str:
@@ -112,6 +122,72 @@ def test_older_database_is_upgraded_with_its_rows_by_whoever_comes_first(
     assert problems == []
     assert version(url) == NEXT
     assert execute(url, "SELECT id, note FROM flow_run") == [(row.id, "old")]
+
+
+def test_runs_of_the_second_revision_are_read_and_written_after_its_upgrade(url: str) -> None:
+    execute(url, EMPTY_VERSIONS)
+    _upgrade_to(url, "0002")
+    for statement in SECOND_REVISION:
+        execute(url, statement if url.startswith("sqlite") else statement.replace("BLOB", "BYTEA"))
+    reader = open_reader(url)
+    with pytest.raises(StoreVersionError, match="the next `raysched run` upgrades it"):
+        reader.runs()
+    store = open_store(url)
+    run = reader.find_run("ab")
+    failed, completed = reader.task_runs(run)
+    assert (run.state, run.late) == (StateType.FAILED, 0)
+    assert run.error is not None
+    assert (run.error.fingerprint, run.error.evidence) == ("", {})
+    assert (failed.key, failed.reason, failed.rolled_back) == ("load[0]", "", False)
+    assert failed.error is not None
+    assert (failed.error.message, failed.error.evidence) == ("no price", {})
+    assert reader.value(run, "load", completed.index) == b"kept"
+    again = task_runs(0, [1])
+    again.rolled_back = frozenset({0})
+    store.commit(Batch(run.number, task_runs=[again]))
+    assert [view.rolled_back for view in reader.task_runs(run)] == [False, True]
+    assert store.requests(run.number, 0) == []
+    reader.close()
+    store.close()
+
+
+SECOND_REVISION = (
+    "INSERT INTO driver (number, id, host, pid, started) VALUES (1, '0', 'here', 1, 1)",
+    (
+        "INSERT INTO flow_run (number, id, flow, name, state, message, started, ended, parameters, "
+        "tags, parent, parent_key, target, backend, versions, epoch, attempts, driver, counts, "
+        "error_type, error_message, error_traceback, error_class, error_kind) VALUES (1, 'abc', "
+        "'nightly', 'owl', 19, '', 1, 2, '{}', '[]', '', '', '', '', '{}', 1, 1, 1, NULL, "
+        "'builtins.KeyError', '', '', 'user', '')"
+    ),
+    (
+        "INSERT INTO task_group (run, id, task, first, size, mapped, edges, tags, options, parent_key) "
+        "VALUES (1, 0, 'load', 0, 2, true, '[]', '[]', '{}', '')"
+    ),
+    (
+        "INSERT INTO task_run (run, grp, idx, state, attempts, started, duration, value) "
+        "VALUES (1, 0, 0, 19, 1, 5, 1, NULL), (1, 0, 1, 16, 1, 5, 1, CAST('kept' AS BLOB))"
+    ),
+    (
+        "INSERT INTO attempt (run, grp, idx, attempt, state, started, ended, stop_reason, error_type, "
+        "error_message, error_traceback, error_class, error_kind) VALUES (1, 0, 0, 1, 19, 5, 6, '', "
+        "'builtins.KeyError', 'no price', '', 'user', '')"
+    ),
+)
+"""A run as the second revision kept it, with a failed and a completed task run."""
+
+
+def _upgrade_to(url: str, revision: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    opened = database(url)
+    with opened.writing() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(schema.MIGRATIONS))
+        config.set_main_option("path_separator", "os")
+        command.upgrade(config, revision)
+    opened.close()
 
 
 def test_newer_database_is_refused_and_left_alone(url: str) -> None:

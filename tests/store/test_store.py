@@ -11,12 +11,19 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from raysched.engine.ports import Store
-from raysched.errors import RunTakenOver, StoreError, StoreUnavailable
-from raysched.model.rows import AttemptRow, Batch, FlowRunChange, GroupRow
+from raysched.errors import (
+    RunNotFound,
+    RunTakenOver,
+    StoreError,
+    StoreUnavailable,
+    StoreVersionError,
+)
+from raysched.model.rows import AttemptRow, Batch, FlowRunChange, GroupRow, InputRow
 from raysched.model.states import StateType
-from raysched.store import open_reader, open_store
+from raysched.store import open_reader, open_requests, open_store
 from raysched.store.database import Execute
 from raysched.store.reader import Reader
+from raysched.store.requests import Requests
 from raysched.store.sql import SqlStore
 from raysched.store.sqlite import SQLite
 from store.samples import ERROR, NOON, closing, execute, flow_run, group, identity, log, task_runs
@@ -27,6 +34,13 @@ def store(url: str) -> Iterator[Store]:
     store = open_store(url)
     yield store
     store.close()
+
+
+@pytest.fixture
+def requests(store: Store, url: str) -> Iterator[Requests]:
+    requests = open_requests(url)
+    yield requests
+    requests.close()
 
 
 @pytest.fixture
@@ -62,11 +76,11 @@ class TestRuns:
     def test_changes(self, store: Store, reader: Reader) -> None:
         row = flow_run()
         number = store.open_run(row)
-        change = FlowRunChange(StateType.FAILED, "1 failure", NOON + 5, ERROR, attempts=2)
+        change = FlowRunChange(StateType.FAILED, "1 failure", NOON + 5, ERROR, attempts=2, late=3)
         store.commit(Batch(number, flow_run=change))
         view = reader.find_run(row.id)
         assert (view.state, view.message, view.ended) == (StateType.FAILED, "1 failure", NOON + 5)
-        assert (view.error, view.attempts) == (ERROR, 2)
+        assert (view.error, view.attempts, view.late) == (ERROR, 2, 3)
 
     def test_keeps_pickled_parameters(self, store: Store, url: str) -> None:
         store.open_run(flow_run(pickled_parameters=b"\x00\x80pickled"))
@@ -91,6 +105,8 @@ class TestTaskRuns:
         columns.names = {1: "parse a.csv"}
         columns.roots = {0: ("load[1]", "load[2]")}
         columns.handled = frozenset({0})
+        columns.reasons = {0: "stopped by max_failures=2"}
+        columns.rolled_back = frozenset({1})
         group_row = GroupRow(0, "parse", 100, 10, mapped=True, tags=("io",))
         store.commit(Batch(number, groups=[group_row], task_runs=[columns]))
         run = reader.find_run(row.id)
@@ -103,6 +119,8 @@ class TestTaskRuns:
         assert (first.roots, first.handled) == (("load[1]", "load[2]"), True)
         assert (second.started, second.ended, second.name) == (NOON, NOON + 2, "parse a.csv")
         assert (second.roots, second.handled, second.size) == ((), False, 8)
+        assert (first.reason, first.rolled_back) == ("stopped by max_failures=2", False)
+        assert (second.reason, second.rolled_back) == ("", True)
         assert reader.value(run, "parse", 107) == b"envelope"
         assert reader.value(run, "parse", 103) is None
         assert reader.groups(run) == [group_row]
@@ -211,6 +229,68 @@ class TestAttempts:
         assert reader.attempts(run, group=1) == [other]
         assert reader.attempts(run, group=0, index=1) == [failed, passed]
         assert reader.attempts(run, group=0, index=2) == []
+
+
+class TestInputs:
+    def test_are_kept_as_they_were_first_committed(self, store: Store, url: str) -> None:
+        number = store.open_run(flow_run())
+        shared = InputRow(0, -1, b"\x00shared", '[["gather", 1, 0, 3, false]]')
+        single = InputRow(0, 7, b"payload")
+        for _ in range(2):
+            store.commit(Batch(number, inputs=[shared, single, single]))
+        kept = execute(url, "SELECT idx, payload, slots FROM task_input ORDER BY idx")
+        assert [(index, bytes(payload), slots) for index, payload, slots in kept] == [
+            (-1, b"\x00shared", '[["gather", 1, 0, 3, false]]'),
+            (7, b"payload", "[]"),
+        ]
+
+
+class TestRequests:
+    def test_are_numbered_within_the_run(self, store: Store, requests: Requests) -> None:
+        number, other = store.open_run(flow_run()), store.open_run(flow_run())
+        assert store.requests(number, 0) == []
+        first = requests.ask(number, "cancel", "me@here")
+        requests.ask(other, "kill", "you@there")
+        second = requests.ask(number, "cancel", "half \ud83d", ["load[1]", "löad[2]"])
+        assert store.requests(number, 0) == [first, replace(second, by="half ?")]
+        assert [row.id for row in store.requests(number, 1)] == [2]
+        assert store.requests(number, 2) == []
+        assert (first.id, first.kind, first.by, first.keys) == (1, "cancel", "me@here", ())
+        assert second.keys == ("load[1]", "löad[2]")
+
+    def test_of_many_processes_are_each_there_once(
+        self, store: Store, requests: Requests, url: str
+    ) -> None:
+        number = store.open_run(flow_run())
+
+        def ask() -> None:
+            other = open_requests(url)
+            for _ in range(10):
+                other.ask(number, "cancel", "me@here")
+            other.close()
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for start in range(0, 500, 10):
+            store.commit(Batch(number, task_runs=[task_runs(0, range(start, start + 10))]))
+        for thread in threads:
+            thread.join()
+        assert [row.id for row in store.requests(number, 0)] == list(range(1, 41))
+        assert [row.id for row in store.requests(number, 39)] == [40]
+        assert requests.ask(number, "cancel", "me@here").id == 41
+
+    def test_of_an_unknown_run_are_refused(self, requests: Requests) -> None:
+        with pytest.raises(RunNotFound, match="no run with the number 4711"):
+            requests.ask(4711, "cancel", "me@here")
+
+    def test_of_a_newer_schema_are_refused(
+        self, store: Store, requests: Requests, url: str
+    ) -> None:
+        number = store.open_run(flow_run())
+        execute(url, "UPDATE alembic_version SET version_num = '9999'")
+        with pytest.raises(StoreVersionError, match="newer than"):
+            requests.ask(number, "cancel", "me@here")
 
 
 class TestLogs:

@@ -52,6 +52,8 @@ class Model:
         row["roots"] = columns.roots.get(position) or row.get("roots", ())
         row["value"] = _first(columns.values[position], row.get("value"))
         row["name"] = columns.names.get(position) or row.get("name")
+        row["reason"] = columns.reasons.get(position) or row.get("reason", "")
+        row["rolled_back"] = position in columns.rolled_back or row.get("rolled_back", False)
 
 
 def _first(new: bytes | None, old: bytes | None) -> bytes | None:
@@ -79,6 +81,8 @@ def some_columns(draw: st.DrawFn) -> TaskRunColumns:
         column(st.just(0) | st.integers(1, 2**40)),
         draw(st.dictionaries(positions, st.just("parse é"), max_size=3)),
         draw(st.dictionaries(positions, st.just(("load[1]",)), max_size=3)),
+        frozenset(draw(st.sets(positions, max_size=3))),
+        draw(st.dictionaries(positions, st.just("skipped: not today ü"), max_size=3)),
         frozenset(draw(st.sets(positions, max_size=3))),
     )
 
@@ -162,6 +166,7 @@ def check(reader: Reader, run_id: str, model: Model) -> None:
         assert view.ended == expected["ended"]
         assert (view.size, view.handled) == (expected["size"], expected["handled"])
         assert view.roots == expected["roots"]
+        assert (view.reason, view.rolled_back) == (expected["reason"], expected["rolled_back"])
         assert view.name == expected["name"] or view.name == view.key
         assert reader.value(run, "parse", view.index) == expected["value"]
         attempt = model.attempts.get((view.group, view.member, view.attempts))

@@ -10,7 +10,8 @@ from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.logs import get_run_logger
 from raysched.define.once_per_worker import once_per_worker
 from raysched.define.planning import FlowPlan
-from raysched.define.retries import exponential_backoff
+from raysched.define.retries import Fail, Retry, exponential_backoff
+from raysched.define.skipping import skip, when
 from raysched.define.states import (
     Cancelled,
     Completed,
@@ -80,6 +81,7 @@ __all__ = [
     "Crashed",
     "CycleError",
     "DoneAndNotDoneFutures",
+    "Fail",
     "Failed",
     "Flow",
     "FlowPlan",
@@ -102,6 +104,7 @@ __all__ = [
     "ResultLost",
     "ResultNotKept",
     "ResultTimeout",
+    "Retry",
     "RunNotFound",
     "Running",
     "Scheduled",
@@ -139,10 +142,12 @@ __all__ = [
     "once_per_worker",
     "quote",
     "runtime",
+    "skip",
     "tags",
     "task",
     "unmapped",
     "wait",
+    "when",
 ]
 
 

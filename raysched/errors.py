@@ -192,7 +192,18 @@ class FlowRunTimedOut(FlowRunError, TimeoutError):
 
 
 class FlowRunCancelled(FlowRunError):
-    """The flow run was cancelled."""
+    """The flow run was cancelled.
+
+    Attributes:
+        by: Who asked for it, for people: `me@host`; "" where nobody else did.
+    """
+
+    def __init__(self, message: str, *, by: str = "") -> None:
+        super().__init__(message)
+        self.by = by
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args[0], dict(self.__dict__))
 
 
 class BackendError(RayschedError):

@@ -13,6 +13,7 @@ from typing import Any
 from raysched.define.annotations import Annotation, allow_failure, quote, unmapped
 from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.signature import Signature
+from raysched.define.skipping import when
 from raysched.errors import MapError
 from raysched.graph.builder import Member
 
@@ -82,7 +83,7 @@ def columns(what: str, signature: Signature, bound: Mapping[str, Any]) -> Column
 
 
 def _unwrapped(argument: Any) -> tuple[Any, Callable[[Any], Any]]:
-    if isinstance(argument, allow_failure | quote):
+    if isinstance(argument, allow_failure | quote | when):
         return argument.value, argument.rewrap
     return argument, _same
 

@@ -4,14 +4,40 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, TypeGuard
 
 from raysched.define.task_runners import RayTaskRunner, ThreadPoolTaskRunner
 from raysched.errors import InvalidOption
-from raysched.model.options import Hook
+from raysched.model.options import Escalation, Hook
+from raysched.model.triggers import Trigger
 
 MAX_DELAYS = 50
 """As in Prefect: more configured delays are a mistake."""
+
+Rule: TypeAlias = (
+    Trigger
+    | Literal[
+        "all_success",
+        "all_failed",
+        "all_done",
+        "all_done_min_one_success",
+        "all_done_setup_success",
+        "one_success",
+        "one_failed",
+        "one_done",
+        "none_failed",
+        "none_skipped",
+        "none_failed_min_one_success",
+        "all_skipped",
+        "always",
+    ]
+)
+"""A trigger rule as users give it."""
+
+RetryOn: TypeAlias = (
+    type[BaseException] | Iterable[type[BaseException]] | Callable[[BaseException], object]
+)
+"""What `retry_on` takes."""
 
 
 class TaskOptions(TypedDict, total=False):
@@ -27,6 +53,38 @@ class TaskOptions(TypedDict, total=False):
     - `batch` and `batch_size`: Rarely needed, since quick task runs share Ray calls by
       themselves. `batch=False` gives each task run a call of its own; `batch_size=n` gives every
       call n task runs where there are as many, however long they take.
+
+    What happens when something fails:
+
+    - `retry_on`: What is worth one of the `retries`: an exception class, several of them, or a
+      function of the exception that returns True, False, `Retry(delay_seconds=, reason=)` or
+      `Fail(reason=)`. It is asked in the worker.
+    - `on_oom`: `escalate(factor=2, up_to="16GiB")` gives each attempt that follows one that was
+      killed for memory that much more `memory`.
+    - Each of Ray's options may be a function of the attempt's number, from 1:
+      `num_cpus=lambda attempt: 2 ** attempt`. It is asked when the task is declared.
+    - `timeout_seconds`, `queue_timeout_seconds`, `total_timeout_seconds` and
+      `heartbeat_timeout_seconds`: Limits of one attempt; of the time from being ready to
+      beginning; of all attempts with the pauses between them; and of the silence of the process
+      that runs an attempt.
+    - `trigger_rule`: When it may begin, in Airflow's words: `"all_done"`, `TriggerRule.ONE_FAILED`,
+      `min_success(0.9)`, …
+    - `setup` and `teardown`: A teardown task cleans up: it runs also when the run fails or is
+      cancelled, if the `setup` tasks that it needs have succeeded, and its own failure does not
+      make the run fail.
+    - `max_failures`: How many of the task runs of one map (an int; 0 for none), or which share of
+      them (a float), may fail before the rest of them is not begun any more.
+    - `max_same_failures`: How many attempts in a row may fail for one and the same reason before
+      that (1000); 0 for any number.
+    - `check`: What a result is tested with in the worker, before it counts: a function that raises
+      or returns False, or a type that pydantic validates it against.
+    - `fallback`: What takes the place of the value of a task run that failed for good: a value, or
+      a task or function that is called with the same arguments. `quote(x)` is x itself, for a
+      literal None or a literal function.
+    - `compensate`: A task or function that undoes a completed task run, called with its value once
+      the flow run has failed for good; the last completed one comes first.
+    - `on_commit` and `on_rollback`: Hooks of the `transaction` that the task is called in.
+    - `owner` and `runbook`: Who to turn to and what to do, for people.
     """
 
     name: str | None
@@ -38,8 +96,23 @@ class TaskOptions(TypedDict, total=False):
     retry_delay_seconds: float | Iterable[float] | Callable[[int], Iterable[float]] | None
     retry_jitter_factor: float | None
     retry_condition_fn: Callable[..., bool] | None
+    retry_on: RetryOn | None
     crash_retries: int | None
+    on_oom: Escalation | None
     timeout_seconds: float | None
+    queue_timeout_seconds: float | None
+    total_timeout_seconds: float | None
+    heartbeat_timeout_seconds: float | None
+    trigger_rule: Rule | None
+    setup: bool | None
+    teardown: bool | None
+    max_failures: float | None
+    max_same_failures: int | None
+    check: Any
+    fallback: Any
+    compensate: Callable[[Any], object] | None
+    owner: str | None
+    runbook: str | None
     max_concurrency: int | None
     max_parallel: int | None
     batch: bool | None
@@ -51,17 +124,19 @@ class TaskOptions(TypedDict, total=False):
     on_failure: Iterable[Hook] | None
     on_crashed: Iterable[Hook] | None
     on_cancellation: Iterable[Hook] | None
+    on_commit: Iterable[Hook] | None
+    on_rollback: Iterable[Hook] | None
 
-    num_cpus: float | None
-    num_gpus: float | None
-    memory: float | str | None
-    resources: Mapping[str, float] | None
-    accelerator_type: str | None
-    label_selector: Mapping[str, str] | None
-    fallback_strategy: list[dict[str, Any]] | None
+    num_cpus: float | Callable[[int], float] | None
+    num_gpus: float | Callable[[int], float] | None
+    memory: float | str | Callable[[int], float | str] | None
+    resources: Mapping[str, float] | Callable[[int], Mapping[str, float]] | None
+    accelerator_type: str | Callable[[int], str] | None
+    label_selector: Mapping[str, str] | Callable[[int], Mapping[str, str]] | None
+    fallback_strategy: list[dict[str, Any]] | Callable[[int], list[dict[str, Any]]] | None
     scheduling_strategy: Any
-    runtime_env: Mapping[str, Any] | None
-    max_calls: int | None
+    runtime_env: Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
+    max_calls: int | Callable[[int], int] | None
 
 
 class FlowOptions(TypedDict, total=False):
@@ -106,12 +181,20 @@ RAY_OPTIONS = (
 _INSTEAD = {
     "num_returns": "return a tuple, and pick its elements in another task",
     "max_retries": "use crash_retries, which counts the same crashes",
-    "retry_exceptions": "use retries, with retry_condition_fn to choose",
+    "retry_exceptions": "use retries, with retry_on to choose",
     "enable_task_events": "every state is kept in the database already",
 }
 """Ray's task options that raysched decides on itself, with what to use instead."""
 
-_HOOKS = ("on_running", "on_completion", "on_failure", "on_crashed", "on_cancellation")
+_HOOKS = (
+    "on_running",
+    "on_completion",
+    "on_failure",
+    "on_crashed",
+    "on_cancellation",
+    "on_commit",
+    "on_rollback",
+)
 
 
 class Checker:
@@ -127,16 +210,30 @@ class Checker:
     """
 
     def __init__(self, what: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
-        self._what = what
         self._options = options
-        names = sorted(known)
+        self._names = names = sorted(known)
         for option in options:
             if option not in names:
                 raise InvalidOption(f"{what}: {_unknown(option, names)}")
+        self.what = what
 
     def fail(self, option: str, problem: str) -> InvalidOption:
         """Return the error for an option."""
-        return InvalidOption(f"{self._what}: {option}={self._options[option]!r}: {problem}")
+        return InvalidOption(f"{self.what}: {option}={self._options[option]!r}: {problem}")
+
+    def functions(self, options: Iterable[str]) -> dict[str, Callable[[int], Any]]:
+        """Return those of these options that are functions of the attempt's number."""
+        given = {option: self.get(option) for option in options}
+        return {option: value for option, value in given.items() if callable(value)}
+
+    def replaced(self, when: str, options: Mapping[str, Any]) -> "Checker":
+        """Return a checker of other values for some options.
+
+        Args:
+            when: For messages: ` at attempt 2`.
+            options: The values.
+        """
+        return Checker(self.what + when, {**self._options, **options}, self._names)
 
     def get(self, option: str) -> Any:
         """Return an option as given, or None."""
@@ -180,7 +277,7 @@ class Checker:
         value = self.get(option)
         if value is None:
             return None
-        if not _is_number(value) or value < 0 or (above_zero and not value):
+        if not is_number(value) or value < 0 or (above_zero and not value):
             least = "more than 0" if above_zero else "0 or more"
             raise self.fail(option, f"must be a number{unit}, {least}")
         return float(value)
@@ -247,7 +344,7 @@ class Checker:
             delays = list(value)
         else:
             delays = [value]
-        if not all(_is_number(delay) and delay >= 0 for delay in delays):
+        if not all(is_number(delay) and delay >= 0 for delay in delays):
             raise self.fail(option, "must be seconds, 0 or more, a list of them, or a function")
         if len(delays) > MAX_DELAYS:
             raise self.fail(option, f"has {len(delays)} delays, more than {MAX_DELAYS}")
@@ -259,7 +356,9 @@ class Checker:
         for option in ("num_cpus", "num_gpus"):
             self.number(option, " of devices")
         if "memory" in ray:
-            ray["memory"] = self._bytes("memory")
+            ray["memory"] = size = size_of(ray["memory"])
+            if size is None:
+                raise self.fail("memory", BYTES)
         self.integer("max_calls", 0)
         for option in ("resources", "label_selector", "runtime_env"):
             if option in ray and not isinstance(ray[option], Mapping):
@@ -278,26 +377,32 @@ class Checker:
 
     def _check_resources(self, resources: Mapping[Any, Any]) -> None:
         for name, amount in resources.items():
-            if not isinstance(name, str) or not _is_number(amount) or amount < 0:
+            if not isinstance(name, str) or not is_number(amount) or amount < 0:
                 raise self.fail("resources", "must map names to amounts, 0 or more")
             if name in {"CPU", "GPU"}:
                 raise self.fail("resources", f"has {name!r}: use num_{name.lower()}s")
 
-    def _bytes(self, option: str) -> int:
-        value = self.get(option)
-        if isinstance(value, str) and re.search(r"\d", value):
-            from pydantic import ByteSize, TypeAdapter, ValidationError
 
-            try:
-                return int(TypeAdapter(ByteSize).validate_python(value))
-            except ValidationError:
-                pass
-        elif _is_number(value) and value > 0:
-            return int(value)
-        raise self.fail(option, "must be bytes, more than 0, as a number or such as '2GiB'")
+BYTES = "must be bytes, more than 0, as a number or such as '2GiB'"
+"""What is said of what is no size."""
 
 
-def _is_number(value: object) -> bool:
+def size_of(value: object) -> int | None:
+    """Return a size as users give it (`2e9`, `"2GiB"`) in bytes; None if it is none."""
+    if isinstance(value, str):
+        if not re.search(r"\d", value):
+            return None
+        from pydantic import ByteSize, TypeAdapter, ValidationError
+
+        try:
+            return int(TypeAdapter(ByteSize).validate_python(value)) or None
+        except ValidationError:
+            return None
+    return int(value) if is_number(value) and value > 0 else None
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a finite number, and not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

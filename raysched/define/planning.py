@@ -123,7 +123,7 @@ class _PlanningPort:
         return InternalError(f"nothing ran, so {member[0].key(member[1])} did not fail")
 
     def told(self, group: Group, indices: Sequence[int], how: Told) -> None:
-        """See `RunPort.handled`."""
+        """See `RunPort.told`."""
 
     def settled(self) -> bool:
         """See `RunPort.settled`."""
@@ -131,6 +131,12 @@ class _PlanningPort:
 
     def cancel(self, by: str) -> None:
         """See `RunPort.cancel`."""
+
+    def cancel_some(self, group: Group, indices: Sequence[int], by: str) -> None:
+        """See `RunPort.cancel_some`."""
+
+    def roll_back(self, group: Group, indices: Sequence[int]) -> None:
+        """See `RunPort.roll_back`."""
 
     def log(self, level: int, logger: str, message: str, at: int) -> None:
         """See `RunPort.log`."""

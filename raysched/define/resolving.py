@@ -5,6 +5,7 @@ from typing import Any
 
 from raysched.define.annotations import Annotation, allow_failure
 from raysched.define.futures import TaskFuture, TaskFutureList
+from raysched.define.skipping import when
 from raysched.define.states import State
 from raysched.define.visit import visit
 from raysched.errors import ParameterError
@@ -58,4 +59,6 @@ async def _value(leaf: Any, *, blocking: bool) -> Any:
         if isinstance(leaf.value, TaskFuture | TaskFutureList):
             return await leaf.value.outcome(None, raising=False, blocking=blocking)
         return await resolved(leaf.value, blocking=blocking)
+    if isinstance(leaf, when):
+        return leaf.asked(await resolved(leaf.value, blocking=blocking))
     return leaf.value

@@ -3,32 +3,20 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    Row,
-    RowMapping,
-    Select,
-    StaticPool,
-    create_engine,
-    select,
-)
+from sqlalchemy import ColumnElement, RowMapping, Select, select
 
 from raysched.errors import RunNotFound
-from raysched.model.ids import task_run_key
-from raysched.model.rows import AttemptRow, FlowRunRow, GroupRow
+from raysched.model.rows import FlowRunRow, GroupRow
 from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.values import CrashKind
-from raysched.store import schema, task_runs
+from raysched.store import task_runs
 from raysched.store.counts import count_states, count_states_by_group
-from raysched.store.database import Database
+from raysched.store.evidence import EvidenceReader, log_view
 from raysched.store.rows import error_info
-from raysched.store.tables import ATTEMPT, DRIVER, FLOW_RUN, LOG, METADATA, TASK_RUN
+from raysched.store.tables import DRIVER, FLOW_RUN, LOG, TASK_GROUP, TASK_RUN
 from raysched.store.views import LogView, RunView, TaskRunView, shown_state
 
 PAGE = 200
@@ -38,16 +26,11 @@ _CANDIDATES = 5
 """Runs that an error names."""
 
 
-class Reader:
+class Reader(EvidenceReader):
     """Reads runs while others write them; shows each at the moment of the call.
 
     A run is given as the `RunView` that `find_run`, `runs` or `children` returned.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._checked = False
-        self._nothing: Engine | None = None
 
     def find_run(self, text: str) -> RunView:
         """Return a run by its id, a unique prefix of it, or `last` for the newest one.
@@ -97,6 +80,45 @@ class Reader:
     def children(self, run: RunView) -> list[RunView]:
         """Return the runs of the subflows that a run called, newest first."""
         return self._list([FLOW_RUN.c.parent == run.id], None, None)
+
+    def last_completed(self, run: RunView) -> RunView | None:
+        """Return the last run of the same flow before a run that completed, or None."""
+        earlier = [FLOW_RUN.c.flow == run.flow, FLOW_RUN.c.number < run.number]
+        return next(iter(self._list(earlier, [StateType.COMPLETED], 1)), None)
+
+    def last_success(
+        self, run: RunView, task: str, index: int
+    ) -> tuple[RunView, TaskRunView] | None:
+        """Return a task run of the same flow's same task that completed last before a run.
+
+        Of that earlier run it is the one with the same index, if that completed, else the first.
+        """
+        completed = (
+            select(FLOW_RUN.c.number)
+            .join(TASK_GROUP, TASK_GROUP.c.run == FLOW_RUN.c.number)
+            .join(
+                TASK_RUN,
+                (TASK_RUN.c.run == TASK_GROUP.c.run) & (TASK_RUN.c.grp == TASK_GROUP.c.id),
+            )
+            .where(
+                FLOW_RUN.c.flow == run.flow,
+                FLOW_RUN.c.number < run.number,
+                TASK_GROUP.c.task == task,
+                TASK_RUN.c.state == int(StateType.COMPLETED),
+            )
+            .order_by(FLOW_RUN.c.number.desc())
+            .limit(1)
+        )
+        with self._reading() as connection:
+            number = connection.execute(completed).scalar()
+        if number is None:
+            return None
+        (earlier,) = self._list([FLOW_RUN.c.number == number], None, 1)
+        same = self.task_run(earlier, task, index)
+        if same is not None and same.state is StateType.COMPLETED:
+            return earlier, same
+        of_task = self.task_runs(earlier, task=task, states=[StateType.COMPLETED], limit=1)
+        return earlier, next(of_task)
 
     def groups(self, run: RunView) -> list[GroupRow]:
         """Return the groups of a run, in the order of their calls."""
@@ -162,37 +184,6 @@ class Reader:
             value: bytes | None = connection.execute(query).scalar()
             return value
 
-    def attempts(
-        self, run: RunView, group: int | None = None, index: int | None = None
-    ) -> list[AttemptRow]:
-        """Return the attempts worth a row: those that failed and those that followed a failure.
-
-        Args:
-            run: The run.
-            group: Only of this group.
-            index: Only of the member at this position in its group.
-        """
-        query = select(ATTEMPT).where(ATTEMPT.c.run == run.number)
-        if group is not None:
-            query = query.where(ATTEMPT.c.grp == group)
-        if index is not None:
-            query = query.where(ATTEMPT.c.idx == index)
-        query = query.order_by(ATTEMPT.c.grp, ATTEMPT.c.idx, ATTEMPT.c.attempt)
-        with self._reading() as connection:
-            return [
-                AttemptRow(
-                    row["grp"],
-                    row["idx"],
-                    row["attempt"],
-                    StateType(row["state"]),
-                    row["started"],
-                    row["ended"],
-                    error_info(row),
-                    row["stop_reason"],
-                )
-                for row in connection.execute(query).mappings()
-            ]
-
     def logs(
         self,
         run: RunView,
@@ -220,27 +211,8 @@ class Reader:
                 wanted = [row.id for row in groups.values() if row.task == task]
                 query = query.where(LOG.c.grp.in_(wanted))
             return [
-                _log_view(row, groups.get(row.grp))
-                for row in connection.execute(query.limit(limit))
+                log_view(row, groups.get(row.grp)) for row in connection.execute(query.limit(limit))
             ]
-
-    def close(self) -> None:
-        """Close all connections. Idempotent."""
-        self._database.close()
-        if self._nothing is not None:
-            self._nothing.dispose()
-            self._nothing = None
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        if self._database.exists():
-            with self._database.reading() as connection:
-                self._checked = self._checked or schema.check(self._database, connection)
-                if self._checked:
-                    yield connection
-                    return
-        with self._empty().connect() as connection:
-            yield connection
 
     def _not_found(self, text: str, matching: Sequence[RowMapping]) -> str:
         if matching and text:
@@ -252,15 +224,6 @@ class Reader:
             return f"run {text!r}: there are no runs yet in {self._database.name}"
         known = ", ".join(f"{run.id} ({run.flow})" for run in newest)
         return f"run {text!r}: no id begins so; the newest runs are {known}"
-
-    def _empty(self) -> Engine:
-        """Return a database without runs, which answers until somebody creates the real one."""
-        if self._nothing is None:
-            self._nothing = create_engine(
-                "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
-            )
-            METADATA.create_all(self._nothing)
-        return self._nothing
 
     def _list(
         self,
@@ -352,9 +315,3 @@ def _run_view(row: RowMapping, counted: dict[int, int] | None, *, lost: bool) ->
 
 
 _PLAIN = frozenset(field.name for field in fields(FlowRunRow)) - {"error", "pickled_parameters"}
-
-
-def _log_view(row: Row[Any], group: GroupRow | None) -> LogView:
-    task = group.task if group is not None else ""
-    key = task_run_key(task, group.first + row.idx) if group is not None else ""
-    return LogView(row.id, key, task, row.attempt, row.at, row.level, row.logger, row.message)

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Row, RowMapping
 
 from raysched.model.rows import (
+    AttemptRow,
     Batch,
     FlowRunChange,
     FlowRunRow,
@@ -16,6 +17,7 @@ from raysched.model.rows import (
     RequestRow,
     TaskRunColumns,
 )
+from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, FailureClass
 
 Tuple = tuple[object, ...]
@@ -111,6 +113,20 @@ def logs(batch: Batch, first: int) -> list[Tuple]:
         )
         for number, row in enumerate(batch.logs, first)
     ]
+
+
+def attempt(row: RowMapping) -> AttemptRow:
+    """Return the attempt in a row of the table."""
+    return AttemptRow(
+        row["grp"],
+        row["idx"],
+        row["attempt"],
+        StateType(row["state"]),
+        row["started"],
+        row["ended"],
+        error_info(row),
+        row["stop_reason"],
+    )
 
 
 def inputs(batch: Batch) -> list[Tuple]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from raysched.model.rows import FlowRunRow
+from raysched.model.rows import AttemptRow, FlowRunRow
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
 
@@ -116,3 +116,41 @@ class LogView:
     level: int
     logger: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeenView:
+    """How often attempts failed with one fingerprint, over all runs that are kept.
+
+    Attributes:
+        first: When the first one began.
+        first_run: Id of its run.
+        last: When the last one began.
+        last_run: Id of its run.
+        attempts: How many.
+        runs: In how many runs.
+    """
+
+    first: int
+    first_run: str
+    last: int
+    last_run: str
+    attempts: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class CrashView:
+    """An attempt that crashed, in whatever run.
+
+    Attributes:
+        run: Id of the run.
+        flow: Name of its flow.
+        key: Key of the task run.
+        attempt: The attempt.
+    """
+
+    run: str
+    flow: str
+    key: str
+    attempt: AttemptRow

@@ -161,16 +161,17 @@ SECOND_REVISION = (
         "'builtins.KeyError', '', '', 'user', '')"
     ),
     (
-        "INSERT INTO task_group (run, id, task, first, size, mapped, edges, tags, options, parent_key) "
-        "VALUES (1, 0, 'load', 0, 2, true, '[]', '[]', '{}', '')"
+        "INSERT INTO task_group (run, id, task, first, size, mapped, edges, tags, options, "
+        "parent_key) VALUES (1, 0, 'load', 0, 2, true, '[]', '[]', '{}', '')"
     ),
     (
         "INSERT INTO task_run (run, grp, idx, state, attempts, started, duration, value) "
         "VALUES (1, 0, 0, 19, 1, 5, 1, NULL), (1, 0, 1, 16, 1, 5, 1, CAST('kept' AS BLOB))"
     ),
     (
-        "INSERT INTO attempt (run, grp, idx, attempt, state, started, ended, stop_reason, error_type, "
-        "error_message, error_traceback, error_class, error_kind) VALUES (1, 0, 0, 1, 19, 5, 6, '', "
+        "INSERT INTO attempt (run, grp, idx, attempt, state, started, ended, stop_reason, "
+        "error_type, error_message, error_traceback, error_class, error_kind) "
+        "VALUES (1, 0, 0, 1, 19, 5, 6, '', "
         "'builtins.KeyError', 'no price', '', 'user', '')"
     ),
 )

@@ -1,0 +1,228 @@
+"""How the task runs of a run ended, counted: a million of them take as little as there are ways.
+
+What failed is counted by its fingerprint, so ten thousand equal failures are one row here.
+"""
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, and_, func, select
+
+from raysched.model.states import StateType
+from raysched.model.values import FailureClass
+from raysched.store.snapshots import Snapshots
+from raysched.store.tables import ATTEMPT, TASK_RUN
+from raysched.store.views import DRIVER_LOST, LOST_WITH_DRIVER, RunView, shown_state
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Members of a group that are in one state.
+
+    Attributes:
+        group: Id of the group.
+        state: Their state, as `RunView` derives it.
+        count: How many, without those that have no row yet and are SCHEDULED.
+        kept: How many have a value in the database.
+        first: The first one's position.
+        started: When the first attempt of those began (ns), 0 if none did.
+        ended: When the last one of those that have ended did (ns), 0 if none has.
+    """
+
+    group: int
+    state: StateType
+    count: int
+    kept: int
+    first: int
+    started: int
+    ended: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Members of a group that ended alike, without a value and not because of others.
+
+    Attributes:
+        group: Id of the group.
+        state: Their state, as `RunView` derives it.
+        count: How many.
+        first: The first one's position.
+        handled: Whether the flow handled them.
+        reason: Why, where no attempt tells it, or "".
+        fingerprint: Of the last attempt, or "".
+        type: Class of its exception, or "".
+        failure_class: Who is to blame, or None where there was no attempt.
+        kind: `CrashKind` or `TimeoutKind` value, or "".
+    """
+
+    group: int
+    state: StateType
+    count: int
+    first: int
+    handled: bool = False
+    reason: str = ""
+    fingerprint: str = ""
+    type: str = ""
+    failure_class: FailureClass | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Followers:
+    """Members of a group that did not run because of the same others.
+
+    Attributes:
+        group: Id of the group.
+        count: How many.
+        first: The first one's position.
+        roots: Keys of the failures that they follow from.
+        reason: Why, where it is not the failure of a parent, or "".
+    """
+
+    group: int
+    count: int
+    first: int
+    roots: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class EndingsReader(Snapshots):
+    """What a `Reader` tells about how task runs ended."""
+
+    def standings(self, run: RunView) -> list[Standing]:
+        """Return how many members of each group are in which state, by group."""
+        ended = func.max(TASK_RUN.c.started + TASK_RUN.c.duration)
+        # Those that have not begun have 0, which is not when they began.
+        started = func.min(func.nullif(TASK_RUN.c.started, 0))
+        query = (
+            select(
+                TASK_RUN.c.grp,
+                TASK_RUN.c.state,
+                func.count(),
+                func.count(TASK_RUN.c.value),
+                func.min(TASK_RUN.c.idx),
+                started,
+                ended,
+            )
+            .where(TASK_RUN.c.run == run.number)
+            .group_by(TASK_RUN.c.grp, TASK_RUN.c.state)
+            .order_by(TASK_RUN.c.grp, TASK_RUN.c.state)
+        )
+        with self._reading() as connection:
+            return [
+                Standing(group, _shown(run, state), count, kept, first, began or 0, end or 0)
+                for group, state, count, kept, first, began, end in connection.execute(query)
+            ]
+
+    def endings(self, run: RunView, states: Collection[StateType]) -> list[Ending]:
+        """Return how members ended that are in these states, by group, the first ones first.
+
+        Members that are counted together have all attributes of an `Ending` in common.
+        """
+        alike = (
+            TASK_RUN.c.grp,
+            TASK_RUN.c.state,
+            TASK_RUN.c.handled,
+            TASK_RUN.c.reason,
+            *_KIND,
+        )
+        first = func.min(TASK_RUN.c.idx)
+        query = (
+            _with_error(select(*alike, func.count(), first), run, states)
+            .group_by(*alike)
+            .order_by(TASK_RUN.c.grp, first)
+        )
+        with self._reading() as connection:
+            return [_ending(run, row) for row in connection.execute(query)]
+
+    def members(self, run: RunView, states: Collection[StateType]) -> Iterator[tuple[int, Ending]]:
+        """Yield position and ending of each member that is in one of these states, by group."""
+        columns = (
+            TASK_RUN.c.grp,
+            TASK_RUN.c.state,
+            TASK_RUN.c.handled,
+            TASK_RUN.c.reason,
+            *_KIND,
+            TASK_RUN.c.idx,
+            TASK_RUN.c.idx,
+        )
+        query = _with_error(select(*columns), run, states).order_by(TASK_RUN.c.grp, TASK_RUN.c.idx)
+        with self._reading() as connection:
+            for row in connection.execute(query):
+                yield row[-1], _ending(run, row)
+
+    def followers(self, run: RunView) -> list[Followers]:
+        """Return the members that are UPSTREAM_FAILED by group and by what they follow from."""
+        alike = (
+            TASK_RUN.c.grp,
+            TASK_RUN.c.roots,
+            TASK_RUN.c.reason,
+        )
+        first = func.min(TASK_RUN.c.idx)
+        query = (
+            select(*alike, func.count(), first)
+            .where(TASK_RUN.c.run == run.number, TASK_RUN.c.state == int(StateType.UPSTREAM_FAILED))
+            .group_by(*alike)
+            .order_by(TASK_RUN.c.grp, first)
+        )
+        with self._reading() as connection:
+            return [
+                Followers(
+                    group, count, start, tuple(json.loads(roots)) if roots else (), reason or ""
+                )
+                for group, roots, reason, count, start in connection.execute(query)
+            ]
+
+
+_KIND = (
+    ATTEMPT.c.error_fingerprint,
+    ATTEMPT.c.error_type,
+    ATTEMPT.c.error_class,
+    ATTEMPT.c.error_kind,
+)
+
+
+def _with_error(query: Select[Any], run: RunView, states: Collection[StateType]) -> Select[Any]:
+    recorded = [int(state) for state in StateType if shown_state(state, lost=run.lost) in states]
+    last = and_(
+        ATTEMPT.c.run == TASK_RUN.c.run,
+        ATTEMPT.c.grp == TASK_RUN.c.grp,
+        ATTEMPT.c.idx == TASK_RUN.c.idx,
+        ATTEMPT.c.attempt == TASK_RUN.c.attempts,
+    )
+    return query.select_from(TASK_RUN.outerjoin(ATTEMPT, last)).where(
+        TASK_RUN.c.run == run.number, TASK_RUN.c.state.in_(recorded)
+    )
+
+
+def _ending(run: RunView, row: Any) -> Ending:
+    group, code, handled, reason, fingerprint, error_type, failure_class, kind, count, first = row
+    if run.lost and code in LOST_WITH_DRIVER:
+        lost = DRIVER_LOST
+        return Ending(
+            group,
+            StateType.CRASHED,
+            count,
+            first,
+            type=lost.type,
+            failure_class=lost.failure_class,
+            kind=lost.kind,
+        )
+    return Ending(
+        group,
+        StateType(code),
+        count,
+        first,
+        bool(handled),
+        reason or "",
+        fingerprint or "",
+        error_type or "",
+        FailureClass(failure_class) if failure_class else None,
+        kind or "",
+    )
+
+
+def _shown(run: RunView, code: int) -> StateType:
+    return shown_state(StateType(code), lost=run.lost)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, and_, func, select
+from sqlalchemy import Select, and_, func, literal, select
 
 from raysched.model.states import StateType
 from raysched.model.values import FailureClass
@@ -121,45 +121,22 @@ class EndingsReader(Snapshots):
 
         Members that are counted together have all attributes of an `Ending` in common.
         """
-        alike = (
-            TASK_RUN.c.grp,
-            TASK_RUN.c.state,
-            TASK_RUN.c.handled,
-            TASK_RUN.c.reason,
-            *_KIND,
-        )
         first = func.min(TASK_RUN.c.idx)
-        query = (
-            _with_error(select(*alike, func.count(), first), run, states)
-            .group_by(*alike)
-            .order_by(TASK_RUN.c.grp, first)
-        )
+        query = _with_error(select(*_ALIKE, func.count(), first), run, states)
+        query = query.group_by(*_ALIKE).order_by(TASK_RUN.c.grp, first)
         with self._reading() as connection:
             return [_ending(run, row) for row in connection.execute(query)]
 
-    def members(self, run: RunView, states: Collection[StateType]) -> Iterator[tuple[int, Ending]]:
-        """Yield position and ending of each member that is in one of these states, by group."""
-        columns = (
-            TASK_RUN.c.grp,
-            TASK_RUN.c.state,
-            TASK_RUN.c.handled,
-            TASK_RUN.c.reason,
-            *_KIND,
-            TASK_RUN.c.idx,
-            TASK_RUN.c.idx,
-        )
-        query = _with_error(select(*columns), run, states).order_by(TASK_RUN.c.grp, TASK_RUN.c.idx)
+    def members(self, run: RunView, states: Collection[StateType]) -> Iterator[Ending]:
+        """Yield how each member ended that is in one of these states, in order: `first` is it."""
+        query = _with_error(select(*_ALIKE, literal(1), TASK_RUN.c.idx), run, states)
         with self._reading() as connection:
-            for row in connection.execute(query):
-                yield row[-1], _ending(run, row)
+            for row in connection.execute(query.order_by(TASK_RUN.c.grp, TASK_RUN.c.idx)):
+                yield _ending(run, row)
 
     def followers(self, run: RunView) -> list[Followers]:
         """Return the members that are UPSTREAM_FAILED by group and by what they follow from."""
-        alike = (
-            TASK_RUN.c.grp,
-            TASK_RUN.c.roots,
-            TASK_RUN.c.reason,
-        )
+        alike = (TASK_RUN.c.grp, TASK_RUN.c.roots, TASK_RUN.c.reason)
         first = func.min(TASK_RUN.c.idx)
         query = (
             select(*alike, func.count(), first)
@@ -176,7 +153,11 @@ class EndingsReader(Snapshots):
             ]
 
 
-_KIND = (
+_ALIKE = (
+    TASK_RUN.c.grp,
+    TASK_RUN.c.state,
+    TASK_RUN.c.handled,
+    TASK_RUN.c.reason,
     ATTEMPT.c.error_fingerprint,
     ATTEMPT.c.error_type,
     ATTEMPT.c.error_class,

@@ -14,6 +14,7 @@ from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.values import CrashKind
 from raysched.store import task_runs
 from raysched.store.counts import count_states, count_states_by_group
+from raysched.store.endings import EndingsReader
 from raysched.store.evidence import EvidenceReader, log_view
 from raysched.store.rows import error_info
 from raysched.store.tables import DRIVER, FLOW_RUN, LOG, TASK_GROUP, TASK_RUN
@@ -26,7 +27,7 @@ _CANDIDATES = 5
 """Runs that an error names."""
 
 
-class Reader(EvidenceReader):
+class Reader(EvidenceReader, EndingsReader):
     """Reads runs while others write them; shows each at the moment of the call.
 
     A run is given as the `RunView` that `find_run`, `runs` or `children` returned.

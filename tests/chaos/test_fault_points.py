@@ -215,10 +215,10 @@ class TestBadInput:
         with pytest.raises(UsageError, match="there is no fault point 'commit'; there are before"):
             FaultPoints(tmp_path).kill("commit")  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("number", [{"nth": 0}, {"times": -1}])
-    def test_impossible_numbers(self, number: dict[str, int], tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("nth", "times"), [(0, 1), (1, -1)])
+    def test_impossible_numbers(self, nth: int, times: int, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="counted from 1"):
-            FaultPoints(tmp_path).kill("before commit", **number)
+            FaultPoints(tmp_path).kill("before commit", nth=nth, times=times)
 
     def test_an_exception_that_only_this_process_has(self, tmp_path: Path) -> None:
         class Local(Exception):

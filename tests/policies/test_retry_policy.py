@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from raysched.model.options import RetryOptions
-from raysched.model.values import FailureClass
+from raysched.model.values import ErrorInfo, FailureClass
 from raysched.policies.retry import (
     CRASH_DELAYS,
     NANOSECONDS,
@@ -47,7 +47,7 @@ def decision(  # noqa: PLR0913 - those of `decide`
 ) -> Retry | Ask | Stop:
     return decide(
         retry,
-        failure_class,
+        ErrorInfo("", "", failure_class=failure_class),
         failures=failures,
         crashes=crashes,
         answer=answer,

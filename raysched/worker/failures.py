@@ -3,10 +3,23 @@
 import sys
 import threading
 import traceback
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from raysched.model.values import ErrorInfo, FailureClass
+from raysched.errors import TaskRunTimedOut
+from raysched.model.values import ErrorInfo, Evidence, FailureClass, TimeoutKind
 from raysched.results.envelope import decode, encode
+from raysched.worker.causes import (
+    causes_of,
+    fingerprint,
+    fingerprint_of,
+    frames_of,
+    is_ours,
+    is_own,
+    library_of,
+    stack_of_cause,
+    type_name,
+)
 
 TEXT_MAX_CHARACTERS = 64 * 1024
 """Messages and tracebacks are cut in the middle beyond this length."""
@@ -14,7 +27,18 @@ TEXT_MAX_CHARACTERS = 64 * 1024
 EXCEPTION_MAX_BYTES = 256 * 1024
 """A larger pickled exception is not kept, only its text: it travels in the report."""
 
-_OWN_FILES = str(Path(__file__).parents[1])
+FRAMES_IN_ROW = 2
+"""More frames of libraries than this in a row are told as one line in a traceback."""
+
+NAMES_IN_ROW = 4
+"""Libraries that are named in such a line."""
+
+_LIMITS = {
+    TimeoutKind.ATTEMPT: "took longer than timeout_seconds",
+    TimeoutKind.HEARTBEAT: "was not heard of for heartbeat_timeout_seconds",
+    TimeoutKind.QUEUED: "did not begin within queue_timeout_seconds",
+    TimeoutKind.TOTAL: "took longer than total_timeout_seconds",
+}
 
 
 def describe_error(
@@ -24,9 +48,18 @@ def describe_error(
 ) -> ErrorInfo:
     """Return what is known about `error`; never raises.
 
-    The traceback shows the user's frames only, with causes and notes. The exception itself is
-    kept if a round trip through its pickle gives its class back.
+    The traceback has the causes and notes, all frames of the user and, of those of libraries, where
+    they begin to matter: rows of them are one line. The frames of the innermost cause are evidence,
+    too. The exception itself is kept if a round trip through its pickle gives its class back.
     """
+    causes = causes_of(error)
+    stack = stack_of_cause(causes)
+    frames = frames_of(stack)
+    if failure_class is FailureClass.USER:
+        digest = fingerprint_of(causes[-1], stack)
+    else:
+        # Where code was when it was ended from outside tells nothing about why.
+        digest = fingerprint(type_name(error), kind)
     return ErrorInfo(
         type=type_name(error),
         message=bounded(_message(error)),
@@ -34,12 +67,43 @@ def describe_error(
         failure_class=failure_class,
         kind=kind,
         exception=_envelope(error),
+        fingerprint=digest,
+        evidence=Evidence(frames=frames) if frames else Evidence(),
     )
 
 
-def type_name(error: BaseException) -> str:
-    """Return the qualified name of an exception's class, for example `builtins.KeyError`."""
-    return f"{type(error).__module__}.{type(error).__qualname__}"
+def describe_timeout(
+    key: str,
+    kind: TimeoutKind,
+    seconds: float,
+    *,
+    reaction: str = "",
+    stack: BaseException | None = None,
+) -> ErrorInfo:
+    """Return what is known about a task run that met a limit of time.
+
+    Args:
+        key: The task run.
+        kind: Which limit.
+        seconds: The limit (seconds).
+        reaction: What became of it, to go on with: "and did not react, so …".
+        stack: What was raised in the user's code to end it, or None.
+    """
+    error = timed_out(key, kind, seconds, reaction)
+    if stack is not None:
+        error = error.with_traceback(stack.__traceback__)
+    return describe_error(error, FailureClass.TIMEOUT, kind)
+
+
+def timed_out(key: str, kind: TimeoutKind, seconds: float, reaction: str = "") -> TaskRunTimedOut:
+    """Return the exception of a task run that met a limit of time; see `describe_timeout`."""
+    told = f"{key} {_LIMITS[kind]}={seconds:g} {reaction}".rstrip()
+    return TaskRunTimedOut(told, key=key)
+
+
+def add_evidence(error: ErrorInfo, evidence: Evidence) -> ErrorInfo:
+    """Return `error` with more that is known about it."""
+    return replace(error, evidence={**error.evidence, **evidence}) if evidence else error
 
 
 def bounded(text: str, limit: int = TEXT_MAX_CHARACTERS) -> str:
@@ -51,14 +115,12 @@ def bounded(text: str, limit: int = TEXT_MAX_CHARACTERS) -> str:
 
 
 def stack_of(thread: threading.Thread) -> str:
-    """Return where a thread is, as traceback text: the user's frames only."""
+    """Return where a thread is, as the text of a traceback."""
     frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - its documented name
-    users = [
-        each
-        for each in traceback.extract_stack(frame)
-        if frame is not None and not each.filename.startswith(_OWN_FILES)
-    ]
-    return bounded("".join(traceback.format_list(users)))
+    if frame is None:
+        return ""
+    stack = traceback.extract_stack(frame)
+    return bounded("".join(_ReadableStack(stack, fold=_has_own(stack)).format()))
 
 
 def _message(error: BaseException) -> str:
@@ -71,21 +133,76 @@ def _message(error: BaseException) -> str:
 def _traceback(error: BaseException) -> str:
     try:
         story = traceback.TracebackException.from_exception(error)
-        _drop_own_frames(story, set())
+        parts = _parts(story)
+        fold = any(_has_own(part.stack) for part in parts)
+        for part in parts:
+            part.stack = _ReadableStack(part.stack, fold=fold)
         return "".join(story.format())
     except Exception as broken:  # noqa: BLE001 - a user's __str__ or __repr__ may raise anything
         return f"<traceback cannot be formatted: {type(broken).__name__}>"
 
 
-def _drop_own_frames(story: traceback.TracebackException, seen: set[int]) -> None:
-    if id(story) in seen:
-        return
-    seen.add(id(story))
-    users = [frame for frame in story.stack if not frame.filename.startswith(_OWN_FILES)]
-    story.stack = traceback.StackSummary.from_list(users)
-    for other in (story.__cause__, story.__context__, *(story.exceptions or ())):
-        if other is not None:
-            _drop_own_frames(other, seen)
+def _parts(story: traceback.TracebackException) -> list[traceback.TracebackException]:
+    """Return a story and all that it tells of causes and members of groups."""
+    parts: dict[int, traceback.TracebackException] = {}
+    left: list[traceback.TracebackException | None] = [story]
+    while left:
+        part = left.pop()
+        if part is not None and id(part) not in parts:
+            parts[id(part)] = part
+            left += (part.__cause__, part.__context__, *(part.exceptions or ()))
+    return list(parts.values())
+
+
+def _has_own(frames: Sequence[traceback.FrameSummary]) -> bool:
+    return any(is_own(frame.filename) for frame in frames)
+
+
+class _ReadableStack(traceback.StackSummary):
+    """A stack without raysched's own frames, in which rows of libraries' frames are one line.
+
+    Args:
+        frames: All frames.
+        fold: Whether rows become one line: where there is nothing of the user's own they do not.
+    """
+
+    def __init__(self, frames: Sequence[traceback.FrameSummary], *, fold: bool) -> None:
+        theirs = [frame for frame in frames if not is_ours(frame.filename)]
+        super().__init__(_folded(theirs) if fold else theirs)
+
+    def format_frame_summary(self, frame_summary: traceback.FrameSummary) -> str:
+        """Return the lines of a frame, or the one of a row of them."""
+        if isinstance(frame_summary, _Row):
+            return f"  … {frame_summary.name}\n"
+        return super().format_frame_summary(frame_summary)
+
+
+class _Row(traceback.FrameSummary):
+    """Adjacent frames of libraries; `name` describes them."""
+
+
+def _folded(frames: Sequence[traceback.FrameSummary]) -> Iterator[traceback.FrameSummary]:
+    row: list[traceback.FrameSummary] = []
+    for frame in frames:
+        if is_own(frame.filename):
+            yield from _told(row)
+            row = []
+            yield frame
+        else:
+            row.append(frame)
+    if row:
+        # Where it was raised stands at the end, as in every traceback.
+        yield from _told(row[:-1])
+        yield row[-1]
+
+
+def _told(row: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    if len(row) <= FRAMES_IN_ROW:
+        return row
+    names = list(dict.fromkeys(library_of(frame.filename) for frame in row))
+    others = ", …" if len(names) > NAMES_IN_ROW else ""
+    text = f"{len(row)} frames in {', '.join(names[:NAMES_IN_ROW])}{others} …"
+    return [_Row("", 0, text, lookup_line=False)]
 
 
 def _envelope(error: BaseException) -> bytes | None:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 from typer.core import TyperGroup
 
-from raysched.cli import kept_ray_commands
-from raysched.cli.options import JsonOption, examples
+from raysched.cli import failure_commands, kept_ray_commands
+from raysched.cli.options import JsonOption, RunArgument, examples
 from raysched.errors import RayschedError, UsageError
 from raysched.model.states import StateType
 
@@ -61,12 +61,6 @@ TargetArgument: TypeAlias = Annotated[
         metavar="TARGET",
         show_default=False,
         help="file.py, file.py:flow or package.module:flow.",
-    ),
-]
-RunArgument: TypeAlias = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN", show_default=False, help="A run's id, a unique prefix of it, or last."
     ),
 ]
 ParamOption: TypeAlias = Annotated[
@@ -316,6 +310,7 @@ def graph(
     draw_target(target, tuple(param or ()), params_json, format, output, as_json=json)
 
 
+app.add_typer(failure_commands.app)
 app.add_typer(kept_ray_commands.app)
 
 

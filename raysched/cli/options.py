@@ -7,6 +7,12 @@ import typer
 JsonOption: TypeAlias = Annotated[
     bool, typer.Option("--json", show_default=False, help="Print JSON.")
 ]
+RunArgument: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", show_default=False, help="A run's id, a unique prefix of it, or last."
+    ),
+]
 
 
 def examples(*lines: str) -> str:

@@ -59,7 +59,7 @@ def print_summary(run: Run, returned: str) -> None:
     say(("next  ", "dim"), "raysched show last   raysched logs last")
 
 
-def print_outcome(run: Run) -> None:
+def print_outcome(run: Run, *, stderr: bool = False) -> None:
     """Print flow, state, duration and message in one line."""
     state = run.state.type
     took = duration((run.ended - run.started).total_seconds()) if run.started and run.ended else ""
@@ -70,6 +70,7 @@ def print_outcome(run: Run) -> None:
         (state.name, STYLES[state]),
         f" in {took}" if took else "",
         f": {_first_line(run.message)}" if run.message else "",
+        stderr=stderr,
     )
 
 

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from raysched.client.plan import GroupPlan, group_plan
 from raysched.client.task_run import TaskRun, TaskRuns
-from raysched.client.words import OWN_FAILURES, describe_error, state_types, utc
+from raysched.client.words import (
+    OWN_FAILURES,
+    describe_error,
+    split_key,
+    state_types,
+    utc,
+    who,
+)
 from raysched.define.states import State
+from raysched.errors import UsageError
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 from raysched.store.views import LogView
@@ -59,6 +67,16 @@ class Run:
     def message(self) -> str:
         """Why it is in its state, for people."""
         return self._view.message
+
+    @property
+    def lost(self) -> bool:
+        """Whether the process that ran it died before it ended."""
+        return self._view.lost
+
+    @property
+    def late(self) -> int:
+        """Reports of attempts that were over already, and were refused."""
+        return self._view.late
 
     @property
     def started(self) -> datetime | None:
@@ -143,6 +161,53 @@ class Run:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sizes)
+
+    def task_run(self, key: str) -> TaskRun:
+        """Return a task run by its key, such as `parse[17]`; by the task where it has but one.
+
+        Raises:
+            UsageError: There is no such task run.
+        """
+        task, index = split_key(key) or (key, 0)
+        size = self._sizes.get(task)
+        if size is None:
+            known = ", ".join(self._sizes) or "none"
+            raise UsageError(f"run {self.id[:8]} has no task {task!r}; it has: {known}")
+        if index >= size or (task == key and size > 1):
+            which = task if size == 1 else f"{task}[0] to {task}[{size - 1}]"
+            raise UsageError(
+                f"run {self.id[:8]} has no task run {key!r}; of that task it has {which}"
+            )
+        return self[task][index]
+
+    def cancel(
+        self, by: str | None = None, *, force: bool = False, keys: Iterable[str] = ()
+    ) -> bool:
+        """Ask the process that runs it to cancel it; returns as soon as that is kept.
+
+        Nothing new begins then, what runs is interrupted and may clean up, and the run ends
+        CANCELLED. The process looks for requests about once a second: `refresh` tells what became
+        of this one.
+
+        Args:
+            by: Who asks, for people; by default the user and this machine.
+            force: Without time to clean up: the workers end.
+            keys: Keys of single task runs that are to be cancelled, instead of all of the run.
+
+        Returns:
+            Whether it was asked: False if the run has ended, or its process has died.
+
+        Raises:
+            UsageError: It has no such task run.
+            StoreError: The database cannot be written.
+        """
+        wanted = [self.task_run(key).key for key in keys]
+        self.refresh()
+        if self._view.state.is_terminal:
+            return False
+        kind = "kill" if force else "cancel"
+        self._reader.requests.ask(self._view.number, kind, by or who(), wanted)
+        return True
 
     def task_runs(
         self,

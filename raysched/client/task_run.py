@@ -56,6 +56,7 @@ class TaskRun:
         message = view.error.message if view.error is not None else ""
         if view.roots:
             message = f"because of {', '.join(view.roots)}"
+        message = view.reason or message
         load = self.result if view.state in SUCCESSES else None
         ended = (view.ended or view.started) / 10**9
         data = None if view.state in SUCCESSES else message
@@ -97,6 +98,21 @@ class TaskRun:
     def handled(self) -> bool:
         """Whether the flow was told of its failure and went on."""
         return self._view.handled
+
+    @property
+    def reason(self) -> str:
+        """Why it ended so, where no attempt tells it: who cancelled it, why it was skipped."""
+        return self._view.reason
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether it completed and what it did was undone."""
+        return self._view.rolled_back
+
+    @property
+    def fingerprint(self) -> str:
+        """What failures with the same innermost cause have in common, or ""."""
+        return self._view.error.fingerprint if self._view.error is not None else ""
 
     @property
     def tags(self) -> tuple[str, ...]:

@@ -1,5 +1,8 @@
 """What rows say, in the words of Python: datetimes, states."""
 
+import getpass
+import re
+import socket
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +15,8 @@ OWN_FAILURES = (StateType.FAILED, StateType.TIMED_OUT, StateType.CRASHED)
 
 _UNNAMED = frozenset({"builtins", "__main__", "raysched.errors"})
 """Modules that people need not be told with the name of an exception's class."""
+
+_KEY = re.compile(r"(?P<task>.+)\[(?P<index>\d+)\]")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,6 +46,22 @@ def state_types(states: Iterable[StateType | str]) -> Collection[StateType] | No
             )
         types.add(StateType[each.upper()] if isinstance(each, str) else each)
     return types or None
+
+
+def split_key(key: str) -> tuple[str, int] | None:
+    """Return task and index of a task run's key such as `parse[17]`, None for anything else."""
+    match = _KEY.fullmatch(key)
+    return (match["task"], int(match["index"])) if match else None
+
+
+def who() -> str:
+    """Return who asks for something, for people: `me@host`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under a number without a name.
+        user = "someone"
+    return f"{user}@{socket.gethostname()}"
 
 
 def error_type(error: ErrorInfo) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from raysched.store.reader import Reader
-    from raysched.store.requests import Requests
     from raysched.store.sql import SqlStore
 
 
@@ -48,21 +47,4 @@ def open_reader(url: str) -> "Reader":
     return Reader(database(url))
 
 
-def open_requests(url: str) -> "Requests":
-    """Open a database to ask something of the drivers of its runs.
-
-    Args:
-        url: As for `open_store`.
-
-    Raises:
-        StoreUnavailable: It cannot be reached or written.
-        StoreVersionError: Its schema is another than this raysched's.
-        StoreError: The URL names no database that raysched can use.
-    """
-    from raysched.store.database import database
-    from raysched.store.requests import Requests
-
-    return Requests(database(url))
-
-
-__all__ = ["open_reader", "open_requests", "open_store"]
+__all__ = ["open_reader", "open_store"]

@@ -4,11 +4,11 @@ What failed is counted by its fingerprint, so ten thousand equal failures are on
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, and_, func, literal, select
+from sqlalchemy import Select, and_, func, literal, or_, select
 
 from raysched.model.states import StateType
 from raysched.model.values import FailureClass
@@ -119,7 +119,8 @@ class EndingsReader(Snapshots):
     def endings(self, run: RunView, states: Collection[StateType]) -> list[Ending]:
         """Return how members ended that are in these states, by group, the first ones first.
 
-        Members that are counted together have all attributes of an `Ending` in common.
+        Members that are counted together have all attributes of an `Ending` in common. Those that
+        COMPLETED by their fallback only, which count as handled failures, are always among them.
         """
         first = func.min(TASK_RUN.c.idx)
         query = _with_error(select(*_ALIKE, func.count(), first), run, states)
@@ -127,8 +128,8 @@ class EndingsReader(Snapshots):
         with self._reading() as connection:
             return [_ending(run, row) for row in connection.execute(query)]
 
-    def members(self, run: RunView, states: Collection[StateType]) -> Iterator[Ending]:
-        """Yield how each member ended that is in one of these states, in order: `first` is it."""
+    def members(self, run: RunView, states: Collection[StateType]) -> Generator[Ending]:
+        """Yield what `endings` counts for each member, in order: `first` is its position."""
         query = _with_error(select(*_ALIKE, literal(1), TASK_RUN.c.idx), run, states)
         with self._reading() as connection:
             for row in connection.execute(query.order_by(TASK_RUN.c.grp, TASK_RUN.c.idx)):
@@ -173,8 +174,9 @@ def _with_error(query: Select[Any], run: RunView, states: Collection[StateType])
         ATTEMPT.c.idx == TASK_RUN.c.idx,
         ATTEMPT.c.attempt == TASK_RUN.c.attempts,
     )
+    fell_back = and_(TASK_RUN.c.state == int(StateType.COMPLETED), TASK_RUN.c.handled)
     return query.select_from(TASK_RUN.outerjoin(ATTEMPT, last)).where(
-        TASK_RUN.c.run == run.number, TASK_RUN.c.state.in_(recorded)
+        TASK_RUN.c.run == run.number, or_(TASK_RUN.c.state.in_(recorded), fell_back)
     )
 
 

@@ -16,6 +16,7 @@ from raysched.store import task_runs
 from raysched.store.counts import count_states, count_states_by_group
 from raysched.store.endings import EndingsReader
 from raysched.store.evidence import EvidenceReader, log_view
+from raysched.store.requests import Requests
 from raysched.store.rows import error_info
 from raysched.store.tables import DRIVER, FLOW_RUN, LOG, TASK_GROUP, TASK_RUN
 from raysched.store.views import LogView, RunView, TaskRunView, shown_state
@@ -120,6 +121,11 @@ class Reader(EvidenceReader, EndingsReader):
             return earlier, same
         of_task = self.task_runs(earlier, task=task, states=[StateType.COMPLETED], limit=1)
         return earlier, next(of_task)
+
+    @property
+    def requests(self) -> Requests:
+        """Where something is asked of the drivers of runs: the one thing here that writes."""
+        return Requests(self._database)
 
     def groups(self, run: RunView) -> list[GroupRow]:
         """Return the groups of a run, in the order of their calls."""

@@ -25,11 +25,6 @@ class Requests:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        try:
-            database.prepare()
-        except BaseException:
-            database.close()
-            raise
 
     def ask(self, run: int, kind: str, by: str, keys: Sequence[str] = ()) -> RequestRow:
         """Insert a request; it is durable when this returns.
@@ -49,6 +44,7 @@ class Requests:
         # The run's row is locked, so that requests arrive in the order of their numbers, and a
         # driver that has seen one does not miss another that comes after it.
         number = select(FLOW_RUN.c.number).where(FLOW_RUN.c.number == run).with_for_update()
+        self._database.prepare()
         with self._database.writing() as connection:
             if (
                 not schema.check(self._database, connection)
@@ -59,7 +55,3 @@ class Requests:
             row = replace(wanted, id=(connection.execute(last).scalar() or 0) + 1)
             connection.execute(insert(REQUEST).values(request_values(run, row)))
         return row
-
-    def close(self) -> None:
-        """Close all connections. Idempotent."""
-        self._database.close()

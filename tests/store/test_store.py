@@ -20,7 +20,7 @@ from raysched.errors import (
 )
 from raysched.model.rows import AttemptRow, Batch, FlowRunChange, GroupRow, InputRow
 from raysched.model.states import StateType
-from raysched.store import open_reader, open_requests, open_store
+from raysched.store import open_reader, open_store
 from raysched.store.database import Execute
 from raysched.store.reader import Reader
 from raysched.store.requests import Requests
@@ -37,10 +37,9 @@ def store(url: str) -> Iterator[Store]:
 
 
 @pytest.fixture
-def requests(store: Store, url: str) -> Iterator[Requests]:
-    requests = open_requests(url)
-    yield requests
-    requests.close()
+def requests(store: Store, reader: Reader) -> Requests:
+    del store  # makes the tables
+    return reader.requests
 
 
 @pytest.fixture
@@ -264,9 +263,9 @@ class TestRequests:
         number = store.open_run(flow_run())
 
         def ask() -> None:
-            other = open_requests(url)
+            other = open_reader(url)
             for _ in range(10):
-                other.ask(number, "cancel", "me@here")
+                other.requests.ask(number, "cancel", "me@here")
             other.close()
 
         threads = [threading.Thread(target=ask) for _ in range(4)]

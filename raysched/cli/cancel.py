@@ -1,0 +1,127 @@
+"""`raysched cancel`."""
+
+import time
+from collections.abc import Sequence
+
+from raysched.cli.output import SHORT_ID, noun, print_json, say
+from raysched.cli.records import run_record
+from raysched.cli.summary import print_outcome
+from raysched.client import Run, get_run
+from raysched.model.states import StateType
+
+LOOK_SECONDS = 0.25
+"""Between two looks at a run that is being cancelled."""
+
+ANSWER_SECONDS = 15.0
+"""How long a driver may take until it begins to cancel (seconds): it asks once a second."""
+
+_ANSWERS = frozenset({StateType.CANCELLING, StateType.CANCELLED})
+
+
+def cancel_run(text: str, keys: Sequence[str], *, force: bool, wait: bool, as_json: bool) -> int:
+    """Ask the driver of a run to cancel it; return the exit code.
+
+    It is 0 when the run, or these task runs of it, are CANCELLED, and without waiting when it was
+    asked.
+
+    Args:
+        text: RUN.
+        keys: Keys of the task runs that are meant, all of the run if empty.
+        force: Whether workers end without time to clean up.
+        wait: Whether to wait until it has ended.
+        as_json: Whether to print the run as JSON at the end.
+
+    Raises:
+        RunNotFound: No run, or more than one, matches.
+        UsageError: The run has no such task run.
+        StoreError: The database cannot be written.
+    """
+    run = get_run(text)
+    asked = run.cancel(force=force, keys=keys)
+    if not asked:
+        _say_why_not(run)
+    else:
+        what = ", ".join(keys) or "everything in it"
+        how = "without time to clean up" if force else "with time to clean up"
+        say(
+            f"asked {run.flow} ",
+            (run.id[:SHORT_ID], "cyan"),
+            f" to cancel {what}, {how}",
+            stderr=True,
+        )
+    code = _wait(run, keys) if asked and wait else int(not asked and not _is_cancelled(run, keys))
+    if as_json:
+        print_json(run_record(run) | {"asked": asked})
+    return code
+
+
+def _say_why_not(run: Run) -> None:
+    if run.lost:
+        remark = "its process has died, and with it all that it ran: there is nothing to cancel"
+    else:
+        remark = f"it has ended {run.state.type.name}: there is nothing to cancel"
+    say(f"{run.flow} ", (run.id[:SHORT_ID], "cyan"), f": {remark}", stderr=True)
+
+
+def _wait(run: Run, keys: Sequence[str]) -> int:
+    try:
+        answered = _wait_for_end(run, keys)
+    except KeyboardInterrupt:
+        say("not waiting any more; the run is still asked to cancel", stderr=True)
+        return 1
+    if not answered:
+        say(
+            ("! ", "yellow"),
+            f"its process has not answered for {ANSWER_SECONDS:.0f} s. It will as soon as it can: "
+            "the request stays. A flow function in C code that holds Python's lock keeps it from "
+            f"looking; raysched show {run.id[:SHORT_ID]} tells what becomes of it",
+            stderr=True,
+        )
+        return 1
+    if not keys:
+        print_outcome(run, stderr=True)
+    return int(not _is_cancelled(run, keys))
+
+
+def _wait_for_end(run: Run, keys: Sequence[str]) -> bool:
+    """Wait until a run, or these task runs of it, have ended; return whether its driver answers."""
+    asked_at = time.monotonic()
+    told: str | None = None
+    answered = False
+    while not _has_ended(run, keys):
+        answered = answered or _answers(run, keys)
+        if not answered and time.monotonic() - asked_at > ANSWER_SECONDS:
+            return False
+        words = _progress(run)
+        if answered and words != told:
+            told = words
+            say((f"  {words}", "dim"), stderr=True)
+        time.sleep(LOOK_SECONDS)
+        run.refresh()
+    return True
+
+
+def _has_ended(run: Run, keys: Sequence[str]) -> bool:
+    if run.state.is_final() or not keys:
+        return run.state.is_final()
+    return all(run.task_run(key).state.is_final() for key in keys)
+
+
+def _answers(run: Run, keys: Sequence[str]) -> bool:
+    if keys:
+        return any(run.task_run(key).state.type in _ANSWERS for key in keys)
+    return run.state.type in _ANSWERS or not _ANSWERS.isdisjoint(run.counts)
+
+
+def _is_cancelled(run: Run, keys: Sequence[str]) -> bool:
+    if not keys:
+        return run.state.is_cancelled()
+    states = {key: run.task_run(key).state for key in keys}
+    for key, state in states.items():
+        say(f"{key} {state.type.name}", f": {state.message}" if state.message else "", stderr=True)
+    return all(state.is_cancelled() for state in states.values())
+
+
+def _progress(run: Run) -> str:
+    number = sum(count for state, count in run.counts.items() if not state.is_terminal)
+    return f"{noun(number, 'task run')} to end" if number else "the flow function is to end"

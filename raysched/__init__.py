@@ -9,7 +9,9 @@ from raysched.define.flows import Flow, flow
 from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.logs import get_run_logger
 from raysched.define.once_per_worker import once_per_worker
+from raysched.define.partial import PartialFutureList
 from raysched.define.planning import FlowPlan
+from raysched.define.policies import escalate, min_success
 from raysched.define.retries import Fail, Retry, exponential_backoff
 from raysched.define.skipping import skip, when
 from raysched.define.states import (
@@ -66,6 +68,7 @@ from raysched.errors import (
 )
 from raysched.model.runs import FlowRun, TaskRun
 from raysched.model.states import StateType
+from raysched.model.triggers import TriggerRule
 
 if TYPE_CHECKING:
     from raysched.client import get_run, get_runs
@@ -97,6 +100,7 @@ __all__ = [
     "InvalidOption",
     "MapError",
     "ParameterError",
+    "PartialFutureList",
     "Pending",
     "RayTaskRunner",
     "RayschedError",
@@ -129,16 +133,19 @@ __all__ = [
     "TaskRunTimedOut",
     "TaskRunUnfinished",
     "ThreadPoolTaskRunner",
+    "TriggerRule",
     "UpstreamFailed",
     "UsageError",
     "__version__",
     "allow_failure",
     "as_completed",
+    "escalate",
     "exponential_backoff",
     "flow",
     "get_run",
     "get_run_logger",
     "get_runs",
+    "min_success",
     "once_per_worker",
     "quote",
     "runtime",

@@ -1,6 +1,7 @@
 """Recording the calls of one task in flow runs."""
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,13 +9,20 @@ from raysched.define.annotations import Allowed, allow_failure
 from raysched.define.context import current_tags, union
 from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.mapping import Columns, columns
+from raysched.define.options import Rule
+from raysched.define.partial import PartialFutureList
+from raysched.define.policies import min_success_of, trigger_of
 from raysched.define.ports import RunPort
 from raysched.define.signature import Signature
 from raysched.define.states import State
-from raysched.errors import ParameterError, SerializationError
-from raysched.graph.builder import Call, MapCall
+from raysched.errors import InvalidOption, ParameterError, SerializationError
+from raysched.graph.builder import Call, MapCall, Part
 from raysched.graph.payload import Dependency, dump_call
 from raysched.model.options import FlowSpec, TaskSpec
+from raysched.model.triggers import MinSuccess, Trigger
+
+_log = logging.getLogger(__name__)
+_hinted = False
 
 
 class Caller:
@@ -34,7 +42,18 @@ class Caller:
         self._what = what
         self._signature = signature
         self._unset = unset
-        self._in_flow: dict[tuple[bool, bool | None], TaskSpec] = {}
+        self._in_flow: dict[tuple[bool, bool | None, Trigger | None], TaskSpec] = {}
+
+    def taken(self, kwargs: dict[str, Any], *names: str) -> dict[str, Any]:
+        """Take arguments of `.submit` and the like out of those of the function.
+
+        Where the function has a parameter of that name, that is what is meant.
+        """
+        return {
+            name: kwargs.pop(name)
+            for name in names
+            if name in kwargs and name not in self._signature.names
+        }
 
     def change(self, **changes: Any) -> None:
         """Change the spec, for calls from now on."""
@@ -48,10 +67,11 @@ class Caller:
         kwargs: Mapping[str, Any],
         wait_for: Iterable[Any] | None,
         *,
+        trigger_rule: Rule | None = None,
         waiting: bool,
     ) -> TaskFuture[Any]:
         """Record one call (see `Task.submit`); `waiting` as in `RunPort.recorded`."""
-        spec = self._spec_in(port.start.spec)
+        spec = self._spec_in(port.start.spec, trigger_rule)
         bound = self._signature.complete(self._signature.bind(args, kwargs))
         call = Call(spec, args, kwargs, bound, self._dependencies(wait_for), _tags(spec))
         try:
@@ -67,14 +87,19 @@ class Caller:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         wait_for: Iterable[Any] | None,
+        *,
+        trigger_rule: Rule | None = None,
+        min_success: float | MinSuccess | None = None,
     ) -> TaskFutureList[Any]:
         """Record one map (see `Task.map`)."""
+        least = None if min_success is None else min_success_of(self._what, min_success)
         arguments = columns(self._what, self._signature, self._signature.bind(args, kwargs))
+        needed = None if least is None else self._needed(least, arguments.size)
         if not arguments.size:
-            return TaskFutureList(port)
+            return _list(port, (), needed)
         if not self._signature.by_name:
-            return self._record_each(port, arguments, wait_for)
-        spec = self._spec_in(port.start.spec)
+            return self._record_each(port, arguments, wait_for, trigger_rule)
+        spec = self._spec_in(port.start.spec, trigger_rule)
         call = MapCall(
             spec,
             tuple(arguments.mapped),
@@ -83,16 +108,35 @@ class Caller:
             arguments.aligned,
             self._dependencies([*arguments.waited, *(wait_for or ())]),
             _tags(spec),
+            least,
         )
         try:
             parts = port.builder.add_map(call)
         except SerializationError as error:
             raise self._blamed(error, {**arguments.static, **arguments.mapped}) from error
         port.recorded()
-        return TaskFutureList(port, parts)
+        return _list(port, parts, needed)
+
+    def _needed(self, least: MinSuccess, size: int) -> int:
+        if not self._signature.by_name:
+            raise InvalidOption(
+                f"{self._what}: min_success={least.least!r}: a map that may lose some needs a "
+                "function without *args and positional-only parameters"
+            )
+        needed = least.needed(size)
+        if needed > size > 0:
+            raise InvalidOption(
+                f"{self._what}: min_success={least.least!r}: there are {size} task runs only; a "
+                "share such as 0.95 fits any number"
+            )
+        return needed
 
     def _record_each(
-        self, port: RunPort, arguments: Columns, wait_for: Iterable[Any] | None
+        self,
+        port: RunPort,
+        arguments: Columns,
+        wait_for: Iterable[Any] | None,
+        trigger_rule: Rule | None,
     ) -> TaskFutureList[Any]:
         """Map over a function whose parameters cannot all be given by name."""
         waited = [*arguments.waited, *(wait_for or ())]
@@ -103,23 +147,31 @@ class Caller:
         for position in range(arguments.size):
             bound = {name: elements[position] for name, elements in mapped.items()}
             args, kwargs = self._signature.as_call({**arguments.static, **bound})
-            group, index = self.record(port, args, kwargs, waited, waiting=False).member
+            future = self.record(
+                port, args, kwargs, waited, trigger_rule=trigger_rule, waiting=False
+            )
+            group, index = future.member
             parts.append((group, range(index, index + 1)))
         return TaskFutureList(port, parts)
 
-    def _spec_in(self, flow: FlowSpec) -> TaskSpec:
-        if not self._unset:
-            return self.spec
-        defaults = flow.log_prints, flow.persist_result
+    def _spec_in(self, flow: FlowSpec, trigger_rule: Rule | None) -> TaskSpec:
+        rule = None if trigger_rule is None else trigger_of(self._what, trigger_rule)
+        defaults = flow.log_prints, flow.persist_result, rule
+        # A loop of calls with one rule is one group, so they share the changed spec.
         found = self._in_flow.get(defaults)
         if found is None:
-            changes: dict[str, Any] = {}
-            if "log_prints" in self._unset and flow.log_prints:
-                changes["log_prints"] = True
-            if "persist_result" in self._unset and flow.persist_result is not None:
-                changes["persist_result"] = flow.persist_result
-            found = self._in_flow[defaults] = replace(self.spec, **changes)
+            found = self._in_flow[defaults] = replace(self.spec, **self._changes(flow, rule))
         return found
+
+    def _changes(self, flow: FlowSpec, rule: Trigger | None) -> dict[str, Any]:
+        changes: dict[str, Any] = {}
+        if "log_prints" in self._unset and flow.log_prints:
+            changes["log_prints"] = True
+        if "persist_result" in self._unset and flow.persist_result is not None:
+            changes["persist_result"] = flow.persist_result
+        if rule is not None:
+            changes["trigger_rule"] = rule
+        return changes
 
     def _dependencies(self, wait_for: Iterable[Any] | None) -> tuple[Dependency, ...]:
         if wait_for is None:
@@ -157,6 +209,24 @@ class Caller:
                     "pass what can be pickled, and make the rest inside the task"
                 )
         return error
+
+
+def hint(spec: TaskSpec) -> None:
+    """Say once a process that policies do not hold where a task is called outside a flow."""
+    global _hinted  # noqa: PLW0603 - once a process
+    if not _hinted and (spec.retry.retries or spec.timeout_seconds or spec.ray):
+        _hinted = True
+        _log.warning(
+            "task %r was called outside a flow: there it is the plain function, without "
+            "retries, timeouts or resources",
+            spec.name,
+        )
+
+
+def _list(port: RunPort, parts: Sequence[Part], needed: int | None) -> TaskFutureList[Any]:
+    if needed is None:
+        return TaskFutureList(port, parts)
+    return PartialFutureList(port, parts, needed)
 
 
 def _tags(spec: TaskSpec) -> tuple[str, ...]:

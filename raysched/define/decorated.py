@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, NoReturn, ParamSpec, Self, TypeVar
 
-from raysched.define.options import Checker
+from raysched.define.checker import Checker
 from raysched.define.signature import Signature
 from raysched.errors import InvalidOption
 from raysched.graph.payload import is_by_value

@@ -13,10 +13,11 @@ from typing import (
     overload,
 )
 
+from raysched.define.checker import Checker
 from raysched.define.decorated import Decorated, declare
 from raysched.define.driving import finish
 from raysched.define.flow_runs import FlowCaller
-from raysched.define.options import Checker, FlowOptions
+from raysched.define.options import FlowOptions
 from raysched.define.planning import FlowPlan, plan
 from raysched.define.states import State
 from raysched.define.task_runners import RayTaskRunner, ThreadPoolTaskRunner

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from raysched.define.options import MAX_DELAYS, is_number
+from raysched.define.checker import MAX_DELAYS, is_number
 from raysched.errors import InvalidOption
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from raysched.errors import InvalidOption, ParameterError
 
+_KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 _BY_NAME = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -112,6 +113,35 @@ class Signature:
                     f"{self._what}: {option}={template!r} names {name!r}, which is no parameter: "
                     f"use one of {', '.join(self.names) or 'none, as there are none'}"
                 )
+
+    def unlike(self, other: "Signature") -> str:
+        """Return why a call that fits `other` might not fit this; "" if all of them do."""
+        takes_all = self.var_positional is not None and self.var_keyword is not None
+        if self._required <= set(other.names) and (takes_all or self._follows(other)):
+            return ""
+        return f"takes {self} where the task takes {other}"
+
+    def __str__(self) -> str:
+        return str(self._signature)
+
+    def _follows(self, other: "Signature") -> bool:
+        mine, theirs = self._kinds(), other._kinds()  # noqa: SLF001 - its own class
+        by_position = [name for name, kind in theirs.items() if kind is not _KEYWORD_ONLY]
+        return (
+            list(mine)[: len(by_position)] == by_position
+            and all(mine.get(name) is kind for name, kind in theirs.items())
+            and self.defaults.keys() >= other.defaults.keys()
+            and (other.var_positional is None or self.var_positional is not None)
+            and (other.var_keyword is None or self.var_keyword is not None)
+        )
+
+    def _kinds(self) -> dict[str, Any]:
+        """Return how each parameter can be given, without `*args` and `**kwargs`."""
+        return {
+            name: parameter.kind
+            for name, parameter in self._signature.parameters.items()
+            if name not in {self.var_positional, self.var_keyword}
+        }
 
     def _hint(self, kwargs: Mapping[str, Any]) -> str:
         unknown = [name for name in kwargs if name not in self._signature.parameters]

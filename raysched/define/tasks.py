@@ -1,7 +1,5 @@
 """`@task`: plain functions that flows run as tracked tasks."""
 
-import inspect
-import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import (
     Any,
@@ -14,24 +12,26 @@ from typing import (
 )
 
 from raysched.define.annotations import unmapped
-from raysched.define.calling import Caller
+from raysched.define.calling import hint
+from raysched.define.checker import Checker
 from raysched.define.context import current_port, current_scope
-from raysched.define.decorated import Decorated, declare
+from raysched.define.declaring import caller_of
+from raysched.define.decorated import Decorated, H
 from raysched.define.driving import finish
 from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.once_per_worker import call_plainly
-from raysched.define.options import Checker, TaskOptions
+from raysched.define.options import Rule, TaskOptions
+from raysched.define.partial import PartialFutureList
 from raysched.define.ports import RunPort
 from raysched.define.states import State
 from raysched.errors import FutureError
-from raysched.model.options import Hooks, RetryOptions, TaskSpec
+from raysched.model.options import Hooks, TaskSpec
+from raysched.model.triggers import MinSuccess
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
 
 _NOT_HERE = {
     "delay": ".submit(…) in a flow",
@@ -64,7 +64,7 @@ class Task(Decorated[P, R]):
         **options: Unpack[TaskOptions],
     ) -> None:
         super().__init__(fn, options)
-        self._caller = _caller(self, options)
+        self._caller = caller_of(self, options)
 
     @property
     def spec(self) -> TaskSpec:
@@ -85,6 +85,7 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[True],
         wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, State[T]]: ...
 
@@ -94,11 +95,21 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[True],
         wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
         **kwargs: Any,
     ) -> State[R]: ...
 
     @overload
-    def __call__(self, *args: Any, wait_for: Iterable[Any] | None, **kwargs: Any) -> R: ...
+    def __call__(
+        self,
+        *args: Any,
+        wait_for: Iterable[Any] | None,
+        trigger_rule: Rule | None = ...,
+        **kwargs: Any,
+    ) -> R: ...
+
+    @overload
+    def __call__(self, *args: Any, trigger_rule: Rule | None, **kwargs: Any) -> R: ...
 
     def __call__(  # type: ignore[misc] # a ParamSpec cannot say that these names are taken
         self,
@@ -113,19 +124,22 @@ class Task(Decorated[P, R]):
             args: Arguments; futures stand for their values.
             return_state: Whether to return the final state instead, whatever it is.
             wait_for: Futures that have to complete first.
-            kwargs: Arguments by name.
+            kwargs: Arguments by name. `trigger_rule` is none, unless the function has a parameter
+                of that name: it takes the place of the task's option for this task run.
 
         Raises:
+            InvalidOption: There is no such trigger rule.
             ParameterError: The arguments do not fit the signature.
             SerializationError: An argument cannot be pickled.
             UpstreamFailed: It never ran, because of the failures it names.
             Exception: What the function raised, or a `TaskRunError`.
         """
         args = self._first + args
+        extra = self._caller.taken(kwargs, "trigger_rule")
         if current_scope() is None:
-            self._hint()
+            hint(self.spec)
             return call_plainly(self.fn, args, kwargs)
-        procedure = self._run(args, kwargs, wait_for, return_state=return_state)
+        procedure = self._run(args, kwargs, wait_for, extra, return_state=return_state)
         return procedure if self.spec.is_async else finish(procedure)
 
     @overload
@@ -134,6 +148,7 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[False] = ...,
         wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
         **kwargs: Any,
     ) -> TaskFuture[T]: ...
 
@@ -143,6 +158,7 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[False] = ...,
         wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
         **kwargs: Any,
     ) -> TaskFuture[R]: ...
 
@@ -152,6 +168,7 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[True],
         wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
         **kwargs: Any,
     ) -> State[T]: ...
 
@@ -161,6 +178,7 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[True],
         wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
         **kwargs: Any,
     ) -> State[R]: ...
 
@@ -177,17 +195,41 @@ class Task(Decorated[P, R]):
             args: Arguments; futures stand for their values. They are copied (pickled) now.
             return_state: Whether to wait and return the final state instead.
             wait_for: Futures that have to complete first.
-            kwargs: Arguments by name.
+            kwargs: Arguments by name. `trigger_rule` is none, unless the function has a parameter
+                of that name: it takes the place of the task's option for this task run.
 
         Raises:
+            InvalidOption: There is no such trigger rule.
             FutureError: Not in a flow, or a future belongs to another flow run.
             ParameterError: The arguments do not fit the signature.
             SerializationError: An argument cannot be pickled.
         """
-        future = self._caller.record(
-            self._port("submit"), self._first + args, kwargs, wait_for, waiting=False
-        )
+        port, args = self._port("submit"), self._first + args
+        extra = self._caller.taken(kwargs, "trigger_rule")
+        future = self._caller.record(port, args, kwargs, wait_for, waiting=False, **extra)
         return finish(future.final_state(blocking=True)) if return_state else future
+
+    @overload
+    def map(
+        self: "Task[P, Coroutine[Any, Any, T]]",
+        *args: Any,
+        min_success: float | MinSuccess,
+        return_state: Literal[False] = ...,
+        wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
+        **kwargs: Any,
+    ) -> PartialFutureList[T]: ...
+
+    @overload
+    def map(
+        self,
+        *args: Any,
+        min_success: float | MinSuccess,
+        return_state: Literal[False] = ...,
+        wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
+        **kwargs: Any,
+    ) -> PartialFutureList[R]: ...
 
     @overload
     def map(
@@ -195,6 +237,7 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[False] = ...,
         wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
         **kwargs: Any,
     ) -> TaskFutureList[T]: ...
 
@@ -204,6 +247,7 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[False] = ...,
         wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
         **kwargs: Any,
     ) -> TaskFutureList[R]: ...
 
@@ -213,6 +257,8 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[True],
         wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
+        min_success: float | MinSuccess | None = ...,
         **kwargs: Any,
     ) -> list[State[T]]: ...
 
@@ -222,6 +268,8 @@ class Task(Decorated[P, R]):
         *args: Any,
         return_state: Literal[True],
         wait_for: Iterable[Any] | None = ...,
+        trigger_rule: Rule | None = ...,
+        min_success: float | MinSuccess | None = ...,
         **kwargs: Any,
     ) -> list[State[R]]: ...
 
@@ -239,16 +287,21 @@ class Task(Decorated[P, R]):
                 and what is `unmapped`. A future is waited for, and its value iterated.
             return_state: Whether to wait and return the final states instead.
             wait_for: Futures that have to complete before any of them.
-            kwargs: Arguments by name.
+            kwargs: Arguments by name. Two are none, unless the function has a parameter of that
+                name: `min_success`, how many of the task runs have to succeed (3), or which share
+                of them (0.95), so that the failures of the others are handled and left out where
+                the list is used; and `trigger_rule`, in the place of the task's option.
 
         Raises:
+            InvalidOption: There is no such trigger rule, or `min_success` cannot be.
             MapError: Nothing can be iterated, or lengths differ.
             FutureError: Not in a flow, or a future belongs to another flow run.
             ParameterError: The arguments do not fit the signature.
             SerializationError: An argument cannot be pickled.
         """
-        first = tuple(map(unmapped, self._first))
-        futures = self._caller.record_map(self._port("map"), first + args, kwargs, wait_for)
+        port, args = self._port("map"), (*map(unmapped, self._first), *args)
+        extra = self._caller.taken(kwargs, "trigger_rule", "min_success")
+        futures = self._caller.record_map(port, args, kwargs, wait_for, **extra)
         return finish(futures.final_states(blocking=True)) if return_state else futures
 
     def with_options(self, **options: Unpack[TaskOptions]) -> "Task[P, R]":
@@ -276,11 +329,14 @@ class Task(Decorated[P, R]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         wait_for: Iterable[Any] | None,
+        extra: dict[str, Any],
         *,
         return_state: bool,
     ) -> Any:
         blocking = not self.spec.is_async
-        future = self._caller.record(self._port("__call__"), args, kwargs, wait_for, waiting=True)
+        future = self._caller.record(
+            self._port("__call__"), args, kwargs, wait_for, waiting=True, **extra
+        )
         if return_state:
             return await future.final_state(blocking=blocking)
         return await future.outcome(None, raising=True, blocking=blocking)
@@ -295,22 +351,22 @@ class Task(Decorated[P, R]):
             )
         return port
 
+    def on_commit(self, hook: H) -> H:
+        """Have `hook(transaction)` called when the transaction around a call commits; a decorator.
+
+        See `transaction`.
+        """
+        return self._add("on_commit", hook)
+
+    def on_rollback(self, hook: H) -> H:
+        """Have `hook(transaction)` called when the transaction around a call is rolled back.
+
+        A decorator; see `transaction`. It is called if the task run had completed.
+        """
+        return self._add("on_rollback", hook)
+
     def _set_hooks(self, hooks: Hooks) -> None:
         self._caller.change(hooks=hooks)
-
-    def _hint(self) -> None:
-        global _hinted  # noqa: PLW0603 - once a process
-        retry = self.spec.retry
-        if not _hinted and (retry.retries or self.spec.timeout_seconds or self.spec.ray):
-            _hinted = True
-            _log.warning(
-                "task %r was called outside a flow: there it is the plain function, without "
-                "retries, timeouts or resources",
-                self.name,
-            )
-
-
-_hinted = False
 
 
 @overload
@@ -341,43 +397,3 @@ def task(fn: Any = None, /, **options: Unpack[TaskOptions]) -> Any:
         Checker("@task", options, TaskOptions.__annotations__)
         return lambda function: Task(function, **options)
     return Task(fn, **options)
-
-
-def _caller(task: Task[Any, Any], options: TaskOptions) -> Caller:
-    declared = declare(task, options, TaskOptions.__annotations__)
-    function, checker = task.fn, declared.checker
-    batch, batch_size = checker.batching()
-    spec = TaskSpec(
-        name=declared.name,
-        fn=function,
-        is_async=inspect.iscoroutinefunction(function),
-        retry=_retry(checker),
-        timeout_seconds=checker.number("timeout_seconds", " of seconds", above_zero=True),
-        max_concurrency=checker.integer("max_concurrency", 1) or 1,
-        max_parallel=checker.integer("max_parallel", 1),
-        batch=batch,
-        batch_size=batch_size,
-        ray=checker.ray(),
-        tags=checker.tags(),
-        task_run_name=declared.run_name,
-        log_prints=checker.flag("log_prints") or False,
-        persist_result=checker.flag("persist_result") is not False,
-        hooks=Hooks(**checker.hooks()),
-        task=task,
-        description=checker.text("description") or inspect.getdoc(function) or "",
-        version=checker.text("version"),
-    )
-    unset = {option for option in ("log_prints", "persist_result") if options.get(option) is None}
-    return Caller(declared.what, spec, declared.signature, frozenset(unset))
-
-
-def _retry(checker: Checker) -> RetryOptions:
-    retries = checker.integer("retries", 0) or 0
-    crash_retries = checker.integer("crash_retries", 0)
-    return RetryOptions(
-        retries,
-        checker.delays(retries),
-        checker.number("retry_jitter_factor", "") or 0.0,
-        checker.function("retry_condition_fn"),
-        RetryOptions().crash_retries if crash_retries is None else crash_retries,
-    )

@@ -90,6 +90,7 @@ class Box:
         size: Number of task runs.
         kind: What it stands for.
         objects: Tokens of the objects that it shares with others in each worker, sorted by name.
+        note: What else there is to say of it, for people, or "".
     """
 
     id: int
@@ -98,10 +99,15 @@ class Box:
     size: int = 1
     kind: Kind = Kind.TASK
     objects: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def label(self) -> str:
         """What stands in the box."""
+        return f"{self._what} ({self.note})" if self.note else self._what
+
+    @property
+    def _what(self) -> str:
         match self.kind:
             case Kind.FLOW:
                 return f"flow {self.name}"
@@ -222,7 +228,8 @@ def _draw(plan: Plan, boxes: list[Box], ids: dict[Group, int], above: tuple[Arro
 def _arrows(group: Group, ids: Mapping[Group, int]) -> Iterator[Arrow]:
     words: defaultdict[int, dict[str, None]] = defaultdict(dict)
     for edge in _edges(group):
-        words[ids[edge.parent]][_words(edge)] = None
+        word = edge_words(edge.kind, edge.index, edge.stop, edge.parent)
+        words[ids[edge.parent]][word] = None
     for parent, found in words.items():
         if len(found) > MOST_NAMED_MEMBERS:
             yield Arrow(parent, ("many",))
@@ -243,25 +250,43 @@ def _edges(group: Group) -> Iterator[Edge]:
         yield from edges
 
 
-def _words(edge: Edge) -> str:
-    match edge.kind:
+class Members(Protocol):
+    """The task runs of a group, as far as an arrow has to know them."""
+
+    @property
+    def first(self) -> int:
+        """Index of the first one among the flow run's task runs of that name."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+
+def edge_words(kind: EdgeKind, index: int, stop: int, parent: Members) -> str:
+    """Return how an arrow says what it depends on; see `Arrow.words` and `graph.group.Edge`.
+
+    An `index` of -1 stands for members that differ from one task run to the other.
+    """
+    if index < 0:
+        return "many" if parent.size > 1 else ""
+    match kind:
         case EdgeKind.ONE_TO_ONE:
             return "each"
         case EdgeKind.SCATTER:
             return "elements"
         case EdgeKind.GATHER:
-            return _members(edge) or "all"
+            return _members(index, stop, parent) or "all"
         case EdgeKind.BROADCAST:
-            return _members(edge)
+            return _members(index, stop, parent)
         case EdgeKind.AFTER:
-            return f"after {_members(edge)}".rstrip()
+            return f"after {_members(index, stop, parent)}".rstrip()
 
 
-def _members(edge: Edge) -> str:
+def _members(index: int, stop: int, parent: Members) -> str:
     """Return the needed members by their indices in the flow run, or "" for all there are."""
-    if edge.index == 0 and edge.stop == edge.parent.size:
+    if index == 0 and stop == parent.size:
         return ""
-    first, stop = edge.parent.first + edge.index, edge.parent.first + edge.stop
+    first, stop = parent.first + index, parent.first + stop
     return f"[{first}]" if stop == first + 1 else f"[{first}:{stop}]"
 
 

@@ -51,7 +51,7 @@ def picture(drawing: Drawing, file_format: Literal["svg", "png"]) -> bytes:
             f"--format {file_format} needs matplotlib: pip install 'raysched[graph]', "
             "or take mermaid or tree"
         ) from error
-    places, bends = _layout(drawing.boxes)
+    places, bends = layout(drawing.boxes)
     right = max((x for x, _ in places.values()), default=0.0)
     bottom = max((y for _, y in places.values()), default=0.0)
     figure = Figure(figsize=((right + 1.2) * INCHES_ACROSS, (bottom + 1.7) * INCHES_DOWN))
@@ -70,8 +70,11 @@ def picture(drawing: Drawing, file_format: Literal["svg", "png"]) -> bytes:
     return buffer.getvalue()
 
 
-def _layout(boxes: Iterable[Box]) -> tuple[dict[Node, Position], dict[tuple[int, int], list[Node]]]:
-    """Return where boxes and bends are, and the bends of the arrow from one box to another."""
+def layout(boxes: Iterable[Box]) -> tuple[dict[Node, Position], dict[tuple[int, int], list[Node]]]:
+    """Return where boxes and bends are, and the bends of the arrow from one box to another.
+
+    Positions are (place in the layer, layer), both from 0; a place may be half of one.
+    """
     depth: dict[int, int] = {}
     layers: defaultdict[int, list[Node]] = defaultdict(list)
     bends: dict[tuple[int, int], list[Node]] = {}

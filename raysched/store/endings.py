@@ -25,7 +25,8 @@ class Standing:
         group: Id of the group.
         state: Their state, as `RunView` derives it.
         count: How many, without those that have no row yet and are SCHEDULED.
-        kept: How many have a value in the database.
+        kept: How many have a value in the database and were not undone.
+        rolled_back: How many completed and were undone.
         first: The first one's position.
         started: When the first attempt of those began (ns), 0 if none did.
         ended: When the last one of those that have ended did (ns), 0 if none has.
@@ -35,6 +36,7 @@ class Standing:
     state: StateType
     count: int
     kept: int
+    rolled_back: int
     first: int
     started: int
     ended: int
@@ -96,12 +98,14 @@ class EndingsReader(Snapshots):
         ended = func.max(TASK_RUN.c.started + TASK_RUN.c.duration)
         # Those that have not begun have 0, which is not when they began.
         started = func.min(func.nullif(TASK_RUN.c.started, 0))
+        undone = TASK_RUN.c.rolled_back
         query = (
             select(
                 TASK_RUN.c.grp,
                 TASK_RUN.c.state,
                 func.count(),
-                func.count(TASK_RUN.c.value),
+                func.count(TASK_RUN.c.value).filter(undone.is_not(True)),
+                func.count().filter(undone.is_(True)),
                 func.min(TASK_RUN.c.idx),
                 started,
                 ended,
@@ -112,8 +116,8 @@ class EndingsReader(Snapshots):
         )
         with self._reading() as connection:
             return [
-                Standing(group, _shown(run, state), count, kept, first, began or 0, end or 0)
-                for group, state, count, kept, first, began, end in connection.execute(query)
+                Standing(group, _shown(run, state), count, kept, undid, first, began or 0, end or 0)
+                for group, state, count, kept, undid, first, began, end in connection.execute(query)
             ]
 
     def endings(self, run: RunView, states: Collection[StateType]) -> list[Ending]:

@@ -1,0 +1,341 @@
+"""Policies that would have helped, from one fixed table: docs/why.md shows it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from raysched.model.values import CrashKind, FailureClass, TimeoutKind
+
+Options: TypeAlias = Mapping[str, Any]
+
+TRANSIENT = (
+    "BrokenPipeError",
+    "ClientConnectionError",
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionAbortedError",
+    "ConnectionError",
+    "ConnectionRefusedError",
+    "ConnectionResetError",
+    "IncompleteRead",
+    "InterfaceError",
+    "OperationalError",
+    "ReadTimeout",
+    "RemoteDisconnected",
+    "ServerDisconnectedError",
+    "Timeout",
+    "TimeoutError",
+    "URLError",
+    "gaierror",
+)
+"""Classes of exceptions, by their last name, that often go away by themselves: of the network in
+Python, urllib, requests, httpx and aiohttp, and of databases by the DB-API."""
+
+PERSISTENT_WORDS = ("no such table", "no such column", "syntax error", "does not exist")
+"""In messages of databases: what no retry helps against (`OperationalError` says both)."""
+
+BUGS = (
+    "ArithmeticError",
+    "AssertionError",
+    "AttributeError",
+    "ImportError",
+    "IndexError",
+    "KeyError",
+    "LookupError",
+    "ModuleNotFoundError",
+    "NameError",
+    "NotImplementedError",
+    "RecursionError",
+    "SyntaxError",
+    "TypeError",
+    "UnboundLocalError",
+    "ValueError",
+    "ZeroDivisionError",
+)
+"""Classes that come again with the same input, as a rule."""
+
+MANY_ALIKE = 20
+"""Equal failures of one cause from which on stopping early is advised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A policy that would have helped.
+
+    Attributes:
+        rule: Name of the rule, for example `transient-error`.
+        text: What to do and why, in a sentence or two.
+        code: Options of `@task` or the call that do it, or "".
+    """
+
+    rule: str
+    text: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A failure, as far as advice depends on it.
+
+    Attributes:
+        failure_class: Who is to blame.
+        kind: `CrashKind` or `TimeoutKind` value, or "".
+        type: Class of the exception, as in tracebacks.
+        message: Its text.
+        signal: Name of the signal that ended the process, or "".
+        attempts: Attempts that its task run had.
+        count: How many failures there are like it.
+        group: Size of the map that it is in, or 0.
+        victims: How many task runs did not run because of them.
+        options: What the task was declared with, as far as it was kept (`GroupRow.options`).
+    """
+
+    failure_class: FailureClass
+    kind: str = ""
+    type: str = ""
+    message: str = ""
+    signal: str = ""
+    attempts: int = 1
+    count: int = 1
+    group: int = 0
+    victims: int = 0
+    options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A row of the table.
+
+    Attributes:
+        name: Its name.
+        when: When it applies, for people.
+        applies: Whether it applies.
+        text: What to do and why.
+        code: Options that do it, or "".
+    """
+
+    name: str
+    when: str
+    applies: Callable[[Case], bool]
+    text: str
+    code: str = ""
+
+
+def advise(case: Case) -> tuple[Advice, ...]:
+    """Return what would have helped, in the order of the table; () where nothing fixed does."""
+    return tuple(Advice(rule.name, rule.text, rule.code) for rule in RULES if rule.applies(case))
+
+
+def _crash(case: Case, kind: CrashKind) -> bool:
+    return case.failure_class is FailureClass.INFRASTRUCTURE and case.kind == kind
+
+
+def _timeout(case: Case, kind: TimeoutKind) -> bool:
+    return case.failure_class is FailureClass.TIMEOUT and case.kind == kind
+
+
+def _user(case: Case) -> bool:
+    return case.failure_class is FailureClass.USER
+
+
+def _name(case: Case) -> str:
+    return case.type.rpartition(".")[2]
+
+
+def _is_transient(case: Case) -> bool:
+    lasting = any(words in case.message for words in PERSISTENT_WORDS)
+    return _user(case) and _name(case) in TRANSIENT and not lasting
+
+
+RULES: Sequence[Rule] = (
+    Rule(
+        "transient-error",
+        "a connection or a timeout of the user's code, and no `retries`",
+        lambda case: _is_transient(case) and not case.options.get("retries"),
+        "Such an error often goes away by itself: try again, with growing delays, and only for "
+        "errors of this kind.",
+        "retries=3, retry_delay_seconds=exponential_backoff(2), retry_jitter_factor=0.5, "
+        "retry_on=(ConnectionError, TimeoutError)",
+    ),
+    Rule(
+        "transient-error-again",
+        "the same, and `retries` were used up",
+        lambda case: _is_transient(case) and bool(case.options.get("retries")),
+        "It did not go away while the retries lasted: let them last longer, or see what is wrong "
+        "with the other side.",
+        "retry_delay_seconds=exponential_backoff(10)",
+    ),
+    Rule(
+        "retried-bug",
+        "an exception that comes again with the same input, such as `KeyError`, was tried again",
+        lambda case: _user(case) and _name(case) in BUGS and case.attempts > 1,
+        "The same input gives the same error: say what is worth a retry, so that a bug does not "
+        "cost them.",
+        "retry_on=(ConnectionError, TimeoutError)",
+    ),
+    Rule(
+        "many-alike",
+        f"{MANY_ALIKE} or more equal failures of a map, and no `max_failures`",
+        lambda case: case.count >= MANY_ALIKE and not case.options.get("max_failures"),
+        "One cause made them all: stop a map early, before a bug burns the rest of it.",
+        "max_failures=10",
+    ),
+    Rule(
+        "few-of-a-map",
+        "less than a tenth of a map failed, and others did not run because of that",
+        lambda case: 0 < case.count * 10 < case.group and case.victims > 0,
+        "If what follows can do without the few that failed: it gets the successes in order, with "
+        "the exceptions beside them.",
+        ".map(..., min_success=0.9)",
+    ),
+    Rule(
+        "memory-error",
+        "`MemoryError` in the user's code",
+        lambda case: _user(case) and _name(case) == "MemoryError",
+        "Reserve what it needs, so that fewer of them run at once, or give it less at a time.",
+        'memory="4GiB"',
+    ),
+    Rule(
+        "check-failed",
+        "`check=` refused the result, and there is no `fallback`",
+        lambda case: (
+            _user(case) and _name(case) == "CheckFailed" and not case.options.get("fallback")
+        ),
+        "Where bad data may happen, say what takes the place of the value, or let what follows "
+        "take the exception.",
+        "fallback=...",
+    ),
+    Rule(
+        "cannot-be-pickled",
+        "`SerializationError`: a result cannot be pickled",
+        lambda case: _user(case) and _name(case) == "SerializationError",
+        "Return plain data, or make the object once per worker, where it needs no pickling.",
+        "once_per_worker(connect)",
+    ),
+    Rule(
+        "out-of-memory",
+        "killed for memory, and no `on_oom`",
+        lambda case: _crash(case, CrashKind.OUT_OF_MEMORY) and not case.options.get("on_oom"),
+        "Reserve memory, and ask for more after an attempt that was killed for it.",
+        'memory="2GiB", on_oom=escalate(factor=2, up_to="16GiB")',
+    ),
+    Rule(
+        "out-of-memory-again",
+        "killed for memory in spite of `on_oom`",
+        lambda case: _crash(case, CrashKind.OUT_OF_MEMORY) and bool(case.options.get("on_oom")),
+        "Even the last step was not enough: raise up_to, or give each task run less at a time.",
+        'on_oom=escalate(factor=2, up_to="64GiB")',
+    ),
+    Rule(
+        "native-crash",
+        "the process died by a signal of its own: `SIGSEGV`, `SIGBUS`, `SIGABRT`, `SIGFPE`, "
+        "`SIGILL`",
+        lambda case: (
+            _crash(case, CrashKind.WORKER_DIED)
+            and case.signal in {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL"}
+        ),
+        "Native code broke: the last lines that Python wrote name the function. Keep it from "
+        "others until it is repaired.",
+        "batch=False",
+    ),
+    Rule(
+        "killed",
+        "the process was killed (`SIGKILL`), and Ray did not do it for memory",
+        lambda case: _crash(case, CrashKind.WORKER_DIED) and case.signal == "SIGKILL",
+        "Somebody killed it; often that is the system for want of memory (see its log: dmesg). "
+        "Reserve memory, so that fewer of them run at once.",
+        'memory="2GiB"',
+    ),
+    Rule(
+        "worker-ended",
+        "the worker ended for no signal that is known",
+        lambda case: (
+            _crash(case, CrashKind.WORKER_DIED)
+            and case.signal not in {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGKILL"}
+        ),
+        "Look for os._exit and the like in the code and its libraries. Where it happens by chance, "
+        "more tries help.",
+        "crash_retries=10",
+    ),
+    Rule(
+        "node-died",
+        "the node died",
+        lambda case: _crash(case, CrashKind.NODE_DIED),
+        "On nodes that may be taken away at any time, allow more crashes; they cost none of "
+        "retries. Short task runs lose less.",
+        "crash_retries=10",
+    ),
+    Rule(
+        "out-of-disk",
+        "the disk was full",
+        lambda case: _crash(case, CrashKind.OUT_OF_DISK),
+        "Large values spill to the disk of the node: free it, let ray.init put them elsewhere "
+        "(object_spilling_directory), or write large results to files and return their paths.",
+    ),
+    Rule(
+        "object-lost",
+        "a value was lost with its node",
+        lambda case: _crash(case, CrashKind.OBJECT_LOST) or _crash(case, CrashKind.OWNER_DIED),
+        "It could not be computed again: let the task that makes it write it to storage and "
+        "return the path, or allow more crashes.",
+        "crash_retries=10",
+    ),
+    Rule(
+        "runtime-env",
+        "the `runtime_env` could not be set up",
+        lambda case: _crash(case, CrashKind.RUNTIME_ENV),
+        "No retry helps: repair the runtime_env (a package that is not there, a conda environment "
+        "that the nodes do not have). The message names it.",
+    ),
+    Rule(
+        "unschedulable",
+        "no node can ever take it",
+        lambda case: _crash(case, CrashKind.UNSCHEDULABLE),
+        "Ask for what a node of the cluster has (raysched doctor shows it), or add such a node.",
+    ),
+    Rule(
+        "driver-lost",
+        "the driver died",
+        lambda case: _crash(case, CrashKind.DRIVER_LOST),
+        "The process that ran the flow was killed or its machine went away. What had completed is "
+        "kept; run long flows where nobody logs out, as with ray job submit.",
+    ),
+    Rule(
+        "queue-timeout",
+        "waited longer than `queue_timeout_seconds`",
+        lambda case: _timeout(case, TimeoutKind.QUEUED),
+        "There was no room in time: ask for less, add nodes, or allow more time to wait.",
+        "queue_timeout_seconds=...",
+    ),
+    Rule(
+        "attempt-timeout",
+        "longer than `timeout_seconds`, and no `retries`",
+        lambda case: _timeout(case, TimeoutKind.ATTEMPT) and not case.options.get("retries"),
+        "If it hangs now and then, try again; if it always takes as long, allow more time or give "
+        "it less work.",
+        "retries=2",
+    ),
+    Rule(
+        "attempt-timeout-again",
+        "longer than `timeout_seconds`, in every attempt",
+        lambda case: _timeout(case, TimeoutKind.ATTEMPT) and bool(case.options.get("retries")),
+        "It takes as long every time: allow more time, or give it less work.",
+        "timeout_seconds=...",
+    ),
+    Rule(
+        "total-timeout",
+        "all attempts together took longer than `total_timeout_seconds`",
+        lambda case: _timeout(case, TimeoutKind.TOTAL),
+        "Limit single attempts as well, so that one that hangs leaves time for another.",
+        "timeout_seconds=..., total_timeout_seconds=...",
+    ),
+    Rule(
+        "no-heartbeat",
+        "silent for longer than `heartbeat_timeout_seconds`",
+        lambda case: _timeout(case, TimeoutKind.HEARTBEAT),
+        "Its process was stopped, or native code held the interpreter: allow more silence if that "
+        "is how it works.",
+        "heartbeat_timeout_seconds=...",
+    ),
+)
+"""The table. Conditions look at the class, the kind and the task's options, never at chance."""

@@ -1,0 +1,254 @@
+"""One cause in full: what its first failure left, where the line is, what helps against it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from raysched.client.advice import Case, advise
+from raysched.client.why_causes import Kind
+from raysched.client.why_facts import (
+    Argument,
+    Cause,
+    Evidence,
+    Happening,
+    Line,
+    Seen,
+    Try,
+    Where,
+)
+from raysched.client.why_source import source_of
+from raysched.client.words import describe_error, error_type, utc
+from raysched.model.rows import ENGINE_LOGGER, AttemptRow
+from raysched.model.states import StateType
+from raysched.model.values import ErrorInfo
+from raysched.model.values import Evidence as Kept
+
+if TYPE_CHECKING:
+    from raysched.store.reader import Reader
+    from raysched.store.views import RunView, TaskRunView
+
+MOST_LOGS = 20
+"""Log records of a failed task run that are told: the last ones."""
+
+MOST_HAPPENINGS = 20
+"""What happened before a failure is told up to here: the last ones."""
+
+MOST_ATTEMPTS = 20
+"""Attempts of one task run that are told: the first half and the last half."""
+
+BEFORE_SECONDS = 60
+"""How long before a failure it is told what happened (seconds)."""
+
+FLOW_FUNCTION = -1
+"""Group of log records of the flow function itself (`model.rows.LogRow`)."""
+
+_GIB = 1024**3
+
+
+def cause_of(reader: "Reader", run: "RunView", kind: Kind, number: int) -> Cause:
+    """Return what is known about failures with one innermost cause, by the first of them."""
+    index = kind.group.first + kind.first
+    task_run = reader.task_run(run, kind.group.task, index)
+    attempts = reader.attempts(run, kind.group.id, kind.first)
+    error = next((row.error for row in reversed(attempts) if row.error is not None), None)
+    if error is None and task_run is not None:
+        error = task_run.error
+    error = error or ErrorInfo("", kind.reason, failure_class=kind.failure_class)
+    options = json.loads(kind.group.options)
+    ended = _ended(run, task_run)
+    logs = reader.last_logs(run, kind.group.id, kind.first, MOST_LOGS)
+    key = f"{kind.group.task}[{index}]"
+    begun = task_run.attempts if task_run is not None else len(attempts)
+    return Cause(
+        number=number,
+        task=kind.group.task,
+        key=key,
+        name=task_run.name if task_run is not None else key,
+        map_index=kind.first if kind.group.mapped else None,
+        map_size=kind.group.size if kind.group.mapped else 0,
+        by_task=_by_task(reader, run, kind),
+        keys=tuple(kind.keys) or (key,),
+        handled=kind.handled,
+        teardown=bool(options.get("teardown")),
+        victims=dict(kind.victims),
+        state=kind.state,
+        attempts=tuple(map(_try, _some(attempts))),
+        attempts_begun=begun,
+        stopped=kind.reason or (attempts[-1].stop_reason if attempts else ""),
+        logs=tuple(Line(utc(row.at), row.level, row.logger, row.message) for row in logs),
+        before=_before(reader, run, key, ended),
+        owner=options.get("owner", ""),
+        runbook=options.get("runbook", ""),
+        advice=advise(_case(kind, error, begun, options)),
+        **_of_error(reader, run, error),
+    )
+
+
+def flow_cause(reader: "Reader", run: "RunView", number: int) -> Cause:
+    """Return what is known about what the flow function itself raised; `run.error` is not None."""
+    assert run.error is not None  # noqa: S101 - as the docstring says
+    said = reader.last_logs(run, FLOW_FUNCTION, 0, MOST_LOGS)
+    own = [row for row in said if row.logger != ENGINE_LOGGER]
+    return Cause(
+        number=number,
+        task="",
+        key="",
+        name=run.name,
+        map_index=None,
+        map_size=0,
+        by_task={},
+        keys=(),
+        handled=0,
+        teardown=False,
+        victims={},
+        state=run.state,
+        attempts=(),
+        attempts_begun=run.attempts,
+        stopped="",
+        logs=tuple(Line(utc(row.at), row.level, row.logger, row.message) for row in own),
+        before=_before(reader, run, "", run.ended),
+        owner="",
+        runbook="",
+        advice=(),
+        **_of_error(reader, run, run.error),
+    )
+
+
+def _of_error(reader: "Reader", run: "RunView", error: ErrorInfo) -> dict[str, Any]:
+    """Return the attributes of a cause that its error tells."""
+    kept = error.evidence
+    frames = tuple(kept.get("frames", ()))
+    seen = reader.seen(error.fingerprint) if error.fingerprint else None
+    return {
+        "failure_class": error.failure_class,
+        "kind": error.kind,
+        "type": error_type(error),
+        "message": error.message,
+        "fingerprint": error.fingerprint,
+        "traceback": error.traceback,
+        "frames": frames,
+        "source": source_of(frames, run.started),
+        "evidence": tuple(_evidence(kept)),
+        "arguments": tuple(
+            Argument(
+                each.get("name", ""),
+                each.get("preview", ""),
+                each.get("type", ""),
+                tuple(each.get("sources", ())),
+            )
+            for each in kept.get("inputs", ())
+        ),
+        "seen": seen
+        and Seen(utc(seen.first), seen.first_run, utc(seen.last), seen.attempts, seen.runs),
+    }
+
+
+def _try(row: AttemptRow) -> Try:
+    error = row.error
+    kept = error.evidence if error is not None else Kept()
+    where = Where(
+        kept.get("host", ""),
+        kept.get("pid", 0),
+        kept.get("node_id", ""),
+        kept.get("worker_id", ""),
+    )
+    took = (row.ended - row.started) / 10**9 if row.started and row.ended else None
+    failed = error is not None
+    return Try(
+        row.attempt,
+        row.state,
+        error.failure_class if error is not None else None,
+        error.kind if error is not None else "",
+        utc(row.started),
+        took,
+        where,
+        describe_error(error) if error is not None else "",
+        row.stop_reason or ("tried again" if failed else ""),
+    )
+
+
+def _some(attempts: Sequence[AttemptRow]) -> Sequence[AttemptRow]:
+    if len(attempts) <= MOST_ATTEMPTS:
+        return attempts
+    half = MOST_ATTEMPTS // 2
+    return [*attempts[:half], *attempts[-half:]]
+
+
+def _evidence(kept: Kept) -> Iterator[Evidence]:
+    """Yield what is known beside the exception, each with its name."""
+    if "exit_code" in kept:
+        yield Evidence("exit code", str(kept["exit_code"]))
+    if "signal" in kept:
+        yield Evidence("signal", kept["signal"])
+    if "used_bytes" in kept or "allowed_bytes" in kept:
+        yield Evidence("memory", _memory(kept))
+    if "death_reason" in kept:
+        yield Evidence("death reason", kept["death_reason"])
+    if kept.get("node_id"):
+        yield Evidence("node", kept["node_id"])
+    if "fatal_error" in kept:
+        yield Evidence("Python's last words", kept["fatal_error"])
+    retry = kept.get("retry", {})
+    if retry.get("reason"):
+        yield Evidence("retry_on", retry["reason"])
+
+
+def _memory(kept: Kept) -> str:
+    used, allowed = kept.get("used_bytes"), kept.get("allowed_bytes")
+    parts = [
+        f"{used / _GIB:.2f} GiB in use" if used is not None else "",
+        f"{allowed / _GIB:.2f} GiB allowed" if allowed is not None else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _case(kind: Kind, error: ErrorInfo, attempts: int, options: Any) -> Case:
+    return Case(
+        error.failure_class,
+        error.kind,
+        error_type(error),
+        error.message,
+        error.evidence.get("signal", ""),
+        attempts,
+        kind.count,
+        kind.group.size if kind.group.mapped else 0,
+        kind.victims.total(),
+        options,
+    )
+
+
+def _by_task(reader: "Reader", run: "RunView", kind: Kind) -> dict[str, int]:
+    if len(kind.by_group) == 1:
+        return {kind.group.task: kind.count}
+    tasks = {group.id: group.task for group in reader.groups(run)}
+    counts: dict[str, int] = {}
+    for group, number in kind.by_group.items():
+        counts[tasks[group]] = counts.get(tasks[group], 0) + number
+    return counts
+
+
+def _ended(run: "RunView", task_run: "TaskRunView | None") -> int:
+    if task_run is not None and task_run.ended:
+        return task_run.ended
+    return run.ended
+
+
+def _minute(end: int) -> tuple[int, int]:
+    return end - BEFORE_SECONDS * 10**9, end
+
+
+def _before(reader: "Reader", run: "RunView", key: str, end: int) -> tuple[Happening, ...]:
+    """Return what happened in the minute before: what raysched said, and crashes of all runs."""
+    if not end:
+        return ()
+    since, until = _minute(end)
+    said = reader.logs_between(run, since, until, logger=ENGINE_LOGGER, limit=MOST_HAPPENINGS)
+    found = [(row.at, run.id, run.flow, row.key, row.message) for row in said]
+    for crash in reader.crashes(since, until, limit=MOST_HAPPENINGS):
+        if (crash.run, crash.key) == (run.id, key):
+            continue
+        error = crash.attempt.error
+        text = describe_error(error) if error is not None else StateType.CRASHED.name
+        found.append((crash.attempt.ended, crash.run, crash.flow, crash.key, text))
+    found.sort(key=lambda each: each[0])
+    return tuple(Happening(utc(at), *rest) for at, *rest in found[-MOST_HAPPENINGS:])

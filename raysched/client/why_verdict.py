@@ -1,0 +1,130 @@
+"""What became of a run, in a line."""
+
+from collections.abc import Iterator, Sequence
+
+from raysched.client.why_facts import Cause, Why
+from raysched.model.states import SUCCESSES, StateType
+from raysched.model.values import CrashKind, FailureClass
+
+LONGEST_MESSAGE = 80
+"""Characters of an exception's message that a verdict has."""
+
+MOST_CAUSES = 3
+"""Causes that a verdict names."""
+
+
+def verdict_on(why: Why) -> str:
+    """Return what happened, in a line.
+
+    For example ``1 root failure: `load[17]` KeyError 'usage_facts' → 43 not run, 310 results
+    kept``.
+    """
+    open_ones = sum(count for state, count in why.counts.items() if not state.is_terminal)
+    match why.state:
+        case StateType.COMPLETED | StateType.CACHED if not why.causes:
+            return f"nothing failed: {_consequences(why)}"
+        case StateType.COMPLETED | StateType.CACHED:
+            return f"it completed, with {_handled(why)}: {_named(why.causes)}{_then(why)}"
+        case StateType.CRASHED if why.message == CrashKind.DRIVER_LOST:
+            return f"its driver died{_under_way(why)}{_then(why)}"
+        case StateType.CANCELLED | StateType.TIMED_OUT:
+            word = why.state.name.lower().replace("_", " ")
+            head = why.message or word
+            return f"{head}{_failed(why)}{_then(why)}"
+        case state if not state.is_terminal:
+            return f"still {state.name}, {open_ones:,} task runs open{_failed(why)}{_then(why)}"
+        case _:
+            return f"{_roots(why)}{_then(why)}"
+
+
+def count_of(number: int, word: str) -> str:
+    """Return `1 task run` or `3 task runs`."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def _roots(why: Why) -> str:
+    """Return what failed, by the first few causes."""
+    causes = [cause for cause in why.causes if cause.handled < cause.count] or why.causes
+    if causes:
+        number = sum(cause.count for cause in causes)
+        word = count_of(number, "root failure")
+        kinds = len(causes) + why.more_causes
+        of_kinds = f" of {kinds} kinds" if kinds > 1 and number > kinds else ""
+        more = why.more_causes and not of_kinds
+        return f"{word}{of_kinds}{' and more' if more else ''}: {_named(causes)}"
+    if why.subflows:
+        return f"{count_of(len(why.subflows), 'subflow')} failed: {_of_subflows(why.subflows)}"
+    return why.message or f"{why.state.name}, and nothing in it failed"
+
+
+def _of_subflows(subflows: Sequence[Why]) -> str:
+    return "; ".join(f"`{each.flow}` {each.verdict}" for each in subflows[:MOST_CAUSES])
+
+
+def _failed(why: Why) -> str:
+    return f"; {_roots(why)}" if why.causes else ""
+
+
+def _handled(why: Why) -> str:
+    if why.handled:
+        return f"{count_of(why.handled, 'failure')} handled"
+    return count_of(sum(cause.count for cause in why.causes), "failure")
+
+
+def _under_way(why: Why) -> str:
+    crashed = sum(cause.count for cause in why.causes if cause.kind == CrashKind.DRIVER_LOST)
+    others = [cause for cause in why.causes if cause.kind != CrashKind.DRIVER_LOST]
+    told = f" with {count_of(crashed, 'task run')} under way" if crashed else ""
+    if not others:
+        return told
+    number = sum(cause.count for cause in others)
+    return f"{told}; before that {count_of(number, 'failure')}: {_named(others)}"
+
+
+def _named(causes: Sequence[Cause]) -> str:
+    named = "; ".join(_name(cause) for cause in causes[:MOST_CAUSES])
+    return f"{named}; …" if len(causes) > MOST_CAUSES else named
+
+
+def _name(cause: Cause) -> str:
+    """Return one cause: ``` `load[17]` (and 2 more) KeyError 'usage_facts' ```."""
+    where = f"`{cause.key}`" if cause.key else cause.title
+    more = f" and {cause.count - 1:,} more" if cause.count > 1 else ""
+    message = next(iter(cause.message.splitlines()), "")
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]}…"
+    if cause.failure_class is FailureClass.INFRASTRUCTURE and cause.kind:
+        what = f"CRASHED ({cause.kind})"
+    elif cause.failure_class is FailureClass.TIMEOUT and cause.kind:
+        what = f"TIMED_OUT ({cause.kind}) {message}"
+    elif cause.failure_class is FailureClass.CANCELLED:
+        what = f"CANCELLED {message}"
+    else:
+        what = f"{cause.type} {message}"
+    return f"{where}{more} {what.strip()}"
+
+
+def _then(why: Why) -> str:
+    """Return what followed: ` → 43 not run, 310 results kept`."""
+    return f" → {_consequences(why)}"
+
+
+def _consequences(why: Why) -> str:
+    return ", ".join(_counted(why)) or "no task runs"
+
+
+def _counted(why: Why) -> Iterator[str]:
+    if why.not_run:
+        yield f"{why.not_run:,} not run"
+    cancelled = why.counts.get(StateType.CANCELLED, 0)
+    if cancelled:
+        yield f"{cancelled:,} cancelled"
+    if why.skipped:
+        yield f"{why.skipped:,} skipped"
+    if why.rolled_back:
+        yield f"{why.rolled_back:,} rolled back"
+    completed = sum(why.counts.get(state, 0) for state in SUCCESSES)
+    if completed == why.kept:
+        yield f"{count_of(why.kept, 'result')} kept"
+    else:
+        yield f"{why.kept:,} of {count_of(completed, 'result')} kept"

@@ -30,6 +30,7 @@ def run_record(run: Run, *, failures: bool = False) -> dict[str, Any]:
         "backend": run.backend or None,
         "versions": run.versions,
         "error": _error_record(run.error),
+        "late": run.late,
     }
     if failures:
         found = run.task_runs(states=OWN_FAILURES, limit=MOST_FAILURES)
@@ -51,6 +52,8 @@ def task_run_record(task_run: TaskRun) -> dict[str, Any]:
         "error": _error_record(task_run.error),
         "roots": list(task_run.roots),
         "handled": task_run.handled,
+        "reason": task_run.reason,
+        "rolled_back": task_run.rolled_back,
     }
 
 
@@ -93,7 +96,7 @@ def iso(moment: datetime | None) -> str | None:
     return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z" if moment else None
 
 
-def _error_record(error: ErrorInfo | None) -> Mapping[str, str] | None:
+def _error_record(error: ErrorInfo | None) -> Mapping[str, Any] | None:
     if error is None:
         return None
     return {
@@ -102,4 +105,6 @@ def _error_record(error: ErrorInfo | None) -> Mapping[str, str] | None:
         "traceback": error.traceback,
         "class": error.failure_class.value,
         "kind": error.kind,
+        "fingerprint": error.fingerprint or None,
+        "evidence": error.evidence,
     }

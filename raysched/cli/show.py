@@ -11,13 +11,14 @@ from raysched.cli.output import (
     console,
     duration,
     local_time,
+    noun,
     print_json_list,
     say,
     state_text,
 )
 from raysched.cli.plan import show_plan
 from raysched.cli.records import run_record, task_run_record
-from raysched.cli.summary import print_failures, print_outcome, print_tasks
+from raysched.cli.summary import print_failures, print_outcome, print_remedies, print_tasks
 from raysched.client import Run, TaskRun, describe_error, get_run, utc
 from raysched.errors import UsageError
 from raysched.model.states import StateType
@@ -65,6 +66,7 @@ def show_run(
     if task is None and not states:
         _print_head(run)
         print_failures(run)
+        print_remedies(run)
         print_tasks(run)
     else:
         print_outcome(run)
@@ -85,6 +87,9 @@ def _print_head(run: Run) -> None:
         "target": run.target,
         "backend": run.backend,
         "part of": run.parent,
+        "late": f"{noun(run.late, 'report')} of attempts that were over, refused"
+        if run.late
+        else "",
         "subflows": ", ".join(child.id[:SHORT_ID] for child in islice(run.children, 5)),
         "warning": "" if run.state.is_final() else _last_warning(run),
     }
@@ -129,7 +134,9 @@ def _print_task_runs(
 
 def _cells(task_run: TaskRun) -> list[Text]:
     remark = ""
-    if task_run.error is not None:
+    if task_run.reason:
+        remark = task_run.reason
+    elif task_run.error is not None:
         remark = next(iter(describe_error(task_run.error).splitlines()), "")
     elif task_run.roots:
         remark = f"because of {', '.join(task_run.roots)}"
@@ -137,11 +144,18 @@ def _cells(task_run: TaskRun) -> list[Text]:
         remark = task_run.name
     return [
         Text(task_run.key),
-        state_text(task_run.state.type),
+        _state(task_run),
         Text(str(task_run.attempts) if task_run.attempts else ""),
         Text("" if task_run.seconds is None else duration(task_run.seconds)),
         Text(remark, "dim"),
     ]
+
+
+def _state(task_run: TaskRun) -> Text:
+    text = state_text(task_run.state.type)
+    if task_run.rolled_back:
+        text.append(", rolled back", "yellow")
+    return text
 
 
 def _number(run: Run, task: str | None, states: tuple[StateType, ...]) -> int:

@@ -2,6 +2,7 @@
 
 import re
 import sysconfig
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def print_summary(run: Run, returned: str) -> None:
     if returned:
         say(("returned ", "dim"), returned)
     print_failures(run)
+    print_remedies(run)
     print_tasks(run)
     say()
     say(("run   ", "dim"), run.id)
@@ -156,8 +158,7 @@ def _kind(failure: TaskRun) -> Hashable:
     error = failure.error
     if error is None:
         return failure.task, failure.state.type
-    frame = _last_frame(error)
-    return failure.task, failure.state.type, error.type, frame and (frame["file"], frame["line"])
+    return failure.task, failure.state.type, error.type, error.fingerprint or error.kind
 
 
 def _title(failure: TaskRun) -> str:
@@ -196,22 +197,39 @@ def _print_failure(name: str, status: str, error: ErrorInfo | None) -> None:
 
 
 def _print_followers(run: Run) -> None:
-    number = run.counts.get(StateType.UPSTREAM_FAILED, 0)
-    if not number:
-        return
-    by_task = {
-        task: counts[StateType.UPSTREAM_FAILED]
-        for task, counts in run.task_counts.items()
-        if StateType.UPSTREAM_FAILED in counts
-    }
-    tasks = ", ".join(f"{task} {each:,}" for task, each in by_task.items())
-    say()
-    say(
-        (
-            f"{noun(number, 'task run')} never ran because of that: {tasks}",
-            STYLES[StateType.UPSTREAM_FAILED],
-        )
+    followers = Counter(
+        {task: counts.get(StateType.UPSTREAM_FAILED, 0) for task, counts in run.task_counts.items()}
     )
+    stopped: dict[str, Counter[str]] = {}
+    for remark in run.remarks:
+        if remark.state is StateType.UPSTREAM_FAILED:
+            stopped.setdefault(remark.reason, Counter())[remark.task] += remark.count
+            followers[remark.task] -= remark.count
+    style = STYLES[StateType.UPSTREAM_FAILED]
+    _print_number("never ran because of that", followers, style)
+    for reason, tasks in stopped.items():
+        _print_number(f"never ran, {reason}", tasks, style)
+
+
+def print_remedies(run: Run) -> None:
+    """Print what took the place of failures, and what was undone because of them."""
+    fell_back: Counter[str] = Counter()
+    rolled_back: Counter[str] = Counter()
+    for remark in run.remarks:
+        if remark.rolled_back:
+            rolled_back[remark.task] += remark.count
+        elif remark.handled and remark.state is StateType.COMPLETED:
+            fell_back[remark.task] += remark.count
+    _print_number("completed by their fallback", fell_back, "yellow")
+    _print_number("rolled back: what they did was undone", rolled_back, "yellow")
+
+
+def _print_number(what: str, by_task: Counter[str], style: str) -> None:
+    number = by_task.total()
+    if number:
+        tasks = ", ".join(f"{task} {each:,}" for task, each in by_task.items() if each)
+        say()
+        say((f"{noun(number, 'task run')} {what}: {tasks}", style))
 
 
 def _first_line(text: str) -> str:

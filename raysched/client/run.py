@@ -20,7 +20,7 @@ from raysched.define.states import State
 from raysched.errors import UsageError
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
-from raysched.store.views import LogView
+from raysched.store.views import LogView, RemarkView
 
 if TYPE_CHECKING:
     from raysched.store.reader import Reader
@@ -144,6 +144,11 @@ class Run:
     def failures(self) -> list[TaskRun]:
         """Task runs that failed themselves, without those that only followed."""
         return list(self.task_runs(states=OWN_FAILURES))
+
+    @property
+    def remarks(self) -> list[RemarkView]:
+        """What is to be told of task runs beside their states, counted, in order of calls."""
+        return self._reader.remarks(self._view)
 
     @property
     def children(self) -> "list[Run]":

@@ -3,16 +3,16 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, and_, func, or_, select
 
 from raysched.model.ids import task_run_key
 from raysched.model.rows import AttemptRow, GroupRow, InputRow
 from raysched.model.states import StateType
 from raysched.store.rows import attempt, task_input
 from raysched.store.snapshots import Snapshots
-from raysched.store.tables import ATTEMPT, FLOW_RUN, LOG, TASK_GROUP, TASK_INPUT
+from raysched.store.tables import ATTEMPT, FLOW_RUN, LOG, TASK_GROUP, TASK_INPUT, TASK_RUN
 from raysched.store.task_runs import read_groups
-from raysched.store.views import CrashView, LogView, RunView, SeenView
+from raysched.store.views import CrashView, LogView, RemarkView, RunView, SeenView
 
 SHARED = -1
 """Position of the row with the arguments that all members of a group have in common."""
@@ -118,6 +118,34 @@ class EvidenceReader(Snapshots):
         with self._reading() as connection:
             found = {row.idx: task_input(row) for row in connection.execute(query)}
         return found.get(index), found.get(SHARED, InputRow(group, SHARED, b""))
+
+    def remarks(self, run: RunView) -> list[RemarkView]:
+        """Return what is to be told of members beside their states, in order of calls."""
+        alike = (
+            TASK_GROUP.c.task,
+            TASK_RUN.c.state,
+            TASK_RUN.c.reason,
+            TASK_RUN.c.handled,
+            TASK_RUN.c.rolled_back,
+        )
+        of_group = and_(TASK_GROUP.c.run == TASK_RUN.c.run, TASK_GROUP.c.id == TASK_RUN.c.grp)
+        query = (
+            select(*alike, func.count())
+            .select_from(TASK_RUN.join(TASK_GROUP, of_group))
+            .where(
+                TASK_RUN.c.run == run.number,
+                or_(TASK_RUN.c.reason.is_not(None), TASK_RUN.c.rolled_back.is_not(None)),
+            )
+            .group_by(*alike)
+            .order_by(func.min(TASK_RUN.c.grp), func.min(TASK_RUN.c.idx))
+        )
+        with self._reading() as connection:
+            return [
+                RemarkView(
+                    task, StateType(code), count, reason or "", bool(handled), bool(rolled_back)
+                )
+                for task, code, reason, handled, rolled_back, count in connection.execute(query)
+            ]
 
     def last_logs(self, run: RunView, group: int, index: int, limit: int) -> list[LogView]:
         """Return the last log records of a member of a group, in order, at most so many."""

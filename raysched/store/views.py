@@ -154,3 +154,24 @@ class CrashView:
     flow: str
     key: str
     attempt: AttemptRow
+
+
+@dataclass(frozen=True, slots=True)
+class RemarkView:
+    """Members of groups of one task of which there is the same to tell beside their state.
+
+    Attributes:
+        task: Name of the task.
+        state: Their state, as it was recorded.
+        count: How many.
+        reason: Why they ended so, where no attempt tells it, or "".
+        handled: Whether their failures were handled; of COMPLETED ones: by a fallback.
+        rolled_back: Whether they completed and were undone.
+    """
+
+    task: str
+    state: StateType
+    count: int
+    reason: str = ""
+    handled: bool = False
+    rolled_back: bool = False

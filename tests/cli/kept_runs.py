@@ -105,6 +105,42 @@ def keep_billing(kept: SqlStore) -> str:
     return run_id
 
 
+def keep_sweep(kept: SqlStore) -> str:
+    """A failed run with two kinds of failures, one of which stopped its map; fallbacks and undoing.
+
+    Two members of `load` completed by their fallback, and the third one was undone.
+    """
+    run_id, number = open_run(kept, "sweep")
+    loaded = members(0, range(3), StateType.COMPLETED)
+    loaded.reasons = {0: "the fallback's value", 1: "the fallback's value"}
+    loaded.handled = frozenset({0, 1})
+    loaded.rolled_back = frozenset({2})
+    stopped = members(1, range(3, 6), StateType.UPSTREAM_FAILED, attempts=0)
+    stopped.reasons = dict.fromkeys(range(3), "stopped by max_failures=3")
+    followed = members(2, [0], StateType.UPSTREAM_FAILED, attempts=0, roots={0: ("train[0]",)})
+    errors = [
+        ErrorInfo("builtins.KeyError", f"'{n}'", fingerprint=fingerprint, evidence={"pid": 7})
+        for n, fingerprint in enumerate(["a" * 16, "a" * 16, ""])
+    ]
+    batch = Batch(
+        number,
+        groups=[
+            GroupRow(0, "load", 0, 3, mapped=True),
+            GroupRow(1, "train", 0, 6, mapped=True),
+            GroupRow(2, "report", 0, 1),
+        ],
+        task_runs=[loaded, members(1, range(3), StateType.FAILED), stopped, followed],
+        attempts=[
+            AttemptRow(1, n, 1, StateType.FAILED, NOON, NOON + SECOND // 4, error)
+            for n, error in enumerate(errors)
+        ],
+    )
+    kept.commit(batch)
+    change = FlowRunChange(StateType.FAILED, "3 task runs failed", NOON + SECOND, late=2)
+    kept.commit(Batch(number, flow_run=change))
+    return run_id
+
+
 def keep_nightly(kept: SqlStore, size: int = 3) -> str:
     """A run that went well."""
     run_id, number = open_run(kept, "nightly")

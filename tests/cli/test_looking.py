@@ -14,6 +14,7 @@ from cli.kept_runs import (
     close_run,
     keep_billing,
     keep_nightly,
+    keep_sweep,
     members,
     open_run,
     store,
@@ -123,6 +124,8 @@ class TestShow:
             "ended": "2026-11-20T12:00:00.373456Z",
             "roots": [],
             "handled": False,
+            "reason": "",
+            "rolled_back": False,
         }
         assert (error["type"], error["message"], error["traceback"]) == (
             "sqlite3.OperationalError",
@@ -161,6 +164,39 @@ class TestShow:
         assert "40 task runs never ran because of that: send 40" in out[root:]
         assert "month='2026-10'" in out
         assert out.endswith("… and 21 more (--limit 0 for all)\n")
+
+    def test_tells_why_and_what_took_the_place_of_failures(
+        self, looking: Command, kept: SqlStore
+    ) -> None:
+        keep_sweep(kept)
+        out = looking("show", "last").out
+        assert max(map(len, out.splitlines())) <= 80
+        assert "train[0]  FAILED" in out
+        # Two lines of the code, one innermost cause.
+        assert "and 1 more like it: train[1]" in out
+        assert "train[2]  FAILED" in out
+        assert "3 task runs never ran, stopped by max_failures=3: train 3" in out
+        assert "1 task run never ran because of that: report 1" in out
+        assert "2 task runs completed by their fallback: load 2" in out
+        assert "1 task run rolled back: what they did was undone: load 1" in out
+        assert "2 reports of attempts that were over, refused" in out
+        of_load = looking("show", "last", "--task", "load").out
+        assert "COMPLETED, rolled back" in of_load
+        assert "the fallback's value" in of_load
+        assert "stopped by max_failures=3" in looking("show", "last", "--task", "train").out
+
+    def test_as_json_has_all_that_is_known_of_failures(
+        self, looking: Command, kept: SqlStore
+    ) -> None:
+        keep_sweep(kept)
+        shown = looking("show", "last", "--json").json()
+        by_key = {run["key"]: run for run in shown["task_runs"]}
+        assert shown["late"] == 2
+        assert by_key["load[0]"]["reason"] == "the fallback's value"
+        assert [by_key[f"load[{n}]"]["rolled_back"] for n in range(3)] == [False, False, True]
+        error = by_key["train[0]"]["error"]
+        assert (error["fingerprint"], error["evidence"]) == ("a" * 16, {"pid": 7})
+        assert by_key["train[2]"]["error"]["fingerprint"] is None
 
     @pytest.mark.usefixtures("billing")
     def test_all_of_a_long_list(self, looking: Command) -> None:

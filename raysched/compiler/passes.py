@@ -13,6 +13,7 @@ from raysched.errors import CycleError
 from raysched.graph.builder import Member
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.options import TaskSpec
+from raysched.model.triggers import TriggerRule
 
 PLACING = frozenset(
     {
@@ -166,6 +167,10 @@ def _obstacle(item: PlannedGroup, parent: PlannedGroup, children: set[Group]) ->
         (item.overlapping or parent.overlapping, "task runs of one of them overlap"),
         (item.fixed_size or parent.fixed_size, "batch or batch_size is set"),
         (item.max_parallel or parent.max_parallel, "max_parallel is set"),
+        (
+            item.group.spec.trigger_rule is not TriggerRule.ALL_SUCCESS,
+            "its trigger_rule looks at how that ended",
+        ),
         (
             item.scheduling_class != parent.scheduling_class,
             "they ask for different resources",

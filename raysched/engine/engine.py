@@ -1,8 +1,6 @@
 """The engine: advances the tracker, commits, makes visible, performs what follows."""
 
-import json
 import logging
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,17 +11,18 @@ from raysched import faults
 from raysched.compiler import compile_segment
 from raysched.define.ports import FlowRunStart
 from raysched.engine.callbacks import Callbacks, call_hooks, may_retry, task_run_view
-from raysched.engine.flow_run import OpenFlowRun, kept_parameters, preview
+from raysched.engine.flow_run import OpenFlowRun, kept_parameters, preview, versions
 from raysched.engine.keeping import Keeper
 from raysched.engine.loop import BusyFlows, Loop
 from raysched.engine.placing import place
 from raysched.engine.ports import Backend, Began, Clock, Lost, Message, Observer, Reported, Store
 from raysched.engine.recording import fill, group_row, publish
-from raysched.engine.units import unit_call, unit_ended
+from raysched.engine.requests import Requests
+from raysched.engine.units import incomplete, lost_inputs, refused, unit_call, unit_ended
 from raysched.engine.values import KeptValues
 from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunChange, FlowRunRow, LogRow
 from raysched.model.states import StateType
-from raysched.model.values import CrashKind, ErrorInfo, FailureClass
+from raysched.model.values import ErrorInfo
 from raysched.settings import Settings
 from raysched.tracker import advance
 from raysched.tracker.messages import (
@@ -35,6 +34,7 @@ from raysched.tracker.messages import (
     Command,
     Dispatch,
     Event,
+    InputsLost,
     RetryAnswered,
     SegmentPlanned,
     TimePassed,
@@ -81,6 +81,7 @@ class Engine:
         clock: Where the time comes from.
         observers: Look at every committed batch.
         target: What is being run, for the rows of flow runs: `dir/flow.py:flow`.
+        takes_requests: Whether other processes may ask for something of its flow runs.
     """
 
     def __init__(  # noqa: PLR0913 - the ports, each once
@@ -92,10 +93,12 @@ class Engine:
         *,
         observers: Sequence[Observer] = (),
         target: str = "",
+        takes_requests: bool = True,
     ) -> None:
         self.backend = backend
         self.settings = settings
         self.callbacks = Callbacks(inline=backend.pumped)
+        self._requests = Requests(store, self._interrupt) if takes_requests else None
         self._keeper = Keeper(store, settings.store_patience_seconds, observers)
         self._values = KeptValues(store.values, settings.values_in_memory_bytes)
         self._clock = clock
@@ -104,7 +107,7 @@ class Engine:
         self._units: dict[int, _Sent] = {}
         self._next_unit = count()
         self._busy_flows = BusyFlows()
-        self._versions = json.dumps({"python": platform.python_version(), **_versions()})
+        self._versions = versions()
         backend.start(self._told)
         pump = backend.pump if backend.pumped else None
         self._loop = Loop(clock, self._settle, self._is_busy, pump, backend.attend)
@@ -132,6 +135,8 @@ class Engine:
         )
         run = OpenFlowRun(self, start, row, self._keeper.open_run(row))
         self._busy_flows.enter(run)
+        if self._requests is not None:
+            self._requests.watch(run)
         return run
 
     @property
@@ -141,6 +146,8 @@ class Engine:
 
     def stop(self) -> None:
         """Let go of the backend and the store. Idempotent."""
+        if self._requests is not None:
+            self._requests.stop()
         self._loop.stop()
         self.callbacks.stop()
         self.backend.stop()
@@ -189,8 +196,11 @@ class Engine:
         self._groups_due(run)
         self._settle()
         faults.reach("flow: before end")
-        self._change(run, FlowRunChange(state, message, self._clock.now(), error, run.attempt))
+        now, late = self._clock.now(), run.tracker.late
+        self._change(run, FlowRunChange(state, message, now, error, run.attempt, late))
         self._busy_flows.leave(run)
+        if self._requests is not None:
+            self._requests.forget(run)
 
     def retry_flow(self, run: OpenFlowRun, error: ErrorInfo | None) -> None:
         """See `Host.retry_flow`."""
@@ -246,7 +256,8 @@ class Engine:
             return
         if isinstance(message, Lost):
             self._forget(message.unit)
-            self.advance(run, UnitLost(unit, message.error))
+            values = lost_inputs(sent.dispatched, message.error, self.backend)
+            self.advance(run, InputsLost(unit, values) if values else UnitLost(unit, message.error))
             return
         report = decode_report(message.report)
         self._keep_logs(sent, report)
@@ -256,7 +267,7 @@ class Engine:
             self.advance(run, unit_ended(unit, report, message.handle))
             self._hand_back(run, unit, report)
             if unit in run.tracker.units:
-                self.advance(run, UnitLost(unit, _incomplete()))
+                self.advance(run, UnitLost(unit, incomplete()))
             return
         if report.positions:
             self.advance(run, unit_ended(unit, report, None))
@@ -334,17 +345,23 @@ class Engine:
             self.backend.submit(unit_call(number, command, run.header))
         except Exception as error:
             logger.exception("a unit of %s cannot be submitted", command.group.spec.name)
-            self._told(Lost(number, _backend_error(error)))
+            self._told(Lost(number, refused(error)))
+
+    def _interrupt(self, run: OpenFlowRun) -> None:
+        """Stop what runs in the thread of a flow, which could not be told otherwise."""
+        if self.backend.pumped:
+            for number in tuple(run.unit_numbers.values()):
+                self.backend.cancel(number)
 
     def _abort(self, run: OpenFlowRun, command: AbortUnit) -> None:
         number = run.unit_numbers.get(command.unit)
         if number is not None:
-            self.backend.cancel(number, force=command.force)
+            self.backend.cancel(number, command.positions, force=command.force)
 
     def _ask_capacity(self, run: OpenFlowRun, command: AskCapacity) -> None:
-        capacity = self.backend.capacity(command.group.spec, command.scheduling_class)
+        capacity = self.backend.capacity(command.spec, command.scheduling_class)
         if not capacity.slots and not run.tracker.lacks_slots(command.scheduling_class):
-            text = f"{command.group.spec.name} waits: it needs {capacity.lacking}"
+            text = f"{command.spec.name} waits: it needs {capacity.lacking}"
             logger.warning(text)
             now = self._clock.now()
             run.logs.append(LogRow(-1, 0, run.attempt, now, logging.WARNING, ENGINE_LOGGER, text))
@@ -377,27 +394,3 @@ class Engine:
         CallHooks: _call_hooks,
         AskRetry: _ask_retry,
     }
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("raysched", "ray")}
-
-
-def _incomplete() -> ErrorInfo:
-    return ErrorInfo(
-        "raysched.errors.InternalError",
-        "the worker's report was incomplete",
-        failure_class=FailureClass.INFRASTRUCTURE,
-        kind=CrashKind.BACKEND,
-    )
-
-
-def _backend_error(error: Exception) -> ErrorInfo:
-    return ErrorInfo(
-        f"{type(error).__module__}.{type(error).__qualname__}",
-        str(error),
-        failure_class=FailureClass.INFRASTRUCTURE,
-        kind=CrashKind.BACKEND,
-    )

@@ -2,16 +2,17 @@
 
 import asyncio
 import json
-import logging
+import platform
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from raysched.define.driving import finish, until
+from raysched.define.driving import finish
 from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, Told
-from raysched.define.termination import Terminated
 from raysched.engine.callbacks import Callbacks
+from raysched.engine.closing import Closing
 from raysched.engine.ports import Backend
-from raysched.errors import FlowRunCancelled, FlowRunTimedOut, RayschedError
+from raysched.errors import RayschedError, ResultLost
 from raysched.graph.builder import Builder, Member
 from raysched.graph.group import Group
 from raysched.graph.payload import dumps
@@ -21,35 +22,23 @@ from raysched.model.values import ErrorInfo, LargeValue
 from raysched.results.envelope import decode, encode
 from raysched.results.rebuild import failure_of
 from raysched.settings import Settings
-from raysched.tracker import Run, Verdict, verdict
+from raysched.tracker import Run
 from raysched.tracker.messages import (
     CancelRequested,
     Command,
     Event,
     FailuresHandled,
-    FlowRestarted,
+    MembersCancelled,
+    RolledBack,
+    ValueLost,
 )
-from raysched.worker.failures import describe_error
 from raysched.worker.protocol import RunHeader, encode_header
-
-logger = logging.getLogger("raysched.engine")
 
 HEADER_PARAMETERS_BYTES = 8 * 1024
 """Larger parameters of a flow run do not travel with every unit (bytes)."""
 
 KEPT_PARAMETERS_BYTES = 1024**2
 """Larger parameters of a flow run are kept as text only (bytes)."""
-
-FORCE_SECONDS = 5.0
-"""How long cancelled task runs may clean up before their workers are ended (seconds)."""
-
-HOOKS_SECONDS = 60.0
-"""How long the end of a flow run waits for hooks that are still being called (seconds)."""
-
-NAMED_FAILURES = 3
-"""How many failed task runs the message of a flow run names."""
-
-CANCELLED_BY = (KeyboardInterrupt, asyncio.CancelledError, FlowRunCancelled)
 
 
 class Host(Protocol):
@@ -122,7 +111,12 @@ class OpenFlowRun:
         self.builder = Builder(start.run_id, scope_of(start))
         self.row = row
         self.number = number
-        self.tracker = Run(start.run_id, start.spec.max_parallel, unit_size=host.settings.unit_size)
+        self.tracker = Run(
+            start.run_id,
+            start.spec.max_parallel,
+            unit_size=host.settings.unit_size,
+            max_same_failures=host.settings.max_same_failures,
+        )
         self.header = _header(start)
         self.commands: list[Command] = []
         self.groups: list[GroupRow] = []
@@ -135,6 +129,7 @@ class OpenFlowRun:
         self.recorded_some = False
         self.attempt = 1
         self.outcome: FlowOutcome | None = None
+        self.concluded = False
         self.raised: list[tuple[Group, Sequence[int]]] = []
         self.host = host
 
@@ -167,9 +162,16 @@ class OpenFlowRun:
         """See `RunPort.value`."""
         group, index = member
         value = group.value(index)
-        if isinstance(value, LargeValue):
+        if not isinstance(value, LargeValue):
+            return decode(value)
+        try:
             return self.host.backend.fetch(value)
-        return decode(value)
+        except ResultLost:
+            self._compute_again(member)
+            again = group.value(index)
+            if again is value or not isinstance(again, LargeValue):
+                raise
+            return self.host.backend.fetch(again)
 
     def values(self, group: Group, indices: Sequence[int]) -> list[Any]:
         """See `RunPort.values`."""
@@ -193,64 +195,44 @@ class OpenFlowRun:
         """See `RunPort.cancel`."""
         self.host.post(self.host.advance, self, CancelRequested(by))
 
+    def cancel_some(self, group: Group, indices: Sequence[int], by: str) -> None:
+        """See `RunPort.cancel_some`."""
+        if self.recorded_some:
+            self.host.post(self.host.compile, self)
+        self.host.post(self.host.advance, self, MembersCancelled(group, indices, by))
+
+    def roll_back(self, group: Group, indices: Sequence[int]) -> None:
+        """See `RunPort.roll_back`."""
+        self.host.post(self.host.advance, self, RolledBack(group, indices))
+
     def log(self, level: int, logger: str, message: str, at: int) -> None:
         """See `RunPort.log`."""
         self.host.post(self._log, LogRow(-1, 0, self.attempt, at, level, logger, message))
 
     def close(self, ending: FlowEnding) -> FlowOutcome:
         """See `RunPort.close`."""
-        return finish(self._closing(ending, blocking=True))
+        return finish(Closing(self, blocking=True).run(ending))
 
     async def close_async(self, ending: FlowEnding) -> FlowOutcome:
         """See `RunPort.close_async`."""
-        return await self._closing(ending, blocking=False)
+        return await Closing(self, blocking=False).run(ending)
 
     def settled(self) -> bool:
         """Whether everything recorded has ended, visibly."""
         return not self.recorded_some and not self.invisible
 
-    async def _closing(self, ending: FlowEnding, *, blocking: bool) -> FlowOutcome:
-        error = ending.error
-        if error is None:
-            error = await self._await_all(blocking=blocking)
-        if error is not None:
-            await self._drain(error, blocking=blocking)
-        self.host.callbacks.drain(HOOKS_SECONDS)
-        self.outcome = None
-        self.host.post(self._close, ending, error)
-        await until(self, lambda: self.outcome is not None, blocking=blocking)
-        assert self.outcome is not None  # noqa: S101 - the wait has no timeout
-        return self.outcome
+    def _compute_again(self, member: Member) -> None:
+        """Have a lost value computed again; return when it is there, or cannot be had."""
+        group, index = member
+        node = self.tracker.nodes[group.id]
+        begun = threading.Event()
 
-    async def _await_all(self, *, blocking: bool) -> BaseException | None:
-        """Await what nobody awaited; return what interrupted it."""
-        try:
-            await until(self, self.settled, blocking=blocking)
-        except (*CANCELLED_BY, FlowRunTimedOut) as error:
-            return error
-        return None
+        def begin() -> None:
+            self.host.advance(self, ValueLost(group, index))
+            begun.set()
 
-    async def _drain(self, error: BaseException, *, blocking: bool) -> None:
-        """Cancel what waits and let what runs end, for the grace time; then stop it."""
-        # SystemExit and the like want the process to end, not to drain.
-        stop = isinstance(error, (*CANCELLED_BY, FlowRunTimedOut)) or not isinstance(
-            error, Exception
-        )
-        by = _canceller(error)
-        grace = FORCE_SECONDS if stop else self.host.settings.drain_grace_seconds
-        steps = [CancelRequested(by, running=stop), CancelRequested(by)]
-        steps = steps[1:] if stop else steps
-        try:
-            for step in steps:
-                self.host.post(self.host.advance, self, step)
-                if await until(self, self.settled, grace, blocking=blocking):
-                    return
-                grace = FORCE_SECONDS
-        except KeyboardInterrupt:
-            logger.warning("stopping at once")
-        self.host.post(self.host.advance, self, CancelRequested(by, force=True))
-        if not await until(self, self.settled, FORCE_SECONDS, blocking=blocking):
-            logger.error("%d task runs did not stop", self.invisible)
+        self.host.defer(begin)
+        self.host.wait(lambda: begun.is_set() and index not in node.recomputing, None)
 
     def _told(self, group: Group, indices: Sequence[int], how: Told) -> None:
         if how is Told.RAISED:
@@ -272,36 +254,11 @@ class OpenFlowRun:
         self.logs.append(row)
         self.host.touch(self)
 
-    def _close(self, ending: FlowEnding, error: BaseException | None) -> None:
+    def handle_raised(self) -> None:
+        """Handle the failures that were raised in a flow function which went on; within a turn."""
         raised, self.raised = self.raised, []
-        if error is None:
-            for group, indices in raised:
-                self._handle(group, indices, roots=True)
-        found = verdict(self.tracker)
-        state, message = _conclusion(ending, error, found)
-        info = None if error is None else describe_error(error)
-        if info is None and state is StateType.FAILED and found.unhandled:
-            group, index = found.unhandled[0]
-            info = group.errors.get(index)
-        if ending.retry and state is not StateType.COMPLETED:
-            self._restart(found, info)
-        else:
-            self.host.conclude(self, state, message, info)
-        self.outcome = FlowOutcome(state, message, found.unhandled, found.counts, info)
-
-    def _restart(self, found: Verdict, info: ErrorInfo | None) -> None:
-        for group, index in found.unhandled:
-            self.host.advance(self, FailuresHandled(group, (index,)))
-        kept = {
-            node.group.identity(index): (node.group, index)
-            for node in self.tracker.nodes.values()
-            for index, state in enumerate(node.group.states)
-            if state == StateType.COMPLETED
-        }
-        self.builder.restart(kept)
-        self.host.advance(self, FlowRestarted())
-        self.attempt += 1
-        self.host.retry_flow(self, info)
+        for group, indices in raised:
+            self._handle(group, indices, roots=True)
 
 
 def scope_of(start: FlowRunStart) -> bytes:
@@ -339,38 +296,9 @@ def _header(start: FlowRunStart) -> bytes:
     )
 
 
-def _canceller(error: BaseException) -> str:
-    if isinstance(error, Terminated):
-        return "SIGTERM"
-    if isinstance(error, KeyboardInterrupt):
-        return "Ctrl-C"
-    if isinstance(error, FlowRunTimedOut):
-        return "the flow's timeout"
-    if isinstance(error, CANCELLED_BY):
-        return "the flow's cancellation"
-    return "the flow's failure"
+def versions() -> str:
+    """Return the versions of what a flow run runs with, as JSON text."""
+    from importlib.metadata import version
 
-
-def _conclusion(
-    ending: FlowEnding, error: BaseException | None, found: Verdict
-) -> tuple[StateType, str]:
-    if isinstance(error, FlowRunTimedOut):
-        return StateType.TIMED_OUT, str(error)
-    if isinstance(error, CANCELLED_BY):
-        return StateType.CANCELLED, f"cancelled by {_canceller(error)}"
-    if error is not None:
-        return StateType.FAILED, f"{type(error).__name__}: {error}"
-    if ending.state is not None:
-        # A state that the flow returns is the user's own verdict.
-        return ending.state
-    if found.unhandled:
-        number = len(found.unhandled)
-        keys = ", ".join(group.key(index) for group, index in found.unhandled[:NAMED_FAILURES])
-        more = f" and {number - NAMED_FAILURES} more" if number > NAMED_FAILURES else ""
-        return StateType.FAILED, f"{_plural(number, 'task run')} failed: {keys}{more}"
-    handled = f"{_plural(found.handled, 'failure')} handled" if found.handled else ""
-    return StateType.COMPLETED, handled
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    packages = {name: version(name) for name in ("raysched", "ray")}
+    return json.dumps({"python": platform.python_version(), **packages})

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from raysched.graph.builder import Builder
 from raysched.model.ids import task_run_key
-from raysched.model.rows import Batch, FlowRunRow, GroupRow, TaskRunColumns
+from raysched.model.rows import Batch, FlowRunRow, GroupRow, InputRow, TaskRunColumns
 
 
 @dataclass(slots=True)
@@ -34,7 +34,8 @@ def plain(rows: NestedRows) -> Mapping[str, Any]:
     data = asdict(rows)
     for batch in data["batches"]:
         for columns in batch["task_runs"]:
-            columns["handled"] = sorted(columns["handled"])
+            for name in ("handled", "rolled_back"):
+                columns[name] = sorted(columns[name])
             for name in ("indices", "states", "attempts", "started", "ended"):
                 columns[name] = list(columns[name])
     return data
@@ -63,6 +64,7 @@ def place(
         own.units |= {places.ids[group]: units for group, units in batch.units.items()}
         own.task_runs += [places.columns(columns) for columns in batch.task_runs]
         own.attempts += [replace(row, group=places.ids[row.group]) for row in batch.attempts]
+        own.inputs += [places.input(row) for row in batch.inputs]
         own.logs += [replace(row, group=places.ids.get(row.group, -1)) for row in batch.logs]
     called = [
         (
@@ -108,6 +110,11 @@ class _Places:
         if plan is None or "fused_behind" not in (planned := json.loads(plan)):
             return plan
         return json.dumps(planned | {"fused_behind": self.ids[planned["fused_behind"]]})
+
+    def input(self, row: InputRow) -> InputRow:
+        """Return the arguments of a failed task run as they are kept there."""
+        slots = [(kind, self.ids[parent], *rest) for kind, parent, *rest in json.loads(row.slots)]
+        return replace(row, group=self.ids[row.group], slots=json.dumps(slots))
 
     def columns(self, columns: TaskRunColumns) -> TaskRunColumns:
         """Return rows of task runs as they are there."""

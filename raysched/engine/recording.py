@@ -6,12 +6,27 @@ from itertools import pairwise
 from typing import Any
 
 from raysched.compiler.plan import PlannedGroup
+from raysched.engine.inputs import input_rows, with_sources
 from raysched.graph.group import Group, elements
 from raysched.model.options import TaskSpec
 from raysched.model.rows import AttemptRow, Batch, GroupRow, TaskRunColumns
 from raysched.model.states import FIRST_TERMINAL, StateType
+from raysched.model.triggers import TriggerRule
 from raysched.model.values import LargeValue
 from raysched.tracker.messages import Command, Record, RecordAttempt
+
+_TOLD = (
+    "queue_timeout_seconds",
+    "total_timeout_seconds",
+    "heartbeat_timeout_seconds",
+    "setup",
+    "teardown",
+    "max_failures",
+    "max_same_failures",
+    "owner",
+    "runbook",
+)
+"""Further options that people want to see, where they are set."""
 
 
 def fill(batch: Batch, commands: Iterable[Command]) -> list[tuple[Group, Sequence[int]]]:
@@ -22,6 +37,8 @@ def fill(batch: Batch, commands: Iterable[Command]) -> list[tuple[Group, Sequenc
             changed.setdefault(command.group, []).append(command.indices)
         elif isinstance(command, RecordAttempt):
             batch.attempts.append(_attempt_row(command))
+            if command.arguments is not None:
+                batch.inputs += input_rows(command.group, command.index, command.arguments)
     members = [
         (group, distinct) for group, parts in changed.items() for distinct in _distinct(parts)
     ]
@@ -63,10 +80,19 @@ def columns(group: Group, indices: Sequence[int]) -> TaskRunColumns:
         }
         if group.roots
         else {},
-        frozenset(n for n, i in enumerate(indices) if i in group.handled)
-        if group.handled
-        else frozenset(),
+        _places(indices, group.handled),
+        {n: group.reasons[i] for n, i in enumerate(indices) if i in group.reasons}
+        if group.reasons
+        else {},
+        _places(indices, group.rolled_back),
     )
+
+
+def _places(indices: Sequence[int], members: set[int]) -> frozenset[int]:
+    """Return where those of these members are that belong to a set."""
+    if not members:
+        return frozenset()
+    return frozenset(place for place, index in enumerate(indices) if index in members)
 
 
 def _kept_values(
@@ -162,6 +188,9 @@ def _options(spec: TaskSpec) -> Mapping[str, Any]:
         options["max_concurrency"] = spec.max_concurrency
     if spec.max_parallel is not None:
         options["max_parallel"] = spec.max_parallel
+    if spec.trigger_rule is not TriggerRule.ALL_SUCCESS:
+        options["trigger_rule"] = str(spec.trigger_rule)
+    options.update({name: getattr(spec, name) for name in _TOLD if getattr(spec, name)})
     return options
 
 
@@ -179,6 +208,6 @@ def _attempt_row(command: RecordAttempt) -> AttemptRow:
         StateType(command.state),
         command.started,
         command.ended,
-        command.error,
+        with_sources(command.group, command.index, command.error),
         command.stop_reason,
     )

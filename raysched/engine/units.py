@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from raysched.engine.ports import UnitCall
+from raysched.engine.inputs import needed_members
+from raysched.engine.ports import Backend, UnitCall
+from raysched.errors import TaskRunUnfinished
 from raysched.graph.builder import Member
 from raysched.graph.group import Edge, EdgeKind, Group
-from raysched.model.states import SUCCESSES
-from raysched.model.values import LargeValue
+from raysched.model.states import FIRST_TERMINAL
+from raysched.model.states import SUCCESSES as SUCCESS_STATES
+from raysched.model.triggers import MinSuccess, Trigger
+from raysched.model.values import CrashKind, ErrorInfo, FailureClass, LargeValue
 from raysched.results.envelope import encode
 from raysched.results.rebuild import failure_of
 from raysched.tracker.messages import Dispatch, UnitEnded
@@ -18,6 +22,7 @@ from raysched.worker.protocol import (
     LARGE,
     LIST,
     LOCAL,
+    SUCCESSES,
     Report,
     SlotValue,
     Stage,
@@ -69,7 +74,7 @@ def unit_call(number: int, command: Dispatch, header: bytes) -> UnitCall:
         stages.append(_stage(rider.group, rider.indices, rider.attempts, arguments))
         order.extend((number_of_stage, place, parent) for place, parent in enumerate(rider.parents))
     unit = Unit(number, header, tuple(stages), order, command.lease_seconds)
-    specs = (group.spec, *(rider.group.spec for rider in command.riders))
+    specs = (command.variant or group.spec, *(rider.group.spec for rider in command.riders))
     return UnitCall(number, specs, encode_unit(unit), tuple(arguments.handles))
 
 
@@ -99,8 +104,9 @@ def _stage(
 def _all_slots(
     group: Group, indices: Sequence[int], arguments: _Arguments
 ) -> Sequence[tuple[SlotValue, ...]]:
+    rule = group.spec.trigger_rule
     shared = tuple(
-        _slot_value(edge, 0, arguments) if edge.kind is not EdgeKind.ONE_TO_ONE else None
+        _slot_value(edge, 0, arguments, rule) if edge.kind is not EdgeKind.ONE_TO_ONE else None
         for edge in group.edges
         if edge.kind is not EdgeKind.AFTER
     )
@@ -133,36 +139,89 @@ def unit_ended(unit: int, report: Report, handle: Any) -> UnitEnded:
 def _slots(
     group: Group, index: int, shared: Sequence[SlotValue | None], arguments: _Arguments
 ) -> tuple[SlotValue, ...]:
-    values = list(shared)
+    values, rule = list(shared), group.spec.trigger_rule
     for number, edge in enumerate(group.slots_of(index)):
         if number >= len(shared):
-            values.append(_slot_value(edge, index, arguments))
+            values.append(_slot_value(edge, index, arguments, rule))
         elif values[number] is None:
-            values[number] = _slot_value(edge, index, arguments)
+            values[number] = _slot_value(edge, index, arguments, rule)
     return tuple(value for value in values if value is not None)
 
 
-def _slot_value(edge: Edge, index: int, arguments: _Arguments) -> SlotValue:
+def _slot_value(edge: Edge, index: int, arguments: _Arguments, rule: Trigger) -> SlotValue:
     match edge.kind:
         case EdgeKind.ONE_TO_ONE:
             return _member_value(edge.parent, index + edge.index, arguments)
         case EdgeKind.GATHER:
-            return LIST, [
-                _member_value(edge.parent, member, arguments)
-                for member in range(edge.index, edge.stop)
-            ]
+            members = range(edge.index, edge.stop)
+            values = [_member_value(edge.parent, member, arguments) for member in members]
+            if edge.parent.min_success is None and not isinstance(rule, MinSuccess):
+                return LIST, values
+            failures = [envelope for kind, envelope in values if kind == FAILURE]
+            return SUCCESSES, ([value for value in values if value[0] != FAILURE], failures)
         case _:
             return _member_value(edge.parent, edge.index, arguments)
+
+
+def _unfinished(key: str) -> TaskRunUnfinished:
+    message = f"{key} had not ended when the task run began that it is an argument of"
+    return TaskRunUnfinished(message, key=key)
 
 
 def _member_value(parent: Group, index: int, arguments: _Arguments) -> SlotValue:
     position = arguments.local.get((parent, index))
     if position is not None:
         return LOCAL, position
-    if parent.states[index] not in SUCCESSES:
-        # Only an edge with allow_failure gets here: it hands over the exception.
+    if parent.states[index] < FIRST_TERMINAL:
+        return FAILURE, encode(_unfinished(parent.key(index))).join()
+    if parent.states[index] not in SUCCESS_STATES:
+        # An edge with allow_failure, or a rule that tolerates it: it hands over the exception.
         return FAILURE, encode(failure_of(parent, index)).join()
     value = parent.value(index)
     if isinstance(value, LargeValue):
         return arguments.add(value)
     return INLINE, value
+
+
+def incomplete() -> ErrorInfo:
+    """Return the evidence of task runs that the report of their unit leaves out."""
+    return ErrorInfo(
+        "raysched.errors.InternalError",
+        "the worker's report was incomplete",
+        failure_class=FailureClass.INFRASTRUCTURE,
+        kind=CrashKind.BACKEND,
+    )
+
+
+def refused(error: Exception) -> ErrorInfo:
+    """Return the evidence of a unit that the backend did not take."""
+    return ErrorInfo(
+        f"{type(error).__module__}.{type(error).__qualname__}",
+        str(error),
+        failure_class=FailureClass.INFRASTRUCTURE,
+        kind=CrashKind.BACKEND,
+    )
+
+
+def lost_inputs(command: Dispatch, error: ErrorInfo, backend: Backend) -> list[Member]:
+    """Return the members whose lost values are why a unit did not begin."""
+    if error.kind != CrashKind.OBJECT_LOST:
+        return []
+    needed: dict[Member, LargeValue] = {}
+    parts = [(command.group, command.indices), *((r.group, r.indices) for r in command.riders)]
+    for group, indices in parts:
+        for index in indices:
+            for edge in group.slots_of(index):
+                needed |= _large_values(edge, index)
+    lost = backend.are_lost(list(needed.values()))
+    return [member for member, is_lost in zip(needed, lost, strict=True) if is_lost]
+
+
+def _large_values(edge: Edge, index: int) -> dict[Member, LargeValue]:
+    parent = edge.parent
+    return {
+        (parent, member): value
+        for member in needed_members(edge, index)
+        for value in (parent.values[member],)
+        if isinstance(value, LargeValue)
+    }

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 from raysched.model.ids import IDENTITY_BYTES, split_identities, task_run_key
 from raysched.model.options import TaskSpec
 from raysched.model.states import FIRST_TERMINAL
-from raysched.model.values import ErrorInfo, Value
+from raysched.model.values import ErrorInfo, LargeValue, Value
 
 
 class EdgeKind(StrEnum):
@@ -175,14 +175,18 @@ class Group:
         return value
 
     def release(self, indices: Sequence[int]) -> None:
-        """Let go of the arguments of members that have ended."""
+        """Let go of the arguments of members that have ended.
+
+        Not of those whose large values may get lost with a node, and be computed again.
+        """
         if self.columns:
             return
         if isinstance(indices, range):
             self.payloads[indices.start : indices.stop] = [None] * len(indices)
             return
         for index in indices:
-            self.payloads[index] = None
+            if not isinstance(self.values[index], LargeValue):
+                self.payloads[index] = None
 
     def allocate(self) -> None:
         """Size the columns for the recorded members, all SCHEDULED."""

@@ -107,7 +107,7 @@ class TaskSpec:
         max_failures: How many (an int) or which share (a float) of the members of one group may
             fail before the rest of them is not begun any more, or None.
         max_same_failures: How many attempts of one group may fail in a row with one fingerprint
-            before the rest is not begun any more; 0 for any number.
+            before the rest is not begun any more; 0 for any number, None for the settings'.
         check: What a result is tested with in the worker: a function, or a type that pydantic
             validates; None for nothing.
         fallback: What takes the place of a value that failed for good, or None.
@@ -143,7 +143,7 @@ class TaskSpec:
     setup: bool = False
     teardown: bool = False
     max_failures: int | float | None = None
-    max_same_failures: int = 0
+    max_same_failures: int | None = None
     check: Any = None
     fallback: Fallback | None = None
     compensate: "TaskSpec | None" = None

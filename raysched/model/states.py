@@ -50,3 +50,6 @@ FAILURES = frozenset(
 
 ROOT_FAILURES = FAILURES - {StateType.UPSTREAM_FAILED}
 """Failures that did not merely follow from another one."""
+
+FAILED_ITSELF = ROOT_FAILURES - {StateType.CANCELLED}
+"""Failures that nobody asked for."""

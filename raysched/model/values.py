@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias
+
+# pydantic, which reads rows with these in them, takes no other one before Python 3.12.
+from typing_extensions import TypedDict
 
 
 class FailureClass(StrEnum):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from raysched.model.options import RetryOptions
-from raysched.model.values import FailureClass
+from raysched.model.values import ErrorInfo, FailureClass, RetryVerdict
 
 NANOSECONDS = 1_000_000_000
 
@@ -33,7 +33,7 @@ class Stop:
 
 def decide(  # noqa: PLR0913 - the whole history that the decision rests on
     options: RetryOptions,
-    failure_class: FailureClass,
+    error: ErrorInfo,
     *,
     failures: int,
     crashes: int,
@@ -45,22 +45,33 @@ def decide(  # noqa: PLR0913 - the whole history that the decision rests on
 
     Args:
         options: The task's retry options.
-        failure_class: Of the attempt that has just failed.
+        error: Of the attempt that has just failed; with what `retry_on` said of it.
         failures: Attempts that failed by the user's code or a timeout, this one included.
         crashes: Attempts that crashed, this one included.
         answer: What `retry_condition_fn` said about this attempt, or None if it was not asked.
         seed: What the jitter is hashed from: equal for equal attempts of equal runs.
         now: The time (ns since the epoch).
     """
-    if failure_class is FailureClass.CANCELLED:
+    if error.failure_class is FailureClass.CANCELLED:
         return Stop("cancelled")
-    if failure_class is FailureClass.INFRASTRUCTURE:
+    if error.failure_class is FailureClass.INFRASTRUCTURE:
         return _after_crash(options, crashes, now)
+    verdict = error.evidence.get("retry", RetryVerdict())
+    if not verdict.get("retry", True):
+        return Stop(told(error) or "retry_on said no")
     if failures > options.retries:
         return Stop(f"all {options.retries} retries used" if options.retries else "no retries")
     if options.condition is not None and not answer:
         return Ask() if answer is None else Stop("retry_condition_fn said no")
-    return Retry(now + int(delay_seconds(options, failures, seed) * NANOSECONDS))
+    delay = verdict.get("delay_seconds")
+    if delay is None:
+        delay = delay_seconds(options, failures, seed)
+    return Retry(now + int(delay * NANOSECONDS))
+
+
+def told(error: ErrorInfo) -> str:
+    """Return the reason that `retry_on` gave for its verdict, or ""."""
+    return error.evidence.get("retry", RetryVerdict()).get("reason", "")
 
 
 def _after_crash(options: RetryOptions, crashes: int, now: int) -> Retry | Stop:

@@ -29,6 +29,17 @@ class Parents:
     setups: int = 0
     setups_succeeded: int = 0
 
+    def __add__(self, other: "Parents") -> "Parents":
+        return Parents(
+            self.succeeded + other.succeeded,
+            self.failed + other.failed,
+            self.upstream_failed + other.upstream_failed,
+            self.skipped + other.skipped,
+            self.open + other.open,
+            self.setups + other.setups,
+            self.setups_succeeded + other.setups_succeeded,
+        )
+
     @property
     def all(self) -> int:
         """How many there are."""

@@ -1,15 +1,18 @@
 """What follows when an attempt ends: a terminal state, or another attempt."""
 
-from dataclasses import dataclass
-from heapq import heappop, heappush
+from dataclasses import dataclass, replace
 
+from raysched.graph.builder import Member
 from raysched.graph.group import Group
-from raysched.model.states import StateType
-from raysched.model.values import ErrorInfo, FailureClass
-from raysched.policies.retry import Ask, Retry, decide
-from raysched.tracker.messages import AskRetry, CallHooks, RecordAttempt
-from raysched.tracker.run import Node, Turn
+from raysched.model.states import FAILED_ITSELF, SUCCESSES, StateType
+from raysched.model.values import CrashKind, ErrorInfo, FailureClass
+from raysched.policies.retry import Ask, Retry, decide, told
+from raysched.tracker.breaker import trip
+from raysched.tracker.messages import Arguments, AskRetry, CallHooks, RecordAttempt
+from raysched.tracker.run import Node, Stopping, Turn
+from raysched.tracker.timers import became_ready, retry_at
 from raysched.tracker.transitions import move
+from raysched.tracker.variants import choose_variant, fallback_variant
 
 HOOKS = {
     StateType.COMPLETED: "on_completion",
@@ -49,16 +52,23 @@ def failed(turn: Turn, failure: Failure, *, answer: bool | None = None) -> bool:
     """
     node, index = failure.node, failure.index
     group = node.group
-    if group.states[index] == StateType.CANCELLING or turn.run.cancelled_by:
+    stopping = node.stopping.pop(index, None)
+    if stopping is not None:
+        finish(turn, _stopped(failure, stopping), stopping.reason)
+        return True
+    if group.states[index] == StateType.CANCELLING or (
+        turn.run.cancelled_by and not group.spec.teardown
+    ):
         finish(turn, failure, f"cancelled by {turn.run.cancelled_by or 'the flow'}")
         return True
-    infrastructure = failure.error.failure_class is FailureClass.INFRASTRUCTURE
-    crashes = node.crashes.get(index, 0) + (infrastructure and answer is None)
-    if crashes:
-        node.crashes[index] = crashes
+    if answer is None:
+        _count(turn, failure)
+    if node.stopped:
+        return give_up(turn, failure, node.stopped)
+    crashes = node.crashes.get(index, 0)
     decision = decide(
-        group.spec.retry,
-        failure.error.failure_class,
+        (node.variants.get(index) or group.spec).retry,
+        failure.error,
         failures=group.attempts[index] - crashes,
         crashes=crashes,
         answer=answer,
@@ -74,63 +84,163 @@ def failed(turn: Turn, failure: Failure, *, answer: bool | None = None) -> bool:
         case Retry(at):
             _retry(turn, failure, at)
         case _:
-            finish(turn, failure, decision.reason)
-            return True
+            return give_up(turn, failure, decision.reason)
+    return False
+
+
+def give_up(turn: Turn, failure: Failure, reason: str) -> bool:
+    """Try a failed attempt no more; return whether its task run has ended: there may be a fallback.
+
+    Args:
+        turn: The turn.
+        failure: The attempt.
+        reason: Why retrying stopped, for people.
+    """
+    node, index = failure.node, failure.index
+    group = node.group
+    fallback = group.spec.fallback
+    if fallback is None or index in node.fell_back:
+        finish(turn, failure, reason)
+        return True
+    node.fell_back.add(index)
+    if group.attempts[index]:
+        _record(turn, group, index, failure.state, failure.error, f"{reason}; then the fallback")
+    if fallback.value is not None:
+        group.values[index] = fallback.value
+        _enter(turn, group, index, StateType.COMPLETED)
+        _note_fallback(turn, node, index)
+        return True
+    if group.states[index] == StateType.PENDING:
+        turn.run.lane(node, index).discard(node, index)
+    else:
+        move(group, index, StateType.AWAITING_RETRY)
+        move(group, index, StateType.PENDING)
+    turn.record(group, index)
+    node.variants[index] = fallback_variant(turn.run, group.spec)
+    turn.run.lane(node, index).add(node, (index,))
     return False
 
 
 def completed(turn: Turn, node: Node, index: int, state: StateType) -> None:
     """Enter a terminal state that has a value."""
+    node.same = 0
+    node.stopping.pop(index, None)
     _enter(turn, node.group, index, state)
     if node.group.attempts[index] > 1:
         _record(turn, node.group, index, state, None)
+    if index in node.fell_back:
+        _note_fallback(turn, node, index)
+    undone = turn.run.undoes.get((node.group, index))
+    if undone is not None:
+        # In one commit: what was undone is never taken for done.
+        roll_back(turn, undone)
+
+
+def roll_back(turn: Turn, member: Member) -> None:
+    """Mark a completed member as undone."""
+    group, index = member
+    if group.states[index] in SUCCESSES and index not in group.rolled_back:
+        group.rolled_back.add(index)
+        turn.record(group, index)
 
 
 def finish(turn: Turn, failure: Failure, reason: str) -> None:
     """Enter a terminal state without a value; `reason` says why retrying stopped."""
-    group, index = failure.node.group, failure.index
+    node, group, index = failure.node, failure.node.group, failure.index
     group.errors[index] = failure.error
     _enter(turn, group, index, failure.state)
     if group.attempts[index]:
-        _record(turn, group, index, failure.state, failure.error, reason)
+        _record(turn, group, index, failure.state, failure.error, reason, _arguments(group, index))
+    else:
+        group.reasons[index] = reason
+    if failure.state in FAILED_ITSELF:
+        node.own_failures += 1
+        trip(turn, node)
 
 
-def cancel_waiting(turn: Turn, node: Node, index: int) -> None:
+def cancel_waiting(turn: Turn, node: Node, index: int, reason: str = "") -> None:
     """Enter CANCELLED without an attempt, or end with the attempt that is being asked about."""
-    by = f"cancelled by {turn.run.cancelled_by or 'the flow'}"
+    reason = reason or f"cancelled by {turn.run.cancelled_by or 'the flow'}"
     if index in node.questions:
         state, error = node.questions.pop(index)
-        finish(turn, Failure(node, index, state, error), by)
+        finish(turn, Failure(node, index, state, error), reason)
         return
     group = node.group
     group.ended[index] = turn.now
-    group.errors[index] = ErrorInfo("", by, failure_class=FailureClass.CANCELLED)
+    group.errors[index] = ErrorInfo("", reason, failure_class=FailureClass.CANCELLED)
+    group.reasons[index] = reason
+    node.retrying.pop(index, None)
     _enter(turn, group, index, StateType.CANCELLED)
 
 
-def due(turn: Turn) -> None:
-    """Queue the task runs whose time to be retried has come."""
-    timers = turn.run.timers
-    while timers and timers[0][0] <= turn.now:
-        _, group_id, index = heappop(timers)
-        _queue(turn, turn.run.nodes[group_id], index)
+def end_unbegun(turn: Turn, node: Node, index: int) -> None:
+    """End a member that was to stop, and has turned out not to have begun."""
+    stopping = node.stopping.pop(index, None)
+    if stopping is None or stopping.state is StateType.CANCELLED:
+        cancel_waiting(turn, node, index, stopping.reason if stopping else "")
+        return
+    node.group.ended[index] = turn.now
+    unknown = Failure(node, index, stopping.state, ErrorInfo("", ""))
+    finish(turn, _stopped(unknown, stopping), stopping.reason)
+
+
+def queue_again(turn: Turn, node: Node, index: int) -> None:
+    """Queue a member for its next attempt, with what that one is to ask for."""
+    node.retrying.pop(index, None)
+    move(node.group, index, StateType.PENDING)
+    choose_variant(turn.run, node, index)
+    became_ready(turn, node, (index,), again=True)
+    turn.run.lane(node, index).add(node, (index,))
+
+
+def _count(turn: Turn, failure: Failure) -> None:
+    """Charge a failed attempt to its budget, and to its group."""
+    node, index, error = failure.node, failure.index, failure.error
+    if error.failure_class is FailureClass.INFRASTRUCTURE:
+        node.crashes[index] = node.crashes.get(index, 0) + 1
+        if error.kind == CrashKind.OUT_OF_MEMORY:
+            node.memory_kills[index] = node.memory_kills.get(index, 0) + 1
+    if error.fingerprint:
+        same = error.fingerprint == node.last_fingerprint
+        node.same = node.same + 1 if same else 1
+        node.last_fingerprint = error.fingerprint
+        trip(turn, node)
+
+
+def _stopped(failure: Failure, stopping: Stopping) -> Failure:
+    """Return the failure of an attempt that was ended from here, with what its worker told."""
+    timed_out = stopping.state is StateType.TIMED_OUT
+    error = replace(
+        failure.error,
+        type=f"raysched.errors.{'TaskRunTimedOut' if timed_out else 'TaskRunCancelled'}",
+        message=f"{failure.node.group.key(failure.index)}: {stopping.reason}",
+        failure_class=FailureClass.TIMEOUT if timed_out else FailureClass.CANCELLED,
+        kind=stopping.kind,
+        exception=None,
+    )
+    return replace(failure, state=stopping.state, error=error)
+
+
+def _note_fallback(turn: Turn, node: Node, index: int) -> None:
+    group = node.group
+    fallback = group.spec.fallback
+    made_by = fallback.spec.name if fallback is not None and fallback.spec is not None else ""
+    group.reasons[index] = f"its fallback{f', {made_by},' if made_by else ''} took its place"
+    group.handled.add(index)
+    turn.record(group, index)
 
 
 def _retry(turn: Turn, failure: Failure, at: int) -> None:
     node, index = failure.node, failure.index
     group = node.group
-    _record(turn, group, index, failure.state, failure.error)
+    _record(turn, group, index, failure.state, failure.error, told(failure.error))
     move(group, index, StateType.AWAITING_RETRY)
     turn.record(group, index)
     if at <= turn.now:
-        _queue(turn, node, index)
+        queue_again(turn, node, index)
         return
-    heappush(turn.run.timers, (at, group.id, index))
-
-
-def _queue(turn: Turn, node: Node, index: int) -> None:
-    move(node.group, index, StateType.PENDING)
-    turn.run.lane(node).add(node, (index,))
+    node.retrying[index] = failure.state, failure.error
+    retry_at(turn.run, node, index, at)
 
 
 def _enter(turn: Turn, group: Group, index: int, state: StateType) -> None:
@@ -147,6 +257,15 @@ def _record(  # noqa: PLR0913, PLR0917 - the columns of one row
     state: StateType,
     error: ErrorInfo | None,
     reason: str = "",
+    arguments: Arguments | None = None,
 ) -> None:
     attempt, started, ended = group.attempts[index], group.started[index], group.ended[index]
-    turn.commands.append(RecordAttempt(group, index, attempt, state, started, ended, error, reason))
+    turn.commands.append(
+        RecordAttempt(group, index, attempt, state, started, ended, error, reason, arguments)
+    )
+
+
+def _arguments(group: Group, index: int) -> Arguments:
+    payloads, columns = group.arguments_of((index,))
+    row = tuple(column[0] for column in columns)
+    return Arguments(group.shared, payloads[0] if payloads else b"", row)

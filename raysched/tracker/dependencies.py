@@ -2,18 +2,13 @@
 
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from raysched.graph.group import Edge, EdgeKind, Group
-from raysched.model.states import FAILURES, FIRST_TERMINAL, SUCCESSES, StateType
-from raysched.model.values import ErrorInfo, FailureClass
-from raysched.tracker.attempts import cancel_waiting
+from raysched.model.states import FAILURES, FIRST_TERMINAL, SUCCESSES
+from raysched.policies.trigger import EAGER
 from raysched.tracker.gates import Gate
-from raysched.tracker.run import Node, Roots, Run, Turn
-from raysched.tracker.transitions import move, move_all
-
-if TYPE_CHECKING:
-    from raysched.graph.builder import Member
+from raysched.tracker.run import Node, Run, Turn
+from raysched.tracker.triggering import begin, begin_early, spans
 
 
 def join(turn: Turn, nodes: Sequence[Node]) -> None:
@@ -35,9 +30,11 @@ def join(turn: Turn, nodes: Sequence[Node]) -> None:
             for edge in edges:
                 _connect(run, node, edge, (index,))
     for node, ready in [(node, _waiting_for_nothing(node)) for node in nodes]:
-        doomed = _begin(turn, node, ready)
+        doomed = begin(turn, node, ready)
         if doomed:
             settle(turn, node, doomed)
+        if node.group.spec.trigger_rule in EAGER:
+            begin_early(turn, node, range(node.group.size))
 
 
 def _let_ride(run: Run, node: Node) -> None:
@@ -60,9 +57,11 @@ def settle(turn: Turn, node: Node, indices: Sequence[int]) -> None:
         parent, ended = queue.pop()
         _close(turn, parent, ended)
         for child, met in _met_by(parent, ended).items():
-            doomed = _begin(turn, child, met)
+            doomed = begin(turn, child, met)
             if doomed:
                 queue.append((child, doomed))
+        for child, edge, members in parent.eager:
+            begin_early(turn, child, _touched(child, edge, members, ended))
 
 
 def _waiting_for_nothing(node: Node) -> Sequence[int]:
@@ -72,10 +71,19 @@ def _waiting_for_nothing(node: Node) -> Sequence[int]:
     return [index for index, unmet in enumerate(node.waiting) if not unmet]
 
 
+def _touched(node: Node, edge: Edge, members: Sequence[int], ended: Sequence[int]) -> Sequence[int]:
+    """Return the members that an edge connects with one of these members of its parent."""
+    if edge.kind is EdgeKind.ONE_TO_ONE:
+        return _shifted(ended, edge.index, node.group.size)
+    return members if any(edge.index <= index < edge.stop for index in ended) else ()
+
+
 def _connect(run: Run, node: Node, edge: Edge, members: Sequence[int]) -> None:
     parent = run.nodes[edge.parent.id]
     if not parent.open:
         return
+    if node.group.spec.trigger_rule in EAGER:
+        parent.eager.append((node, edge, members))
     if edge.kind is EdgeKind.ONE_TO_ONE:
         parent.aligned.append((node, edge.index))
         states = parent.group.states
@@ -86,13 +94,16 @@ def _connect(run: Run, node: Node, edge: Edge, members: Sequence[int]) -> None:
             if states[index + edge.index] < FIRST_TERMINAL:
                 node.waiting[index] += 1
         return
-    gate = parent.gates.find(edge.index, edge.stop)
+    start, stop = edge.index, edge.stop
+    if parent.group.min_success is not None and spans(edge):
+        # Whether a part of it may be used is known when all of it has ended.
+        start, stop = 0, parent.group.size
+    gate = parent.gates.find(start, stop)
     if gate is None:
-        states = parent.group.states[edge.index : edge.stop]
-        remaining = sum(state < FIRST_TERMINAL for state in states)
+        remaining = sum(state < FIRST_TERMINAL for state in parent.group.states[start:stop])
         if not remaining:
             return
-        gate = Gate(edge.index, edge.stop, remaining)
+        gate = Gate(start, stop, remaining)
         parent.gates.add(gate)
     gate.add(node, members)
     _raise(node, members)
@@ -148,128 +159,32 @@ def _lower(node: Node, members: Sequence[int]) -> Sequence[int]:
     return met
 
 
-def _begin(turn: Turn, node: Node, members: Sequence[int]) -> list[int]:
-    """Make members ready whose parents have all ended; return those that can never run.
-
-    The roots of a failure are complete only when all parents have ended, and what a flow handles
-    is decided by roots: so a member is doomed when its last parent ended, not its first.
-    """
-    run, group = turn.run, node.group
-    doomed: list[int] = []
-    ready: list[int] | Sequence[int] = members
-    if _may_fail(run, group):
-        ready = []
-        for index in members:
-            if group.states[index] >= FIRST_TERMINAL:
-                continue
-            if _can_run(turn, node, index):
-                ready.append(index)
-            else:
-                doomed.append(index)
-                if index in node.riding:
-                    node.riding.discard(index)
-                    group.attempts[index] -= 1
-    elif node.failures or run.cancelled_by:
-        # What was cancelled while it waited has ended before its parents.
-        ready = [i for i in members if group.states[i] < FIRST_TERMINAL]
-    move_all(group, ready, StateType.PENDING)
-    if node.riding:
-        # These are on their way already, and so is whatever ended their unit.
-        if run.aborted:
-            move_all(group, [i for i in ready if i in node.riding], StateType.CANCELLING)
-        ready = [index for index in ready if index not in node.riding]
-    if ready:
-        run.lane(node).add(node, ready)
-    return doomed
-
-
-def _may_fail(run: Run, group: Group) -> bool:
-    if any(run.nodes[edge.parent.id].failures for edge in group.edges):
-        return True
-    # Edges of members may lead anywhere: looking at each costs as much as deciding.
-    return bool(group.member_edges)
-
-
-def _can_run(turn: Turn, node: Node, index: int) -> bool:
-    run, group = turn.run, node.group
-    roots: tuple[Member, ...] = ()
-    consumed: list[Member] = []
-    skipped = ""
-    for edge in group.edges_of(index):
-        if not run.nodes[edge.parent.id].failures:
-            continue
-        found, skip = _roots_of(run, edge, index)
-        if edge.allow_failure:
-            consumed.extend(found)
-        else:
-            # Mostly there is one edge with failures: then all its members share its tuple.
-            roots = tuple(dict.fromkeys(roots + found)) if roots and found else roots or found
-            skipped = skipped or skip
-    if (roots or skipped) and run.cancelled_by and index in node.riding:
-        # Had it not been on its way, it would have been cancelled with all that waited.
-        cancel_waiting(turn, node, index)
-        return False
-    if roots:
-        group.roots[index] = roots
-        group.errors[index] = _upstream_error(group, index)
-        move(group, index, StateType.UPSTREAM_FAILED)
-        return False
-    if skipped:
-        group.errors[index] = ErrorInfo("", skipped, failure_class=FailureClass.UPSTREAM)
-        move(group, index, StateType.SKIPPED)
-        return False
-    for parent, member in consumed:
-        if member not in parent.handled:
-            parent.handled.add(member)
-            turn.record(parent, member)
-    return True
-
-
-def _roots_of(run: Run, edge: Edge, index: int) -> Roots:
-    parent = edge.parent
-    if edge.kind is EdgeKind.ONE_TO_ONE:
-        return _roots_at(parent, index + edge.index)
-    if edge.stop - edge.index == 1:
-        return _roots_at(parent, edge.index)
-    if edge not in run.roots_of_edges:
-        roots: dict[Member, None] = {}
-        skipped = ""
-        for member in range(edge.index, edge.stop):
-            found, skip = _roots_at(parent, member)
-            roots.update(dict.fromkeys(found))
-            skipped = skipped or skip
-        run.roots_of_edges[edge] = tuple(roots), skipped
-    return run.roots_of_edges[edge]
-
-
-def _roots_at(parent: Group, index: int) -> Roots:
-    state = StateType(parent.states[index])
-    if state is StateType.UPSTREAM_FAILED:
-        return parent.roots[index], ""
-    if state in FAILURES:
-        return ((parent, index),), ""
-    return (), "" if state in SUCCESSES else f"{parent.key(index)} was skipped"
-
-
-def _upstream_error(group: Group, index: int) -> ErrorInfo:
-    roots = group.roots[index]
-    root, member = roots[0]
-    cause = root.errors.get(member)
-    more = f" and {len(roots) - 1} more" if len(roots) > 1 else ""
-    what = f" ({cause.type.rpartition('.')[2]}: {cause.message})" if cause else ""
-    message = f"{group.key(index)} did not run, because {root.key(member)}{more} failed{what}"
-    return ErrorInfo("raysched.errors.UpstreamFailed", message, failure_class=FailureClass.UPSTREAM)
-
-
 def _close(turn: Turn, node: Node, ended: Sequence[int]) -> None:
     run, group = turn.run, node.group
     group.release(ended)
     node.failures += _failures_among(group, ended)
     node.open -= len(ended)
     run.open -= len(ended)
-    if not node.open:
-        group.shared, group.columns = b"", ()
     turn.record_all(group, ended)
+    if not node.open:
+        if not turn.run.pace(node).large:
+            group.shared, group.columns = b"", ()
+        if group.min_success is not None:
+            _look_whether_it_held(turn, node, group.min_success)
+
+
+def _look_whether_it_held(turn: Turn, node: Node, needed: int) -> None:
+    """Handle the failures of a group of which enough members have succeeded."""
+    group = node.group
+    node.held = sum(map(group.states.count, SUCCESSES)) >= needed
+    if not node.held:
+        return
+    for index, state in enumerate(group.states):
+        if state in FAILURES:
+            for root, member in ((group, index), *group.roots.get(index, ())):
+                if member not in root.handled:
+                    root.handled.add(member)
+                    turn.record(root, member)
 
 
 def _failures_among(group: Group, ended: Sequence[int]) -> int:

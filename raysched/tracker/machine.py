@@ -4,29 +4,41 @@ from collections.abc import Callable
 from typing import Any
 
 from raysched.errors import InternalError
-from raysched.model.states import FAILURES, FIRST_TERMINAL, StateType
-from raysched.tracker.attempts import Failure, cancel_waiting, due, failed
+from raysched.model.states import FAILURES
+from raysched.tracker.attempts import Failure, failed, roll_back
+from raysched.tracker.cancelling import cancel_members, cancel_run, end_waiting, stop_tripped
+from raysched.tracker.deadlines import due
 from raysched.tracker.dependencies import join, settle
 from raysched.tracker.messages import (
-    AbortUnit,
     CancelRequested,
     CapacityKnown,
     Command,
+    CompensationPlanned,
     Event,
     FailuresHandled,
     FlowRestarted,
+    InputsLost,
+    MembersCancelled,
     RetryAnswered,
+    RolledBack,
     SegmentPlanned,
     TimePassed,
     UnitEnded,
     UnitHandedBack,
     UnitLost,
     UnitStarted,
+    ValueLost,
 )
+from raysched.tracker.recomputing import value_lost
 from raysched.tracker.run import Node, Run, Turn
 from raysched.tracker.schedule import ask_to_be_woken, dispatch, woken
-from raysched.tracker.transitions import move
-from raysched.tracker.units import unit_ended, unit_handed_back, unit_lost, unit_started
+from raysched.tracker.units import (
+    unit_ended,
+    unit_handed_back,
+    unit_lost,
+    unit_started,
+    unit_without_inputs,
+)
 
 
 def advance(run: Run, event: Event, now: int) -> list[Command]:
@@ -42,6 +54,7 @@ def advance(run: Run, event: Event, now: int) -> list[Command]:
     """
     turn = Turn(run, now)
     _HANDLERS[type(event)](turn, event)
+    stop_tripped(turn)
     dispatch(turn)
     ask_to_be_woken(turn)
     return turn.finish()
@@ -57,7 +70,7 @@ def _segment_planned(turn: Turn, event: SegmentPlanned) -> None:
         run.add_lane(planned)
     join(turn, [run.nodes[planned.group.id] for planned in event.plan])
     if run.cancelled_by:
-        _cancel_waiting(turn)
+        end_waiting(turn)
 
 
 def _retry_answered(turn: Turn, event: RetryAnswered) -> None:
@@ -79,7 +92,7 @@ def _time_passed(turn: Turn, event: TimePassed) -> None:
 def _capacity_known(turn: Turn, event: CapacityKnown) -> None:
     for lane in turn.run.lanes.values():
         if lane.scheduling_class == event.scheduling_class:
-            lane.slots = event.slots
+            lane.slots, lane.lacking = event.slots, event.lacking
 
 
 def _failures_handled(turn: Turn, event: FailuresHandled) -> None:
@@ -89,48 +102,17 @@ def _failures_handled(turn: Turn, event: FailuresHandled) -> None:
             turn.record(event.group, index)
 
 
-def _cancel_requested(turn: Turn, event: CancelRequested) -> None:
-    run = turn.run
-    run.cancelled_by, run.aborted = event.by, event.running
-    _cancel_waiting(turn)
-    if not event.running:
-        return
-    for number, unit in run.units.items():
-        for position in unit.open:
-            node, index = unit.member(position)
-            group = node.group
-            if group.states[index] in {StateType.PENDING, StateType.RUNNING}:
-                move(group, index, StateType.CANCELLING)
-                turn.record(group, index)
-        turn.commands.append(AbortUnit(number, event.force))
-
-
 def _flow_restarted(turn: Turn, _: FlowRestarted) -> None:
     turn.run.cancelled_by, turn.run.aborted = "", False
 
 
-def _cancel_waiting(turn: Turn) -> None:
-    """Cancel what was not dispatched. What rides may have begun: its unit's report will tell."""
-    run = turn.run
-    dispatched = {unit.member(position) for unit in run.units.values() for position in unit.open}
-    for lane in run.lanes.values():
-        lane.clear()
-    run.timers.clear()
-    ended = {
-        node: [
-            index
-            for index, state in enumerate(node.group.states)
-            if state < FIRST_TERMINAL and (node, index) not in dispatched
-        ]
-        for node in run.nodes.values()
-        if node.open
-    }
-    for node, indices in ended.items():
-        for index in indices:
-            cancel_waiting(turn, node, index)
-    # Only when all are marked: otherwise one would seem to have failed because of the other.
-    for node, indices in ended.items():
-        settle(turn, node, indices)
+def _rolled_back(turn: Turn, event: RolledBack) -> None:
+    for index in event.indices:
+        roll_back(turn, (event.group, index))
+
+
+def _compensation_planned(turn: Turn, event: CompensationPlanned) -> None:
+    turn.run.undoes[event.member] = event.undone
 
 
 _HANDLERS: dict[type[Event], Callable[[Turn, Any], None]] = {
@@ -139,10 +121,15 @@ _HANDLERS: dict[type[Event], Callable[[Turn, Any], None]] = {
     UnitStarted: unit_started,
     UnitEnded: unit_ended,
     UnitLost: unit_lost,
+    InputsLost: unit_without_inputs,
+    ValueLost: value_lost,
     UnitHandedBack: unit_handed_back,
     RetryAnswered: _retry_answered,
     FailuresHandled: _failures_handled,
-    CancelRequested: _cancel_requested,
+    CancelRequested: cancel_run,
+    MembersCancelled: cancel_members,
+    RolledBack: _rolled_back,
+    CompensationPlanned: _compensation_planned,
     FlowRestarted: _flow_restarted,
     TimePassed: _time_passed,
 }

@@ -6,12 +6,13 @@ event with a few arrays, never a thousand objects. Times are nanoseconds since t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from raysched.compiler.plan import Plan, SchedulingClass
 from raysched.errors import InternalError
 from raysched.graph.builder import Member
 from raysched.graph.group import Group
+from raysched.model.options import TaskSpec
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, Value
 
@@ -89,6 +90,27 @@ class UnitLost:
 
 
 @dataclass(frozen=True, slots=True)
+class InputsLost:
+    """A unit did not begin, because values that it needs are lost.
+
+    Attributes:
+        unit: The unit.
+        values: Whose values.
+    """
+
+    unit: int
+    values: Sequence[Member]
+
+
+@dataclass(frozen=True, slots=True)
+class ValueLost:
+    """The value of a completed member is lost, and wanted."""
+
+    group: Group
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnitHandedBack:
     """A worker gave back members of a unit that it had not begun: others shall run them."""
 
@@ -116,17 +138,55 @@ class FailuresHandled:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """The run shall stop.
+    """The run shall stop, all but its teardowns.
 
     Attributes:
         by: Who wants it, for people: `Ctrl-C`, `the flow's end`.
         running: Whether also what is running shall stop; otherwise only what waits.
         force: End the workers, without time to clean up.
+        teardowns: Whether also the teardowns shall stop.
     """
 
     by: str
     running: bool = True
     force: bool = False
+    teardowns: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MembersCancelled:
+    """These members shall stop, waiting or running.
+
+    Attributes:
+        group: Their group.
+        indices: Which.
+        by: Who wants it, for people.
+    """
+
+    group: Group
+    indices: Sequence[int]
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """What these completed members did was undone."""
+
+    group: Group
+    indices: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationPlanned:
+    """When one task run has completed, what another one did is undone.
+
+    Attributes:
+        member: The one that undoes it.
+        undone: The other one.
+    """
+
+    member: Member
+    undone: Member
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +207,15 @@ Event: TypeAlias = (
     | UnitStarted
     | UnitEnded
     | UnitLost
+    | InputsLost
+    | ValueLost
     | UnitHandedBack
     | RetryAnswered
     | FailuresHandled
     | CancelRequested
+    | MembersCancelled
+    | RolledBack
+    | CompensationPlanned
     | FlowRestarted
     | TimePassed
 )
@@ -186,6 +251,7 @@ class Dispatch:
         attempts: The number of each member's attempt, from 1: its fencing token.
         lease_seconds: When its worker hands back what it has not begun (seconds).
         riders: Members of further groups, or later ones of this group, that need these.
+        variant: What the members of the group run with, where that is not the group's own.
     """
 
     unit: int
@@ -194,6 +260,7 @@ class Dispatch:
     attempts: Sequence[int]
     lease_seconds: float
     riders: tuple[Rider, ...] = ()
+    variant: TaskSpec | None = None
 
     def member(self, position: int) -> Member:
         """Return the member at a position."""
@@ -215,9 +282,20 @@ class Record:
     indices: Sequence[int]
 
 
+class Arguments(NamedTuple):
+    """The arguments of one task run: `shared` as in its group, and its `payload` or its `row`."""
+
+    shared: bytes
+    payload: bytes
+    row: tuple[Any, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class RecordAttempt:
-    """An attempt worth a row of its own ended: one that failed, or that followed a failure."""
+    """An attempt worth a row of its own ended: one that failed, or that followed a failure.
+
+    `arguments` are those of a task run that failed with it for good, which has let go of them.
+    """
 
     group: Group
     index: int
@@ -227,6 +305,7 @@ class RecordAttempt:
     ended: int
     error: ErrorInfo | None
     stop_reason: str
+    arguments: Arguments | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,18 +330,30 @@ class CallHooks:
 
 @dataclass(frozen=True, slots=True)
 class AbortUnit:
-    """Stop a unit that was dispatched; with `force`, end its worker."""
+    """Stop members of a unit that was dispatched.
+
+    Attributes:
+        unit: The unit.
+        positions: Which of its members; None means all.
+        force: End its worker, without time to clean up.
+    """
 
     unit: int
-    force: bool
+    positions: Sequence[int] | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AskCapacity:
-    """Have the backend tell the slots of a class; answer with `CapacityKnown`."""
+    """Have the backend tell the slots of a class; answer with `CapacityKnown`.
+
+    Attributes:
+        scheduling_class: The class.
+        spec: A task of it.
+    """
 
     scheduling_class: SchedulingClass
-    group: Group
+    spec: TaskSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raysched.graph.builder import Member
-from raysched.model.states import ROOT_FAILURES, StateType
+from raysched.model.states import ROOT_FAILURES, SUCCESSES, StateType
 from raysched.tracker.run import Run
 
 
@@ -15,13 +15,15 @@ class Verdict:
 
     Attributes:
         unhandled: Root failures that nobody handled.
-        handled: Number of root failures that were handled.
+        handled: Number of root failures that were handled, and of fallbacks that were used.
         counts: Number of task runs by state.
+        teardowns: Failures of teardowns, which do not make a run fail.
     """
 
     unhandled: tuple[Member, ...]
     handled: int
     counts: Mapping[StateType, int]
+    teardowns: tuple[Member, ...] = ()
 
 
 def verdict(run: Run) -> Verdict:
@@ -30,19 +32,23 @@ def verdict(run: Run) -> Verdict:
     Only roots count: what merely followed from a root is handled or not with it.
     """
     unhandled: list[Member] = []
+    teardowns: list[Member] = []
     handled = 0
     counts: Counter[StateType] = Counter()
     for node in run.nodes.values():
         group = node.group
         for code, number in Counter(group.states).items():
             counts[StateType(code)] += number
+        handled += sum(group.states[index] in SUCCESSES for index in node.fell_back)
         if not node.failures:
             continue
         for index, code in enumerate(group.states):
             if code not in ROOT_FAILURES:
                 continue
-            if index in group.handled:
+            if group.spec.teardown:
+                teardowns.append((group, index))
+            elif index in group.handled:
                 handled += 1
             else:
                 unhandled.append((group, index))
-    return Verdict(tuple(unhandled), handled, counts)
+    return Verdict(tuple(unhandled), handled, counts, tuple(teardowns))

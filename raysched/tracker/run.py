@@ -1,11 +1,11 @@
 """What the tracker knows of one flow run."""
 
 from array import array
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from raysched.compiler.passes import scheduling_class
 from raysched.compiler.plan import PlannedGroup, SchedulingClass
 from raysched.errors import InternalError
 from raysched.graph.builder import Member
@@ -13,14 +13,31 @@ from raysched.graph.group import Edge, Group
 from raysched.model.options import TaskSpec
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
+from raysched.policies.trigger import Parents
 from raysched.tracker.gates import Gates
+from raysched.tracker.lanes import Lane, LaneKey, Limit, lane_key
 from raysched.tracker.messages import Command, Record
 
-LaneKey: TypeAlias = tuple[SchedulingClass, TaskSpec | None]
-"""Which queue: that of a class, or that of a task in it which may not run at once as often."""
+Timer: TypeAlias = tuple[int, int, int, int, int]
+"""When (ns), what for (`deadlines.Due`), group id, and the range of members."""
 
 Roots: TypeAlias = tuple[tuple[Member, ...], str]
 """Root failures behind an edge, and a reason if it leads to a skipped member, else ""."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """How an attempt is being ended that did not end by itself.
+
+    Attributes:
+        state: What its task run becomes: CANCELLED or TIMED_OUT.
+        reason: Why, for people.
+        kind: Of a timeout, its `TimeoutKind`.
+    """
+
+    state: StateType
+    reason: str
+    kind: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +59,20 @@ class Node:
         riding: Members on their way in a unit that began before what they need had ended.
         suspects: Members that run alone since a worker died under several.
         questions: Failed attempts about which `retry_condition_fn` is being asked.
+        eager: What to look at when some of its members have ended, though not all that others need.
+        held: Whether enough members succeeded for `Group.min_success`.
+        ready_at: When each member last became ready (ns), where its time in the queue is limited.
+        stopping: Members whose attempt is being ended from here, as what, and why.
+        memory_kills: Number of attempts of each member that were killed for memory.
+        variants: What the next attempt of a member runs with, where that is not the group's own.
+        fell_back: Members whose fallback was used.
+        retrying: How the last attempt failed of members that wait for their next one.
+        recomputing: Completed members whose values are lost, with the members that wait for them.
+        computing: Those of them that are queued or on their way.
+        losses: How often each value was lost.
+        own_failures: Number of members that failed themselves.
+        same: Failed attempts in a row with the fingerprint `last_fingerprint`.
+        stopped: Why no further member begins, or "".
     """
 
     planned: PlannedGroup
@@ -57,6 +88,21 @@ class Node:
     riding: set[int] = field(default_factory=set)
     suspects: set[int] = field(default_factory=set)
     questions: dict[int, tuple[StateType, ErrorInfo]] = field(default_factory=dict)
+    eager: list[tuple["Node", Edge, Sequence[int]]] = field(default_factory=list)
+    held: bool = False
+    ready_at: "array[int] | None" = None
+    stopping: dict[int, Stopping] = field(default_factory=dict)
+    memory_kills: dict[int, int] = field(default_factory=dict)
+    variants: dict[int, TaskSpec] = field(default_factory=dict)
+    fell_back: set[int] = field(default_factory=set)
+    retrying: dict[int, tuple[StateType, ErrorInfo]] = field(default_factory=dict)
+    recomputing: "dict[int, set[tuple[Node, int]]]" = field(default_factory=dict)
+    computing: set[int] = field(default_factory=set)
+    losses: dict[int, int] = field(default_factory=dict)
+    own_failures: int = 0
+    same: int = 0
+    last_fingerprint: str = ""
+    stopped: str = ""
 
     @property
     def group(self) -> Group:
@@ -89,6 +135,7 @@ class Unit:
         parts: Its members; those of the first part needed nothing more, the others ride.
         attempts: Their attempts, by position: events of other attempts are late.
         open: Positions that have not ended.
+        lane: The queue that they came from.
         first: Whether all of them are first attempts.
         places: How many of the places that `max_parallel` limits it takes: one for each member
             that may run at this moment.
@@ -100,6 +147,7 @@ class Unit:
     parts: tuple[Part, ...]
     attempts: Sequence[int]
     open: set[int]
+    lane: Lane
     first: bool = False
     places: int = 0
     began: int = 0
@@ -135,80 +183,6 @@ class Pace:
 
 
 @dataclass(slots=True, eq=False)
-class Queued:
-    """Members of one node that became ready together.
-
-    Attributes:
-        node: The node.
-        members: Which of its members.
-        taken: How many of them have left the queue: a pointer, since cutting a million members
-            off their list one by one would copy it a million times.
-    """
-
-    node: Node
-    members: Sequence[int]
-    taken: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """The queue of one scheduling class, or of one task in it that has a limit of its own.
-
-    Attributes:
-        scheduling_class: The class.
-        max_parallel: Most task runs at once, or None.
-        running: How many may be running.
-        slots: Units that can run at once; None until the backend has told.
-        ready: Members that can run, in order of becoming ready.
-        queued: Their number.
-        units: Number of dispatched units.
-        mean_ns: Moving average of a unit's duration (ns), 0 before the first one.
-        ask_at: When to ask for the slots again (ns): clusters grow and shrink.
-    """
-
-    scheduling_class: SchedulingClass = ()
-    max_parallel: int | None = None
-    running: int = 0
-    slots: int | None = None
-    ready: deque[Queued] = field(default_factory=deque)
-    queued: int = 0
-    units: int = 0
-    mean_ns: float = 0.0
-    ask_at: int = 0
-
-    def add(self, node: Node, members: Sequence[int]) -> None:
-        """Queue members that can run."""
-        self.ready.append(Queued(node, members))
-        self.queued += len(members)
-
-    def add_first(self, node: Node, members: Sequence[int]) -> None:
-        """Queue members again that have waited before those that are queued."""
-        self.ready.appendleft(Queued(node, members))
-        self.queued += len(members)
-
-    def take(self, number: int) -> tuple[Node, Sequence[int]]:
-        """Remove the first members, all of one node; return them with it."""
-        first = self.ready[0]
-        taken = first.members[first.taken : first.taken + number]
-        first.taken += number
-        if first.taken == len(first.members):
-            self.ready.popleft()
-        self.queued -= number
-        return first.node, taken
-
-    def clear(self) -> None:
-        """Remove all members."""
-        self.ready.clear()
-        self.queued = 0
-
-    def waiting(self) -> Iterator[tuple[Node, int]]:
-        """Yield the queued members, with their nodes."""
-        for entry in self.ready:
-            for index in entry.members[entry.taken :]:
-                yield entry.node, index
-
-
-@dataclass(slots=True, eq=False)
 class Run:
     """Everything that the tracker knows of one flow run.
 
@@ -220,7 +194,7 @@ class Run:
         paces: What is known of the duration of task runs, by task and options.
         unit_size: Members that every unit carries, where there are as many; 0 lets it adapt.
         units: Dispatched units by number.
-        timers: Heap of (time, group id, member): when retries are due.
+        timers: Heap of what is due: retries, and limits of time.
         wakes: Heap of the times (ns) that were asked for with `WakeAt` and have not come.
         running: Number of dispatched task runs that may be running.
         open: Number of task runs that are not terminal.
@@ -228,6 +202,12 @@ class Run:
         aborted: Whether that ends also what runs.
         late: Number of events that came too late to count.
         roots_of_edges: What has been found behind edges that lead to many members.
+        limits: How many task runs of tasks with `max_parallel` run.
+        undoes: What task runs undo that compensate for others.
+        variants: What attempts run with that is not what their group runs with, each once.
+        max_same_failures: How often a group may fail in a row in the same way, 0 for any number;
+            for tasks that do not say it themselves.
+        tallies: How the members have ended that such edges lead to, once all of them have.
     """
 
     id: str
@@ -237,7 +217,12 @@ class Run:
     paces: dict[TaskSpec, Pace] = field(default_factory=dict)
     unit_size: int = 0
     units: dict[int, Unit] = field(default_factory=dict)
-    timers: list[tuple[int, int, int]] = field(default_factory=list)
+    timers: list[Timer] = field(default_factory=list)
+    undoes: dict[Member, Member] = field(default_factory=dict)
+    variants: dict[tuple[TaskSpec, str], TaskSpec] = field(default_factory=dict)
+    max_same_failures: int = 0
+    limits: dict[TaskSpec, Limit] = field(default_factory=dict)
+    tallies: dict[Edge, Parents] = field(default_factory=dict)
     wakes: list[int] = field(default_factory=list)
     next_unit: int = 0
     running: int = 0
@@ -251,9 +236,16 @@ class Run:
         """Return what is known of the duration of a node's task runs."""
         return self.paces.setdefault(node.group.spec, Pace())
 
-    def lane(self, node: Node) -> Lane:
-        """Return the queue of a node's members."""
-        return self.lanes[_lane_key(node.planned)]
+    def lane(self, node: Node, index: int | None = None) -> Lane:
+        """Return the queue of a node's members, or of one that may have options of its own."""
+        variant = node.variants.get(index) if index is not None else None
+        if variant is None:
+            return self.lanes[lane_key(node.planned)]
+        key = scheduling_class(variant.ray), variant
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = self.lanes[key] = Lane(key[0], self.lane(node).limit, variant)
+        return lane
 
     def planned_for_nobody(self, group: Group) -> PlannedGroup | None:
         """Return what was planned for a group that is open and that no other needs, or None."""
@@ -272,13 +264,11 @@ class Run:
 
     def add_lane(self, planned: PlannedGroup) -> None:
         """Open the queue that the members of a group will wait in, unless it is there."""
-        key = _lane_key(planned)
+        key = lane_key(planned)
         if key not in self.lanes:
-            self.lanes[key] = Lane(planned.scheduling_class, planned.max_parallel)
-
-
-def _lane_key(planned: PlannedGroup) -> LaneKey:
-    return planned.scheduling_class, planned.group.spec if planned.max_parallel else None
+            most = planned.max_parallel
+            limit = self.limits.setdefault(planned.group.spec, Limit(most)) if most else None
+            self.lanes[key] = Lane(planned.scheduling_class, limit)
 
 
 class Turn:
@@ -288,14 +278,16 @@ class Turn:
         run: The run.
         now: The time (ns since the epoch).
         commands: What shall be done, beside the records.
+        tripped: Nodes of which no further member shall begin, from now on.
     """
 
-    __slots__ = ("_records", "commands", "now", "run")
+    __slots__ = ("_records", "commands", "now", "run", "tripped")
 
     def __init__(self, run: Run, now: int) -> None:
         self.run = run
         self.now = now
         self.commands: list[Command] = []
+        self.tripped: list[Node] = []
         self._records: dict[Group, list[Sequence[int]]] = {}
 
     def record(self, group: Group, index: int) -> None:

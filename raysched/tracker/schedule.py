@@ -8,8 +8,9 @@ from raysched.graph.group import Group
 from raysched.policies.limits import window
 from raysched.policies.units import GROWTH, chain_length, lease_seconds, unit_size
 from raysched.tracker.fusion import MAX_RIDDEN, ride_along, stages
+from raysched.tracker.lanes import Lane, Queued
 from raysched.tracker.messages import AskCapacity, Dispatch, Rider, WakeAt
-from raysched.tracker.run import Lane, Node, Part, Queued, Run, Turn, Unit
+from raysched.tracker.run import Node, Part, Run, Turn, Unit
 
 SMOOTHING = 0.2
 """Weight of the newest duration in a moving average."""
@@ -28,9 +29,9 @@ def dispatch(turn: Turn) -> None:
         if not lane.queued:
             continue
         if turn.now >= lane.ask_at:
-            node = lane.ready[0].node
+            spec = lane.variant or lane.ready[0].node.group.spec
             lane.ask_at = turn.now + CAPACITY_NS
-            turn.commands.append(AskCapacity(lane.scheduling_class, node.group))
+            turn.commands.append(AskCapacity(lane.scheduling_class, spec))
         while lane.queued and lane.slots and _room(run, lane) > 0:
             size = _unit_size(run, lane)
             if lane.units >= _window(run, lane, size):
@@ -62,9 +63,10 @@ def woken(run: Run, at: int) -> None:
 def hold_places(run: Run, unit: Unit) -> None:
     """Account for how many members of a unit may run at once, now that it has these open ones."""
     places = len(unit.open) if unit.node.planned.overlapping else min(1, len(unit.open))
-    lane = run.lane(unit.node)
+    limit = unit.lane.limit
     run.running += places - unit.places
-    lane.running += places - unit.places
+    if limit is not None:
+        limit.running += places - unit.places
     unit.places = places
 
 
@@ -72,7 +74,7 @@ def learn(run: Run, unit: Unit) -> None:
     """Account for the duration of a unit that has come back."""
     # A clock that was set back is no reason to forget that durations are known.
     duration = max(unit.ended - unit.began, 1)
-    lane, pace = run.lane(unit.node), run.pace(unit.node)
+    lane, pace = unit.lane, run.pace(unit.node)
     lane.mean_ns = _smoothed(lane.mean_ns, duration)
     # What rides is part of what a member costs.
     own = sum(len(part.indices) for part in unit.parts if part.node is unit.node)
@@ -87,7 +89,7 @@ def _smoothed(mean: float, newest: float) -> float:
 
 def _room(run: Run, lane: Lane) -> int:
     room = run.max_parallel - run.running if run.max_parallel else UNLIMITED
-    return min(room, lane.max_parallel - lane.running) if lane.max_parallel else room
+    return min(room, lane.limit.most - lane.limit.running) if lane.limit else room
 
 
 def _window(run: Run, lane: Lane, size: int) -> int:
@@ -110,7 +112,7 @@ def _dispatch_one(turn: Turn, lane: Lane, size: int) -> None:
     run.next_unit += 1
     numbers = [each for some in attempts for each in some]
     first = numbers.count(1) == len(numbers)
-    unit = run.units[number] = Unit(parts, numbers, set(range(len(numbers))), first)
+    unit = run.units[number] = Unit(parts, numbers, set(range(len(numbers))), lane, first)
     hold_places(run, unit)
     lane.units += 1
     node.units += 1
@@ -118,7 +120,9 @@ def _dispatch_one(turn: Turn, lane: Lane, size: int) -> None:
         Rider(part.node.group, part.indices, some, part.parents)
         for part, some in zip(parts[1:], attempts[1:], strict=True)
     )
-    turn.commands.append(Dispatch(number, node.group, indices, attempts[0], lease, riders))
+    turn.commands.append(
+        Dispatch(number, node.group, indices, attempts[0], lease, riders, lane.variant)
+    )
 
 
 def _most(run: Run, node: Node) -> int:
@@ -149,6 +153,9 @@ def _unit_size(run: Run, lane: Lane) -> int:
 
 def _wanted_size(run: Run, lane: Lane, first: Queued) -> int:
     planned, slots = first.node.planned, lane.slots or 1
+    if lane.variant is not None:
+        # What has options of its own is tried again, and is not to blame others.
+        return 1
     if planned.overlapping:
         # Everything ready is spread over the slots, so that all of them finish together.
         return min(planned.unit_size, -(-lane.queued // slots), _room(run, lane))
@@ -163,7 +170,7 @@ def _wanted_size(run: Run, lane: Lane, first: Queued) -> int:
     return unit_size(
         largest=planned.unit_size,
         queued=lane.queued,
-        slots=min(slots, run.max_parallel or slots, lane.max_parallel or slots),
+        slots=min(slots, run.max_parallel or slots, lane.limit.most if lane.limit else slots),
         mean_seconds=pace.mean_ns / 1e9,
         last=pace.last,
         payload_bytes=planned.group.payload_bytes(first.members[first.taken]),

@@ -9,8 +9,19 @@ from raysched.model.states import StateType
 _S = StateType
 
 TRANSITIONS: dict[StateType, frozenset[StateType]] = {
-    _S.SCHEDULED: frozenset({_S.PENDING, _S.SKIPPED, _S.UPSTREAM_FAILED, _S.CANCELLED}),
-    _S.PENDING: frozenset({_S.RUNNING, _S.CANCELLED, _S.CANCELLING}),
+    _S.SCHEDULED: frozenset(
+        {_S.PENDING, _S.SKIPPED, _S.TIMED_OUT, _S.UPSTREAM_FAILED, _S.CANCELLED}
+    ),
+    _S.PENDING: frozenset(
+        {
+            _S.RUNNING,
+            _S.COMPLETED,
+            _S.TIMED_OUT,
+            _S.UPSTREAM_FAILED,
+            _S.CANCELLED,
+            _S.CANCELLING,
+        }
+    ),
     _S.RUNNING: frozenset(
         {
             _S.PENDING,
@@ -24,13 +35,23 @@ TRANSITIONS: dict[StateType, frozenset[StateType]] = {
             _S.CANCELLED,
         }
     ),
-    _S.AWAITING_RETRY: frozenset({_S.PENDING, _S.CANCELLED}),
+    _S.AWAITING_RETRY: frozenset(
+        {
+            _S.PENDING,
+            _S.COMPLETED,
+            _S.FAILED,
+            _S.TIMED_OUT,
+            _S.CRASHED,
+            _S.CANCELLED,
+        }
+    ),
     _S.CANCELLING: frozenset(
         {_S.COMPLETED, _S.SKIPPED, _S.FAILED, _S.TIMED_OUT, _S.CRASHED, _S.CANCELLED}
     ),
 }
 """From each open state, where it may go. RUNNING goes back to PENDING when its worker was lost
-through another task run of its unit. Terminal states have no entry: nothing leaves them."""
+through another task run of its unit. One that waits completes by its fallback. Terminal states have
+no entry: nothing leaves them."""
 
 _LEGAL = frozenset(source * 32 + target for source in TRANSITIONS for target in TRANSITIONS[source])
 

@@ -6,9 +6,17 @@ from dataclasses import replace
 
 from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass, LargeValue
-from raysched.tracker.attempts import Failure, cancel_waiting, completed, failed, finish
+from raysched.tracker.attempts import Failure, completed, end_unbegun, failed, finish
 from raysched.tracker.dependencies import settle
-from raysched.tracker.messages import CallHooks, UnitEnded, UnitHandedBack, UnitLost, UnitStarted
+from raysched.tracker.messages import (
+    CallHooks,
+    InputsLost,
+    UnitEnded,
+    UnitHandedBack,
+    UnitLost,
+    UnitStarted,
+)
+from raysched.tracker.recomputing import Recomputed, inputs_lost, recomputed
 from raysched.tracker.run import Node, Part, Turn, Unit
 from raysched.tracker.schedule import hold_places, learn
 from raysched.tracker.transitions import move, move_all
@@ -19,6 +27,9 @@ _CLASSES = {
     StateType.CANCELLED: FailureClass.CANCELLED,
 }
 """Classes of failures about which nothing else is known."""
+
+_LOST = {FailureClass.TIMEOUT: StateType.TIMED_OUT}
+"""States of attempts whose unit was lost, by class of the loss, where it is no crash."""
 
 _BEGUN = bytes(StateType.RUNNING if state == StateType.PENDING else state for state in range(256))
 """Translates the states of members before they end: who ends has begun."""
@@ -57,7 +68,7 @@ def unit_ended(turn: Turn, event: UnitEnded) -> None:
         run.late += len(event.positions)
         return
     for part, columns in _by_part(unit, event):
-        if _is_uneventful(unit, part, columns):
+        if _is_uneventful(unit, part, columns, undoes=bool(run.undoes)):
             _end_uneventfully(turn, unit, part, columns)
         else:
             _end_one_by_one(turn, unit, columns)
@@ -88,7 +99,7 @@ def _by_part(unit: Unit, event: UnitEnded) -> Iterator[tuple[Part, UnitEnded]]:
             )
 
 
-def _is_uneventful(unit: Unit, part: Part, event: UnitEnded) -> bool:
+def _is_uneventful(unit: Unit, part: Part, event: UnitEnded, *, undoes: bool) -> bool:
     """Whether adjacent members have completed at their first attempt, and nobody has to be told."""
     positions, node = event.positions, part.node
     hooks = node.group.spec.hooks
@@ -102,6 +113,7 @@ def _is_uneventful(unit: Unit, part: Part, event: UnitEnded) -> bool:
         and not event.large
         and event.states.count(StateType.COMPLETED) == len(positions)
         and not (hooks.on_completion or hooks.on_running)
+        and not undoes
         and unit.open.issuperset(positions)
         and max(node.group.states[_column(part, positions)]) < FIRST_TERMINAL
     )
@@ -130,6 +142,10 @@ def _end_uneventfully(turn: Turn, unit: Unit, part: Part, event: UnitEnded) -> N
     unit.ended = event.ended[-1]
     unit.count += len(positions)
     unit.open.difference_update(positions)
+    node.same = 0
+    if node.stopping:
+        for index in indices:
+            node.stopping.pop(index, None)
     node.riding.difference_update(indices)
     settle(turn, node, indices)
 
@@ -142,27 +158,14 @@ def _end_one_by_one(turn: Turn, unit: Unit, event: UnitEnded) -> None:
             run.late += 1
             continue
         node, index = unit.member(position)
-        group = node.group
         unit.open.discard(position)
         node.riding.discard(index)
-        if group.states[index] >= FIRST_TERMINAL:
+        if index in node.computing:
+            _end_again(turn, node, index, event, column)
+        elif node.group.states[index] >= FIRST_TERMINAL:
             # It rode, and ended with what it needed or was cancelled before it began.
             run.late += 1
-            continue
-        _start(turn, unit, position, event.started[column])
-        group.started[index] = event.started[column]
-        group.ended[index] = unit.ended = event.ended[column]
-        unit.count += 1
-        if position in event.names:
-            group.names[index] = event.names[position]
-        state = StateType(event.states[column])
-        if state in SUCCESSES:
-            value = group.values[index] = event.values[column]
-            if isinstance(value, LargeValue):
-                run.pace(node).large = True
-            completed(turn, node, index, state)
-            settled.append(index)
-        elif _ended_badly(turn, node, index, state, event.errors.get(position)):
+        elif _end_one(turn, unit, event, column):
             settled.append(index)
         if settled and len(unit.parts) > 1:
             # What rides behind it may come next.
@@ -172,12 +175,55 @@ def _end_one_by_one(turn: Turn, unit: Unit, event: UnitEnded) -> None:
         settle(turn, unit.node, settled)
 
 
+def _end_one(turn: Turn, unit: Unit, event: UnitEnded, column: int) -> bool:
+    """Account for an attempt that ended; return whether its task run has."""
+    position = event.positions[column]
+    node, index = unit.member(position)
+    group = node.group
+    _start(turn, unit, position, event.started[column])
+    group.started[index] = event.started[column]
+    group.ended[index] = unit.ended = event.ended[column]
+    unit.count += 1
+    if position in event.names:
+        group.names[index] = event.names[position]
+    state = StateType(event.states[column])
+    if state not in SUCCESSES:
+        return _ended_badly(turn, node, index, state, event.errors.get(position))
+    value = group.values[index] = event.values[column]
+    if isinstance(value, LargeValue):
+        turn.run.pace(node).large = True
+    completed(turn, node, index, state)
+    return True
+
+
+def _end_again(turn: Turn, node: Node, index: int, event: UnitEnded, column: int) -> None:
+    """Account for an attempt that was made for nothing but its value."""
+    outcome = Recomputed(
+        StateType(event.states[column]),
+        event.started[column],
+        event.ended[column],
+        event.values[column],
+        event.errors.get(event.positions[column]),
+    )
+    recomputed(turn, node, index, outcome)
+
+
+def unit_without_inputs(turn: Turn, event: InputsLost) -> None:
+    """Account for a unit that did not begin, since values that it needs are lost."""
+    if event.unit not in turn.run.units:
+        turn.run.late += 1
+        return
+    inputs_lost(turn, event)
+    _release(turn, event.unit)
+
+
 def _ended_badly(
     turn: Turn, node: Node, index: int, state: StateType, error: ErrorInfo | None
 ) -> bool:
     error = error or ErrorInfo("", "", failure_class=_CLASSES.get(state, FailureClass.USER))
     failure = Failure(node, index, state, error)
     if state is StateType.SKIPPED:
+        node.group.reasons[index] = error.message
         finish(turn, failure, "")
         return True
     return failed(turn, failure)
@@ -195,6 +241,10 @@ def unit_lost(turn: Turn, event: UnitLost) -> None:
     for position in sorted(unit.open):
         node, index = unit.member(position)
         group = node.group
+        if index in node.computing:
+            outcome = Recomputed(StateType.CRASHED, unit.began, turn.now, error=event.error)
+            recomputed(turn, node, index, outcome)
+            continue
         stopping = cancelled or group.states[index] == StateType.CANCELLING
         if _still_needs(node, index):
             _get_off(node, index)
@@ -203,8 +253,12 @@ def unit_lost(turn: Turn, event: UnitLost) -> None:
         if suspects and not stopping and not run.cancelled_by:
             _run_alone(turn, node, index)
             continue
-        state = StateType.CANCELLED if suspects or stopping else StateType.CRASHED
-        if state is StateType.CRASHED and group.states[index] == StateType.PENDING:
+        state = (
+            StateType.CANCELLED
+            if suspects or stopping
+            else _LOST.get(event.error.failure_class, StateType.CRASHED)
+        )
+        if state is not StateType.CANCELLED and group.states[index] == StateType.PENDING:
             # Nobody has told that it began, so its hooks are not called.
             move(group, index, StateType.RUNNING)
             group.started[index] = unit.began or turn.now
@@ -243,16 +297,22 @@ def unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
             continue
         unit.open.discard(position)
         node, index = unit.member(position)
+        if index in node.computing:
+            node.group.attempts[index] -= 1
+            run.lane(node, index).add_first(node, (index,))
+            continue
         if _still_needs(node, index):
             _get_off(node, index)
-            if run.cancelled_by and node.group.states[index] < FIRST_TERMINAL:
-                cancel_waiting(turn, node, index)
+            if (run.cancelled_by or index in node.stopping) and (
+                node.group.states[index] < FIRST_TERMINAL
+            ):
+                end_unbegun(turn, node, index)
                 settle(turn, node, (index,))
             continue
         node.riding.discard(index)
         node.group.attempts[index] -= 1
         if run.cancelled_by or node.group.states[index] == StateType.CANCELLING:
-            cancel_waiting(turn, node, index)
+            end_unbegun(turn, node, index)
             settle(turn, node, (index,))
         else:
             again.setdefault(node, []).append(index)
@@ -274,7 +334,7 @@ def _run_alone(turn: Turn, node: Node, index: int) -> None:
         move(group, index, StateType.PENDING)
         group.started[index] = 0
         turn.record(group, index)
-    turn.run.lane(node).add(node, (index,))
+    turn.run.lane(node, index).add(node, (index,))
 
 
 def _release(turn: Turn, number: int) -> None:
@@ -284,6 +344,6 @@ def _release(turn: Turn, number: int) -> None:
     if unit.open:
         return
     del turn.run.units[number]
-    turn.run.lane(unit.node).units -= 1
+    unit.lane.units -= 1
     if unit.began and unit.ended:
         learn(turn.run, unit)

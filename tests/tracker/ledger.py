@@ -79,6 +79,7 @@ class Ledger:
         uncharged: How often each member was dispatched without an attempt being charged for it.
         suspects: Members whose worker died under several.
         aborted: Units that were told to stop, with the last word on force.
+        stopped: Positions of units that were told to stop.
         asked: Classes whose capacity was asked for, one entry a question.
     """
 
@@ -100,6 +101,7 @@ class Ledger:
     uncharged: Counter[Member] = field(default_factory=Counter)
     suspects: set[Member] = field(default_factory=set)
     aborted: dict[int, bool] = field(default_factory=dict)
+    stopped: dict[int, set[int]] = field(default_factory=dict)
     asked: list[AskCapacity] = field(default_factory=list)
 
     @property
@@ -321,6 +323,12 @@ class Ledger:
                 self.uncharged[group, index] += 1
                 self.suspects.add((group, index))
 
+    def _note_aborted(self, unit: int, positions: Sequence[int] | None, *, force: bool) -> None:
+        if positions is None:
+            self.aborted[unit] = force
+        else:
+            self.stopped.setdefault(unit, set()).update(positions)
+
     def _note_dispatched(self, command: Dispatch) -> None:
         unit = command.unit
         self.units[unit] = command
@@ -332,6 +340,7 @@ class Ledger:
     def _forget(self, unit: int) -> None:
         del self.units[unit], self.unanswered[unit]
         self.aborted.pop(unit, None)
+        self.stopped.pop(unit, None)
 
     def _perform(self, command: Command) -> None:
         match command:
@@ -348,8 +357,8 @@ class Ledger:
                 self.wakes.append(at)
             case CallHooks(group, index, kind):
                 self.hooks[group, index, kind] += 1
-            case AbortUnit(unit, force):
-                self.aborted[unit] = force
+            case AbortUnit(unit, positions, force):
+                self._note_aborted(unit, positions, force=force)
             case AskCapacity():
                 self.asked.append(command)
         self.questions = {

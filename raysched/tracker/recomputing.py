@@ -1,0 +1,122 @@
+"""Computing values again that were lost with the node that held them.
+
+It changes no state: what completed stays completed, and its new attempt is marked as what it is.
+"""
+
+from dataclasses import dataclass
+
+from raysched.model.states import SUCCESSES, StateType
+from raysched.model.values import CrashKind, ErrorInfo, FailureClass, Value
+from raysched.tracker.attempts import Failure, end_unbegun, finish
+from raysched.tracker.dependencies import settle
+from raysched.tracker.messages import InputsLost, RecordAttempt, ValueLost
+from raysched.tracker.run import Node, Turn
+from raysched.tracker.transitions import move
+
+AGAIN = "its value was lost with its node and computed again"
+"""What the row of an attempt says that was made for nothing but its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """How an attempt ended that was made for nothing but its value.
+
+    Attributes:
+        state: Its terminal state.
+        started: When it began (ns).
+        ended: When it ended (ns).
+        value: Its value, if it has one.
+        error: What is known about its failure.
+    """
+
+    state: StateType
+    started: int
+    ended: int
+    value: Value | None = None
+    error: ErrorInfo | None = None
+
+
+def value_lost(turn: Turn, event: ValueLost) -> None:
+    """Account for a value that the flow asked for, and that is lost."""
+    _compute_again(turn, turn.run.nodes[event.group.id], event.index)
+
+
+def inputs_lost(turn: Turn, event: InputsLost) -> None:
+    """Account for a unit that did not begin, since values that it needs are lost.
+
+    Its members wait until these have been computed again, and are charged with nothing.
+    """
+    run = turn.run
+    unit = run.units[event.unit]
+    waiting: set[tuple[Node, int]] = set()
+    for position in sorted(unit.open):
+        node, index = unit.member(position)
+        state = node.group.states[index]
+        node.group.attempts[index] -= 1
+        node.riding.discard(index)
+        if state == StateType.CANCELLING or (state == StateType.PENDING and run.cancelled_by):
+            end_unbegun(turn, node, index)
+            settle(turn, node, (index,))
+        elif state == StateType.PENDING or index in node.recomputing:
+            waiting.add((node, index))
+    unit.open.clear()
+    for group, index in event.values:
+        parent = run.nodes[group.id]
+        parent.recomputing.setdefault(index, set()).update(waiting)
+        _compute_again(turn, parent, index)
+
+
+def recomputed(turn: Turn, node: Node, index: int, outcome: Recomputed) -> None:
+    """Account for an attempt that was made for nothing but its value."""
+    group, error = node.group, outcome.error
+    attempt, started, ended = group.attempts[index], outcome.started, outcome.ended
+    turn.commands.append(
+        RecordAttempt(group, index, attempt, outcome.state, started, ended, error, AGAIN)
+    )
+    turn.record(group, index)
+    if outcome.state in SUCCESSES:
+        group.values[index] = outcome.value
+        node.computing.discard(index)
+        for child, member in node.recomputing.pop(index):
+            if child.group.states[member] == StateType.PENDING or member in child.recomputing:
+                turn.run.lane(child, member).add(child, (member,))
+    elif error is not None and error.failure_class is FailureClass.INFRASTRUCTURE:
+        node.computing.discard(index)
+        _compute_again(turn, node, index)
+    else:
+        _give_up(turn, node, index, error)
+
+
+def _compute_again(turn: Turn, node: Node, index: int) -> None:
+    """Queue a completed member, unless it is on its way, or has been lost too often."""
+    node.recomputing.setdefault(index, set())
+    if index in node.computing:
+        return
+    if node.losses.get(index, 0) >= node.group.spec.retry.crash_retries:
+        _give_up(turn, node, index, None)
+        return
+    node.losses[index] = node.losses.get(index, 0) + 1
+    node.computing.add(index)
+    turn.run.lane(node, index).add(node, (index,))
+
+
+def _give_up(turn: Turn, node: Node, index: int, error: ErrorInfo | None) -> None:
+    """Let those crash that wait for a value which cannot be had any more."""
+    why = f": {error.type.rpartition('.')[2]}: {error.message}" if error else ""
+    key = node.group.key(index)
+    lost = ErrorInfo(
+        "raysched.errors.ResultLost",
+        f"the value of {key} was lost with its node, and cannot be computed again{why}",
+        failure_class=FailureClass.INFRASTRUCTURE,
+        kind=CrashKind.OBJECT_LOST,
+    )
+    node.computing.discard(index)
+    for child, member in node.recomputing.pop(index):
+        if member in child.recomputing:
+            _give_up(turn, child, member, lost)
+        elif child.group.states[member] == StateType.PENDING:
+            move(child.group, member, StateType.RUNNING)
+            child.group.started[member] = child.group.ended[member] = turn.now
+            failure = Failure(child, member, StateType.CRASHED, lost)
+            finish(turn, failure, "what it needs cannot be computed again")
+            settle(turn, child, (member,))

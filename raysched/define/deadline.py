@@ -6,7 +6,6 @@ takes effect when the thread next runs Python code. Never inside raysched itself
 again a moment later. An `async def` flow is cancelled at an `await`, see `flow_runs`.
 """
 
-import ctypes
 import signal
 import sys
 import threading
@@ -17,8 +16,7 @@ from contextvars import ContextVar
 from types import CodeType, FrameType
 from typing import Any
 
-_RETRY_SECONDS = 0.01
-"""How soon an interruption is tried again that met raysched's own code (seconds)."""
+from raysched.define.interrupting import RETRY_SECONDS, is_users, raise_in, take_late_one
 
 
 class DeadlinePassed(BaseException):
@@ -99,7 +97,7 @@ def _by_signal(deadline: Deadline, user_code: CodeType) -> Iterator[None]:
     def on_alarm(_number: int, frame: FrameType | None) -> None:
         if deadline.left() > 0:
             _arm(deadline)
-        elif _is_users(frame, user_code):
+        elif is_users(frame, user_code):
             deadline.interrupted = True
             raise DeadlinePassed
 
@@ -114,12 +112,12 @@ def _by_signal(deadline: Deadline, user_code: CodeType) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
         if remaining:
             spent = time.monotonic() - began
-            signal.setitimer(signal.ITIMER_REAL, max(_RETRY_SECONDS, remaining - spent), interval)
+            signal.setitimer(signal.ITIMER_REAL, max(RETRY_SECONDS, remaining - spent), interval)
 
 
 def _arm(deadline: Deadline) -> None:
     left = deadline.left()
-    signal.setitimer(signal.ITIMER_REAL, max(left, _RETRY_SECONDS), _RETRY_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, max(left, RETRY_SECONDS), RETRY_SECONDS)
 
 
 @contextmanager
@@ -131,12 +129,12 @@ def _by_exception(deadline: Deadline, user_code: CodeType) -> Iterator[None]:
     def watch() -> None:
         pause = deadline.left()
         while not over.wait(pause):
-            pause = max(deadline.left(), _RETRY_SECONDS)
+            pause = max(deadline.left(), RETRY_SECONDS)
             with lock:
                 frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, in CPython
-                if not over.is_set() and not deadline.left() and _is_users(frame, user_code):
+                if not over.is_set() and not deadline.left() and is_users(frame, user_code):
                     deadline.interrupted = True
-                    _raise_in(thread, DeadlinePassed)
+                    raise_in(thread, DeadlinePassed)
                     return
 
     threading.Thread(target=watch, name="raysched-deadline", daemon=True).start()
@@ -146,21 +144,4 @@ def _by_exception(deadline: Deadline, user_code: CodeType) -> Iterator[None]:
         over.set()
         with lock:
             pass
-        # One that was sent at the last moment is raised at a jump back: here, not in what follows.
-        # Taking it back instead would leave CPython 3.11 looking for it for ever, under a tracer
-        # in an endless loop (its flag of pending exceptions stays set).
-        for _ in range(10):
-            pass
-
-
-def _is_users(frame: FrameType | None, user_code: CodeType) -> bool:
-    """Whether the innermost frame of ours is the one that has called the user's flow function."""
-    while frame is not None:
-        if str(frame.f_globals.get("__name__", "")).startswith("raysched."):
-            return frame.f_code is user_code
-        frame = frame.f_back
-    return False
-
-
-def _raise_in(thread: int, error: type[BaseException]) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+        take_late_one()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from raysched.define.deadline import DeadlinePassed, current_deadline, rearm
 from raysched.define.ports import FlowEnding, FlowOutcome, RunPort
+from raysched.define.stopping import current_stop
 from raysched.errors import InternalError
 
 T = TypeVar("T")
@@ -34,23 +35,30 @@ async def until(
 
     Raises:
         DeadlinePassed: The time of the flow function is over.
+        FlowStopped: The flow run was cancelled.
     """
     if not blocking:
         return await port.wait_async(done, seconds)
-    deadline = current_deadline()
-    if deadline is None:
-        return port.wait(done, seconds)
-    left = deadline.left()
-    limit = left if seconds is None else min(left, seconds)
+    stop, deadline = current_stop(), current_deadline()
+    over = done if stop is None else (lambda: stop.is_due() or done())
+    left = None if deadline is None else deadline.left()
     try:
-        if port.wait(done, limit):
-            return True
+        ended = port.wait(over, _lower(left, seconds))
     finally:
-        rearm()
-    if not deadline.left():
+        if deadline is not None:
+            rearm()
+    if stop is not None and stop.is_due():
+        stop.deliver()
+    if ended:
+        return True
+    if deadline is not None and not deadline.left():
         deadline.interrupted = True
         raise DeadlinePassed
     return False
+
+
+def _lower(some: float | None, other: float | None) -> float | None:
+    return other if some is None else some if other is None else min(some, other)
 
 
 async def close(port: RunPort, ending: FlowEnding, *, blocking: bool) -> FlowOutcome:

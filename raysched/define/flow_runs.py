@@ -1,5 +1,7 @@
 """A flow run from its call to its end, one procedure for synchronous and asynchronous flows."""
 
+import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, RunPort
 from raysched.define.resolving import awaited, resolved
 from raysched.define.signature import Signature
 from raysched.define.states import Running, State
+from raysched.define.stopping import Stop, stoppable
 from raysched.define.termination import terminable
 from raysched.define.validation import Validator
 from raysched.errors import (
@@ -25,6 +28,7 @@ from raysched.errors import (
 )
 from raysched.model.ids import new_run_id
 from raysched.model.options import FlowSpec
+from raysched.model.rows import ENGINE_LOGGER
 from raysched.model.states import FAILURES, StateType
 
 
@@ -58,8 +62,11 @@ class FlowCaller:
         await awaited(self.what, wait_for, blocking=blocking)
         start = self.begin(await resolved(bound, blocking=blocking), current_port())
         port = current_opener().open_run(start)
-        with terminable(blocking=blocking) as reason:
-            state = await _Execution(self, port, reason, blocking=blocking).run()
+        with (
+            terminable(blocking=blocking) as reason,
+            stoppable(start.run_id, _waker(port), blocking=blocking) as stop,
+        ):
+            state = await _Execution(self, port, reason, stop, blocking=blocking).run()
         return state if return_state else state.result()
 
     def begin(self, bound: Mapping[str, Any], parent: RunPort | None) -> FlowRunStart:
@@ -94,6 +101,7 @@ class _Execution:
         caller: FlowCaller,
         port: RunPort,
         reason: Callable[[BaseException], BaseException],
+        stop: Stop,
         *,
         blocking: bool,
     ) -> None:
@@ -101,6 +109,7 @@ class _Execution:
         self._spec = caller.spec
         self._port = port
         self._reason = reason
+        self._stop = stop
         self._blocking = blocking
         around = current_deadline()
         seconds = caller.spec.timeout_seconds
@@ -126,6 +135,7 @@ class _Execution:
         call_flow_hooks(self._port.start, run_count, state)
         if ending.error is not None and not isinstance(ending.error, Exception):
             raise ending.error
+        self._stop.pass_on()
         if isinstance(ending.error, FlowRunCancelled) and self._around_passed():
             raise DeadlinePassed
         return state
@@ -138,6 +148,7 @@ class _Execution:
             with (
                 in_flow(self._port, run_count, self._opener),
                 prints_kept(wanted=self._spec.log_prints),
+                self._stop.heeded(call.__code__),
             ):
                 async with self._limited():
                     returned = await call(self._spec.fn, args, kwargs)
@@ -146,6 +157,8 @@ class _Execution:
         except DeadlinePassed:
             return FlowEnding(error=self._time_is_over()), None
         except BaseException as error:  # noqa: BLE001 - also Ctrl-C ends the run before it goes on
+            if self._stop.has_ended(error):
+                return FlowEnding(error=self._stop.error()), None
             return FlowEnding(error=self._reason(error)), None
         verdict = _verdict(value)
         if verdict is None:
@@ -177,7 +190,10 @@ class _Execution:
         delays = self._spec.retry.delays
         if delays:
             delay = delays[min(run_count, len(delays)) - 1]
-            await until(self._port, _never, delay, blocking=self._blocking)
+            await until(self._port, self._is_stopped, delay, blocking=self._blocking)
+
+    def _is_stopped(self) -> bool:
+        return self._stop.by is not None
 
     def _time_is_over(self) -> Exception:
         if self._around_passed():
@@ -195,15 +211,20 @@ class _Execution:
         return deadline is not None and not deadline.left()
 
 
+def _waker(port: RunPort) -> Callable[[str], None]:
+    """Return what tells a waiting flow function, and the run's log, that somebody wants its end."""
+
+    def wake(by: str) -> None:
+        port.log(logging.WARNING, ENGINE_LOGGER, f"cancelled by {by}", time.time_ns())
+
+    return wake
+
+
 def _not_final(what: str, state: State[Any]) -> ResultError:
     return ResultError(
         f"{what} returned a state that is not final, {state!r}: return Completed(data=…), "
         "Failed(message=…) or a value"
     )
-
-
-def _never() -> bool:
-    return False
 
 
 def _may_retry(ending: FlowEnding) -> bool:

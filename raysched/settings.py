@@ -42,6 +42,12 @@ class Settings(BaseSettings):
     result_max_bytes: int = Field(default=8 * 1024**3, gt=0)
     """Results over this encoded size (bytes) fail their task run with a clear error."""
 
+    max_same_failures: int = Field(default=1000, ge=0)
+    """Attempts of one map that may fail in a row with one fingerprint; 0 for any number.
+
+    For tasks without an option `max_same_failures`: then the rest of the map is not begun any more.
+    """
+
     drain_grace_seconds: float = Field(default=10.0, ge=0)
     """How long running task runs may go on after the flow function raised (seconds)."""
 
@@ -59,6 +65,10 @@ class Settings(BaseSettings):
 
     For tests and comparison: no state and no result depends on it.
     """
+
+    mask: str = ""
+    """Names of secrets, separated by commas, that are not shown among the arguments of a failed
+    task run, beside those that are known (`password`, `token`, …): `ssn, iban`."""
 
     fault_points: str = ""
     """Faults that happen at named points, as `raysched.testing.FaultPoints` writes them."""

@@ -3,10 +3,9 @@
 import linecache
 import os
 import sys
-import sysconfig
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from traceback import walk_tb
@@ -24,9 +23,6 @@ CODE_MAX_CHARACTERS = 200
 
 _FINGERPRINT_BYTES = 8
 _OWN_DIRECTORY = str(Path(__file__).parents[1]) + os.sep
-_LIBRARIES = tuple(
-    {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-)
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _PACKAGED = ("<frozen ", "<__array_function__")
 """How the names begin that Python and NumPy give to code without a file; others (`<stdin>`,
@@ -133,7 +129,7 @@ def is_own(file: str) -> bool:
     # Cython tells the path of its source within its project.
     if not file.startswith(os.sep) or is_ours(file):
         return False
-    return not file.startswith(_LIBRARIES) and not any(part in file for part in _INSTALLED)
+    return not file.startswith(_libraries()) and not any(part in file for part in _INSTALLED)
 
 
 def is_ours(file: str) -> bool:
@@ -147,9 +143,18 @@ def library_of(file: str) -> str:
     path = file.removeprefix("<frozen ").removesuffix(">")
     for part in _INSTALLED:
         path = path.rpartition(part)[2]
-    for directory in _LIBRARIES:
+    for directory in _libraries():
         path = path.removeprefix(directory)
     return path.lstrip(os.sep).partition(os.sep)[0].partition(".")[0]
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    """Return the directories of Python's own modules and of what is installed."""
+    import sysconfig  # only failures need it
+
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({sysconfig.get_path(name) + os.sep for name in names})
 
 
 def printable(text: str) -> str:

@@ -3,13 +3,18 @@
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raysched.errors import ResultError, SerializationError
 from raysched.graph.payload import ATOMS
+from raysched.model.values import RetryVerdict
 from raysched.results.envelope import Encoded, encode
 from raysched.worker.context import WorkerContext
 from raysched.worker.failures import bounded
+
+if TYPE_CHECKING:
+    from raysched.worker.masking import Masks
+    from raysched.worker.verdicts import Check
 
 NAME_MAX_CHARACTERS = 1000
 """Rendered task run names are cut beyond this length."""
@@ -25,8 +30,13 @@ class TaskCode:
     Args:
         context: The task.
 
+    Attributes:
+        context: The task.
+        function: The user's function.
+        check: Tests what it returned, or None.
+
     Raises:
-        SerializationError: The function cannot be loaded here.
+        SerializationError: The function, or one of the task's options, cannot be loaded here.
     """
 
     def __init__(self, context: WorkerContext) -> None:
@@ -34,6 +44,7 @@ class TaskCode:
         self.function = context.function.resolve()
         name = context.task_run_name
         self._name = name if name is None or isinstance(name, str) else name.resolve()
+        self.check = None if context.check is None else _check_of(context)
 
     @cached_property
     def signature(self) -> inspect.Signature | None:
@@ -42,6 +53,30 @@ class TaskCode:
             return inspect.signature(self.function)
         except (TypeError, ValueError):
             return None
+
+    @cached_property
+    def masks(self) -> "Masks":
+        """What must not be shown of its arguments."""
+        from raysched.worker.masking import masks_of
+
+        return masks_of(self.context.masks)
+
+    def retry_verdict(self, error: BaseException) -> RetryVerdict | None:
+        """Return what the option `retry_on=` says of an exception; None where there is none."""
+        given = self.context.retry_on
+        if given is None:
+            return None
+        from raysched.worker.verdicts import retry_verdict
+
+        try:
+            retry_on: Any = (
+                tuple(each.resolve() for each in given)
+                if isinstance(given, tuple)
+                else given.resolve()
+            )
+        except SerializationError as broken:
+            return RetryVerdict(retry=False, delay_seconds=None, reason=str(broken))
+        return retry_verdict(retry_on, error)
 
     @property
     def has_name(self) -> bool:
@@ -111,6 +146,15 @@ class TaskCode:
         return all(
             parameter.kind in _BY_KEYWORD for parameter in self.signature.parameters.values()
         )
+
+
+def _check_of(context: WorkerContext) -> "Check":
+    # Few tasks have one, and all workers would load what it takes.
+    from raysched.worker.masking import masks_of
+    from raysched.worker.verdicts import check_of
+
+    assert context.check is not None  # noqa: S101 - asked before
+    return check_of(context.check.resolve(), masks_of(context.masks))
 
 
 class NamedArguments(Mapping[str, Any]):

@@ -37,6 +37,8 @@ class WorkerContext:
         function: The user's function.
         is_async: Whether it is a coroutine function.
         timeout_seconds: Limit of one attempt (seconds), or None.
+        heartbeat_timeout_seconds: Limit of this process's silence during an attempt (seconds), or
+            None.
         max_concurrency: Sync runs that may overlap in one worker, each in a thread.
         log_prints: Whether `print` becomes log records.
         task_run_name: Template, function without arguments, or None.
@@ -45,6 +47,9 @@ class WorkerContext:
         result_max_bytes: Results over this encoded size (bytes) fail their task run.
         endpoint: Where to report while a unit runs, or None.
         fault_points: What `faults.arm` is told before a unit.
+        check: What results are tested with, see `verdicts.check_of`; None for nothing.
+        retry_on: What is asked about exceptions, see `verdicts.retry_verdict`; None for nothing.
+        masks: Names of secrets beside those that are known.
     """
 
     task_name: str
@@ -59,6 +64,10 @@ class WorkerContext:
     result_max_bytes: int
     endpoint: Endpoint | None = None
     fault_points: str = ""
+    check: Reference | None = None
+    retry_on: Reference | tuple[Reference, ...] | None = None
+    masks: tuple[str, ...] = ()
+    heartbeat_timeout_seconds: float | None = None
 
 
 def context_of(
@@ -92,7 +101,20 @@ def context_of(
         result_max_bytes=settings.result_max_bytes,
         endpoint=endpoint,
         fault_points=settings.fault_points,
+        heartbeat_timeout_seconds=spec.heartbeat_timeout_seconds,
+        check=None if spec.check is None else refer(spec.check),
+        retry_on=_refer_to_all(spec.retry.retry_on, refer),
+        masks=tuple(name for name in settings.mask.split(",") if name.strip()),
     )
+
+
+def _refer_to_all(
+    retry_on: tuple[type[BaseException], ...] | Callable[[BaseException], Any] | None,
+    refer: Callable[[Callable[..., Any]], Reference],
+) -> Reference | tuple[Reference, ...] | None:
+    if isinstance(retry_on, tuple):
+        return tuple(map(refer, retry_on))
+    return None if retry_on is None else refer(retry_on)
 
 
 def level_number(settings: "Settings") -> int:

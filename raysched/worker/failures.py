@@ -62,7 +62,7 @@ def describe_error(
         digest = fingerprint(type_name(error), kind)
     return ErrorInfo(
         type=type_name(error),
-        message=bounded(_message(error)),
+        message=bounded(message_of(error)),
         traceback=bounded(_traceback(error)),
         failure_class=failure_class,
         kind=kind,
@@ -123,7 +123,8 @@ def stack_of(thread: threading.Thread) -> str:
     return bounded("".join(_ReadableStack(stack, fold=_has_own(stack)).format()))
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """Return `str(error)`; never raises."""
     try:
         return str(error)
     except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything

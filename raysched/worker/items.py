@@ -11,12 +11,19 @@ from raysched import faults
 from raysched.define.context import AttemptContext, attempt_context
 from raysched.define.ports import FlowEnding, FlowOutcome
 from raysched.define.states import State
-from raysched.errors import ResultError, TaskRunCancelled, TaskRunFailed, TaskRunTimedOut
+from raysched.errors import ResultError, TaskRunCancelled, TaskRunFailed, TaskRunSkipped
 from raysched.model.states import SUCCESSES, StateType
-from raysched.model.values import FailureClass
+from raysched.model.values import ErrorInfo, Evidence, FailureClass, Input, TimeoutKind
 from raysched.results.envelope import Encoded
+from raysched.worker.causes import type_name
 from raysched.worker.code import CallArguments, NamedArguments
-from raysched.worker.failures import describe_error
+from raysched.worker.failures import (
+    add_evidence,
+    bounded,
+    describe_error,
+    message_of,
+    timed_out,
+)
 from raysched.worker.interrupt import CancelRequested, DeadlinePassed, Interruption
 from raysched.worker.progress import Outcome, UnitProgress
 from raysched.worker.scope import ItemScope, running_item
@@ -91,6 +98,7 @@ class ItemRun:
         except BaseException as error:  # noqa: BLE001 - SystemExit of user code is a failure, too
             if isinstance(error, KeyboardInterrupt | SystemExit) and passed_on():
                 self.passed_interrupt = error
+                self._end_processes()
                 self._fail(StateType.CANCELLED, error)
                 return
             self._fail_by(error)
@@ -165,7 +173,10 @@ class ItemRun:
             raise
         if attempt.nested is not None:
             self._check_nested(attempt.nested.close(FlowEnding()))
-        return self._code.encode_result(_value_of(value))
+        value = _value_of(value)
+        if self._code.check is not None:
+            self._code.check(self.key, value)
+        return self._code.encode_result(value)
 
     async def _produce_async(self) -> Encoded:
         attempt = self._attempt
@@ -181,7 +192,18 @@ class ItemRun:
             raise
         if attempt.nested is not None:
             self._check_nested(await attempt.nested.close_async(FlowEnding()))
-        return self._code.encode_result(_value_of(value))
+        value = _value_of(value)
+        if self._code.check is not None:
+            self._code.check(self.key, value)
+        return self._code.encode_result(value)
+
+    def inputs(self, *, only_quick: bool = False) -> list[Input]:
+        """Return its arguments as they are now, as evidence (see `inputs.inputs_of`)."""
+        from raysched.worker.inputs import inputs_of  # only failures need it
+
+        slots = partial(self._stage.slots_by_parameter, self._place)
+        arguments = self._attempt.load_arguments
+        return inputs_of(arguments, slots, self._code.masks, only_quick=only_quick)
 
     def _prepare(self) -> CallArguments:
         attempt = self._attempt
@@ -220,27 +242,54 @@ class ItemRun:
         if isinstance(error, _StateReturned):
             self._fail(error.state, error.cause)
         elif isinstance(error, DeadlinePassed):
-            message = f"{key} took longer than timeout_seconds={self._timeout:g}"
-            late = TaskRunTimedOut(message, key=key).with_traceback(error.__traceback__)
-            self._fail(StateType.TIMED_OUT, late)
+            self._end_processes()
+            late = timed_out(key, TimeoutKind.ATTEMPT, self._timeout or 0.0)
+            self._fail(StateType.TIMED_OUT, late.with_traceback(error.__traceback__))
         elif isinstance(error, CancelRequested):
+            self._end_processes()
             stopped = TaskRunCancelled(f"{key} was cancelled", key=key)
             self._fail(StateType.CANCELLED, stopped.with_traceback(error.__traceback__))
+        elif isinstance(error, TaskRunSkipped) and not error.key:
+            # With a key it is another task run's, which this one has called.
+            self._skip(error)
         else:
             self._fail(StateType.FAILED, error)
 
     def _fail(self, state: StateType, error: BaseException) -> None:
-        info = describe_error(error, _CLASSES.get(state, FailureClass.USER))
+        kind = TimeoutKind.ATTEMPT if state is StateType.TIMED_OUT else ""
+        info = describe_error(error, _CLASSES.get(state, FailureClass.USER), kind)
+        evidence = Evidence()
+        if state is not StateType.CANCELLED and (inputs := self.inputs()):
+            evidence["inputs"] = inputs
+        if state in _TRIED_AGAIN and (verdict := self._code.retry_verdict(error)) is not None:
+            evidence["retry"] = verdict
+        self._end_badly(state, add_evidence(info, evidence))
+
+    def _skip(self, error: TaskRunSkipped) -> None:
+        reason = bounded(message_of(error))
+        self._end_badly(StateType.SKIPPED, ErrorInfo(type_name(error), reason))
+
+    def _end_badly(self, state: StateType, info: ErrorInfo) -> None:
+        started, name = self._started, self._attempt.rendered_name
         self._progress.end(
-            Outcome(
-                self.position,
-                state,
-                self._started,
-                self._end(),
-                error=info,
-                name=self._attempt.rendered_name,
-            )
+            Outcome(self.position, state, started, self._end(), error=info, name=name)
         )
+
+    def _end_processes(self) -> None:
+        """End what it has started, if that can be told from what others have.
+
+        Items of an event loop share a thread: then that has to wait for the others.
+        """
+        progress = self._progress
+        if self.scope.interruption is None and len(progress.running) > 1:
+            progress.interrupted_since = min(progress.interrupted_since, self._started)
+            return
+        from raysched.worker.processes import end_started_since
+
+        if ended := end_started_since(self._started):
+            names = ", ".join(ended)
+            message = f"processes that it had started were ended with it: {names}"
+            self.scope.log_from_thread(logging.WARNING, _log.name, message, time.time_ns())
 
 
 class _StateReturned(Exception):
@@ -251,6 +300,9 @@ class _StateReturned(Exception):
         self.state = state
         self.cause = cause
 
+
+_TRIED_AGAIN = frozenset({StateType.FAILED, StateType.TIMED_OUT})
+"""States of attempts that `retries` are for."""
 
 _CLASSES = {
     StateType.TIMED_OUT: FailureClass.TIMEOUT,

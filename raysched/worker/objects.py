@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from raysched.define.once_per_worker import opened
 from raysched.errors import InternalError
 from raysched.graph.payload import load_call, object_name, supply_objects
+from raysched.worker import processes
 from raysched.worker.hygiene import lasting
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class WorkerObjects:
         try:
             factory, args, kwargs = load_call(b64decode(recipe), _no_value)
             manager = opened(factory, args, kwargs)
-            with lasting():
+            with lasting(), processes.lasting():
                 entry.value = manager.__enter__()
         except Exception as error:
             raise NotMade(f"{object_name(token)} raised {type(error).__name__}") from error

@@ -1,5 +1,6 @@
 """What is known of a unit while it runs: written by its items, read by the reporter."""
 
+import math
 import threading
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -7,8 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from raysched.model.ids import task_run_key
 from raysched.model.states import StateType
-from raysched.model.values import ErrorInfo
+from raysched.model.values import ErrorInfo, Evidence
 from raysched.results.envelope import Encoded, Parts
+from raysched.worker.failures import add_evidence
 from raysched.worker.protocol import LogRecord, NestedRun, Report, Unit, encode_report
 
 UNACKNOWLEDGED_LOGS_MAX = 50_000
@@ -85,6 +87,17 @@ def _at(positions: Sequence[int], there: dict[int, T]) -> dict[int, T]:
     )
 
 
+def _whereabouts(worker: WorkerIdentity) -> Evidence:
+    """Return where a failure happened, as evidence."""
+    node_id, worker_id, pid, host = worker
+    evidence = Evidence(pid=pid, host=host)
+    if node_id:
+        evidence["node_id"] = node_id
+    if worker_id:
+        evidence["worker_id"] = worker_id
+    return evidence
+
+
 class UnitProgress:
     """Collects what became of a unit's items. Thread-safe.
 
@@ -103,11 +116,15 @@ class UnitProgress:
         """Start (ns) by position."""
         self.large: list[Parts] = []
         """Large values by their position in the unit's second return."""
+        self.interrupted_since = math.inf
+        """When the first of those items began (ns) that were interrupted, and whose processes are
+        yet to be ended; infinite if there are none."""
         self.on_log: Callable[[], None] | None = None
         """Called after each log record, in the thread that logged."""
         self.on_change: Callable[[], None] | None = None
         """Called when an item begins or ends, in its thread."""
         self._worker = worker
+        self._whereabouts = _whereabouts(worker)
         self._lock = threading.Lock()
         self._outcomes = _Outcomes()
         self._held: list[Outcome] = []
@@ -157,6 +174,8 @@ class UnitProgress:
             outcome: How the item ended; without value if `large` is given.
             large: The value, where it is too large for the report.
         """
+        if outcome.error is not None:
+            outcome = outcome._replace(error=add_evidence(outcome.error, self._whereabouts))
         with self._lock:
             self.running.pop(outcome.position, None)
             if outcome.position in self._ended:

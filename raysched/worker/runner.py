@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from raysched import faults
 from raysched.errors import SerializationError, TaskRunCancelled
 from raysched.model.states import StateType
-from raysched.model.values import CrashKind, ErrorInfo, FailureClass
+from raysched.model.values import CrashKind, ErrorInfo, FailureClass, Input
 from raysched.results.envelope import Parts
 from raysched.worker.code import code_of
 from raysched.worker.context import WorkerContext
@@ -33,9 +33,6 @@ from raysched.worker.logs import capture
 from raysched.worker.progress import Outcome, UnitProgress, WorkerIdentity
 from raysched.worker.protocol import decode_unit
 from raysched.worker.stages import StageRun
-
-if TYPE_CHECKING:
-    from raysched.worker.scope import ItemScope
 
 LOGGER = "raysched.worker"
 """Logger of what is said of a task run by the code beside it."""
@@ -100,7 +97,7 @@ class UnitRun:
         self._process = process
         self._stages: Sequence[StageRun] = ()
         self._local: dict[int, Parts] = {}
-        self._last: ItemScope | None = None
+        self._last: ItemRun | None = None
         self._needed = self.progress.unit.needed()
         self._cancels: dict[int, Callable[[], object]] = {}
         self._cancelled: set[int] = set()
@@ -134,7 +131,7 @@ class UnitRun:
         except BaseException as error:  # noqa: BLE001 - whatever it is, the driver has to know
             info = describe_error(error, FailureClass.INFRASTRUCTURE, CrashKind.BACKEND)
             self._end(self.progress.open_positions(), StateType.CRASHED, info)
-        self._end_cancelled()
+        self._end_as_cancelled(self.progress.open_positions())
         if watcher is not None:
             watcher.end()
         faults.reach("worker: before report")
@@ -199,7 +196,7 @@ class UnitRun:
         """Keep warnings with the task run that was the last to begin."""
         for notice in notices:
             if self._last is not None:
-                self._last.log_from_thread(logging.WARNING, LOGGER, notice, time.time_ns())
+                self._last.scope.log_from_thread(logging.WARNING, LOGGER, notice, time.time_ns())
 
     def _run_in_turn(self, signals: Signals | None, hygiene: Hygiene) -> None:
         """Run one item after the other, until the lease is over."""
@@ -219,7 +216,7 @@ class UnitRun:
                 continue
             stage, place = self._place(position)
             item = ItemRun(stage, place, self.progress, position, interruption)
-            self._last = item.scope
+            self._last = item
             if alone:
                 capture.attribute_threads_to(item.scope)
             # An empty context, as in a process of its own: nothing leaks in or from item to item.
@@ -266,6 +263,38 @@ class UnitRun:
         number, _ = self.progress.unit.place(position)
         return self._contexts[number].timeout_seconds
 
+    @property
+    def has_heartbeat(self) -> bool:
+        """Whether the silence of this process is limited while some of its items run."""
+        return any(context.heartbeat_timeout_seconds for context in self._contexts)
+
+    def heartbeat_seconds(self, position: int) -> float | None:
+        """Return how long this process may be silent while an item runs (seconds), or None."""
+        number, _ = self.progress.unit.place(position)
+        return self._contexts[number].heartbeat_timeout_seconds
+
+    def end_unbegun(self) -> None:
+        """End the cancelled items that have not begun now, not with the unit; for other threads.
+
+        Not those that need an item of the unit: they are never told of before that one.
+        """
+        with self._lock:
+            unbegun = [
+                i
+                for i in self._cancelled
+                if self.progress.unit.parent(i) < 0
+                and (i not in self._cancels if self.overlaps else i >= self._begun)
+            ]
+        self._end_as_cancelled(unbegun)
+
+    def inputs(self, position: int) -> list[Input]:
+        """Return the arguments of an item that runs, as far as others can tell; for other threads.
+
+        Those of the item that was the last to begin, without the code of the user's classes.
+        """
+        last = self._last
+        return last.inputs(only_quick=True) if last and last.position == position else []
+
     def hand_back(self) -> None:
         """Give the items that have not begun to others. Thread-safe.
 
@@ -292,7 +321,7 @@ class UnitRun:
             return
         stage, place = self._place(position)
         item = ItemRun(stage, place, self.progress, position, interruption)
-        self._last = item.scope
+        self._last = item
         contextvars.Context().run(item.run, interruption, bool)
         self._cancels.pop(position)
 
@@ -309,7 +338,7 @@ class UnitRun:
             async with room:
                 stage, place = self._place(position)
                 item = ItemRun(stage, place, self.progress, position)
-                self._last = item.scope
+                self._last = item
                 await item.run_async(lambda: position in self._cancelled)
 
         tasks = []
@@ -320,6 +349,10 @@ class UnitRun:
                 task.cancel()
         await asyncio.wait(tasks)
         self._cancels.clear()
+        if self.progress.interrupted_since < math.inf:
+            from raysched.worker.processes import end_started_since
+
+            end_started_since(self.progress.interrupted_since)
 
     def _claim(self, position: int, cancel: Callable[[], object]) -> bool:
         """Take an item, to be ended by `cancel`; return False if it is cancelled already."""
@@ -333,8 +366,8 @@ class UnitRun:
         self.passed_interrupt = error if self._process.signals is None else None
         self.cancel()
 
-    def _end_cancelled(self) -> None:
-        for position in self.progress.open_positions():
+    def _end_as_cancelled(self, positions: Iterable[int]) -> None:
+        for position in positions:
             key = self.progress.key(position)
             error = TaskRunCancelled(f"{key} was cancelled before it began", key=key)
             info = describe_error(error, FailureClass.CANCELLED)

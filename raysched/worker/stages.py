@@ -5,22 +5,25 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from raysched.define.context import Surroundings
-from raysched.errors import SerializationError
+from raysched.define.successes import Successes
+from raysched.errors import SerializationError, TaskRunSkipped
 from raysched.graph.payload import ATOMS, load_call
 from raysched.model.ids import task_run_key
 from raysched.results.envelope import Parts, decode
-from raysched.worker.code import CallArguments, TaskCode
+from raysched.worker.code import CallArguments, NamedArguments, TaskCode
 from raysched.worker.objects import NotMade
 from raysched.worker.protocol import (
     FAILURE,
     INLINE,
     LARGE,
     LOCAL,
+    SUCCESSES,
     SlotValue,
     Stage,
     Unit,
     decode_header,
 )
+from raysched.worker.skeletons import skeleton, slots_in
 
 _header = lru_cache(maxsize=16)(decode_header)
 
@@ -76,11 +79,12 @@ class StageRun:
 
         Raises:
             SerializationError: An argument cannot be unpickled here.
+            TaskRunSkipped: An argument does not meet its `when`.
             Exception: What the factory of a `once_per_worker` raised.
         """
         try:
             return self._decoded(place)
-        except SerializationError:
+        except (SerializationError, TaskRunSkipped):
             raise
         except NotMade as error:
             failure = error.__cause__
@@ -95,6 +99,24 @@ class StageRun:
         # Not while another one is handled: that would become its context.
         assert failure is not None  # noqa: S101 - see objects.NotMade
         raise failure
+
+    def slots_by_parameter(self, place: int) -> Mapping[str, frozenset[int]]:
+        """Return the numbers of the slots whose values are in the arguments of a task run.
+
+        By the name of the parameter; none of the user's code is called.
+        """
+        stage = self._stage
+        if not stage.slots:
+            return {}
+        if stage.mapped:
+            names, values = skeleton(stage.shared)
+            elements = (None,) * len(names) if stage.columns else skeleton(stage.payloads[place])
+            values.update(zip(names, elements, strict=True))
+            call = self.code.by_parameter(values)
+        else:
+            call = skeleton(stage.payloads[place])
+        arguments = NamedArguments(self.code.signature, call)
+        return {name: slots_in(arguments[name]) for name in arguments}
 
     def _decoded(self, place: int) -> CallArguments:
         stage = self._stage
@@ -138,4 +160,7 @@ class StageRun:
         if kind == LARGE:
             argument, position = content
             return decode(self._large[argument][position])
+        if kind == SUCCESSES:
+            values, failures = content
+            return Successes(map(self._slot_value, values), map(decode, failures))
         return [self._slot_value(element) for element in content]

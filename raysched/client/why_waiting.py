@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raysched.client.why_facts import Wait, Waiting
 from raysched.client.why_graph import parents_of
 from raysched.client.why_verdict import count_of
 from raysched.client.words import describe_error
@@ -37,6 +36,48 @@ _ORDER = (
     StateType.PENDING,
     StateType.SCHEDULED,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Task runs of one group that wait for the same.
+
+    Attributes:
+        task: Name of the task.
+        key: Key of the first of them, or of the one that waits for longest; "" if not known.
+        count: How many.
+        state: Their state.
+        reason: What they wait for, for people.
+        seconds: For how long already, or None where that is not known.
+    """
+
+    task: str
+    key: str
+    count: int
+    state: StateType
+    reason: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What an open flow run waits for.
+
+    Attributes:
+        run: Its id.
+        flow: Name of the flow.
+        state: Its state.
+        verdict: What it waits for, in a line.
+        waits: By group, in the order of their calls.
+        subflows: The same of subflows that are open.
+    """
+
+    run: str
+    flow: str
+    state: StateType
+    verdict: str
+    waits: tuple[Wait, ...]
+    subflows: "tuple[Waiting, ...]" = ()
 
 
 def waiting_for(reader: "Reader", run: "RunView", now: int) -> Waiting:

@@ -1,0 +1,194 @@
+"""Why a run ended as it did, as JSON: the shapes that docs/json.md promises."""
+
+import logging
+from typing import Any
+
+from raysched.cli.records import iso
+from raysched.client.why_facts import Cause, Comparison, Line, Part, Source, Try, Why
+from raysched.client.why_waiting import Waiting
+
+
+def why_record(why: Why) -> dict[str, Any]:
+    """Return why a run ended as it did."""
+    return {
+        "id": why.run,
+        "flow": why.flow,
+        "name": why.name,
+        "state": why.state.name,
+        "message": why.message,
+        "started": iso(why.started),
+        "ended": iso(why.ended),
+        "target": why.target or None,
+        "backend": why.backend or None,
+        "verdict": why.verdict,
+        "tasks": {state.name: count for state, count in why.counts.items()},
+        "failures": why.failures,
+        "handled": why.handled,
+        "not_run": why.not_run,
+        "skipped": why.skipped,
+        "rolled_back": why.rolled_back,
+        "kept": why.kept,
+        "reasons": dict(why.reasons),
+        "causes": [_cause(cause) for cause in why.causes],
+        "more_causes": why.more_causes,
+        "graph": _graph(why.part),
+        "last_success": None if why.comparison is None else _comparison(why.comparison),
+        "next": [{"command": step.command, "purpose": step.purpose} for step in why.steps],
+        "subflows": [why_record(subflow) for subflow in why.subflows],
+    }
+
+
+def waiting_record(waiting: Waiting) -> dict[str, Any]:
+    """Return what a run waits for."""
+    return {
+        "id": waiting.run,
+        "flow": waiting.flow,
+        "state": waiting.state.name,
+        "verdict": waiting.verdict,
+        "waits": [
+            {
+                "name": wait.task,
+                "key": wait.key or None,
+                "count": wait.count,
+                "state": wait.state.name,
+                "reason": wait.reason,
+                "seconds": wait.seconds,
+            }
+            for wait in waiting.waits
+        ],
+        "subflows": [waiting_record(subflow) for subflow in waiting.subflows],
+    }
+
+
+def _cause(cause: Cause) -> dict[str, Any]:
+    return {
+        "number": cause.number,
+        "name": cause.task or None,
+        "key": cause.key or None,
+        "task_run_name": cause.name,
+        "map_index": cause.map_index,
+        "map_size": cause.map_size,
+        "count": cause.count,
+        "tasks": dict(cause.by_task),
+        "keys": list(cause.keys),
+        "handled": cause.handled,
+        "teardown": cause.teardown,
+        "not_run": dict(cause.victims),
+        "state": cause.state.name,
+        "error": {
+            "type": cause.type,
+            "message": cause.message,
+            "traceback": cause.traceback,
+            "class": cause.failure_class.value,
+            "kind": cause.kind,
+        },
+        "fingerprint": cause.fingerprint or None,
+        "frames": [dict(frame) for frame in cause.frames],
+        "source": None if cause.source is None else _source(cause.source),
+        "attempts": [_attempt(each) for each in cause.attempts],
+        "attempts_begun": cause.attempts_begun,
+        "stopped": cause.stopped,
+        "evidence": {each.name: each.text for each in cause.evidence},
+        "inputs": [
+            {
+                "name": each.name,
+                "value": each.preview,
+                "type": each.type,
+                "sources": list(each.sources),
+            }
+            for each in cause.arguments
+        ],
+        "logs": [_log(line) for line in cause.logs],
+        "before": [
+            {
+                "time": iso(each.at),
+                "run": each.run,
+                "flow": each.flow,
+                "key": each.key or None,
+                "text": each.text,
+            }
+            for each in cause.before
+        ],
+        "seen": None
+        if cause.seen is None
+        else {
+            "first": iso(cause.seen.first),
+            "first_run": cause.seen.first_run,
+            "last": iso(cause.seen.last),
+            "attempts": cause.seen.attempts,
+            "runs": cause.seen.runs,
+        },
+        "owner": cause.owner or None,
+        "runbook": cause.runbook or None,
+        "advice": [
+            {"rule": each.rule, "text": each.text, "code": each.code} for each in cause.advice
+        ],
+    }
+
+
+def _source(source: Source) -> dict[str, Any]:
+    return {
+        "file": source.file,
+        "line": source.line,
+        "function": source.function,
+        "lines": [{"number": number, "text": text} for number, text in source.lines],
+        "remark": source.remark,
+    }
+
+
+def _attempt(each: Try) -> dict[str, Any]:
+    return {
+        "number": each.number,
+        "state": each.state.name,
+        "class": None if each.failure_class is None else each.failure_class.value,
+        "kind": each.kind,
+        "started": iso(each.started),
+        "seconds": each.seconds,
+        "host": each.where.host or None,
+        "pid": each.where.pid or None,
+        "node_id": each.where.node_id or None,
+        "worker_id": each.where.worker_id or None,
+        "said": each.said,
+        "decision": each.decision,
+    }
+
+
+def _log(line: Line) -> dict[str, Any]:
+    return {
+        "time": iso(line.at),
+        "level": logging.getLevelName(line.level),
+        "logger": line.logger,
+        "message": line.message,
+    }
+
+
+def _graph(part: Part) -> dict[str, Any]:
+    return {
+        "groups": [
+            {
+                "id": node.id,
+                "name": node.task,
+                "first": node.first,
+                "size": node.size,
+                "failed": node.failed,
+                "not_run": node.not_run,
+            }
+            for node in part.nodes
+        ],
+        "needs": [
+            {"id": link.child, "parent": link.parent, "how": list(link.words)}
+            for link in part.links
+        ],
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "run": comparison.run,
+        "ended": iso(comparison.ended),
+        "changes": [
+            {"what": change.what, "before": change.before, "now": change.now}
+            for change in comparison.changes
+        ],
+        "unknown": list(comparison.unknown),
+    }

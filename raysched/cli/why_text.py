@@ -1,0 +1,299 @@
+"""Why a run ended as it did, for people at a terminal."""
+
+from collections.abc import Sequence
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from raysched.cli.output import (
+    SHORT_ID,
+    STYLES,
+    console,
+    duration,
+    local_time,
+    log_text,
+    noun,
+    say,
+    state_text,
+)
+from raysched.cli.why_words import (
+    alike_text,
+    blame_text,
+    change_text,
+    plain,
+    seen_text,
+    shown_path,
+    status_text,
+    victims_text,
+    where_text,
+)
+from raysched.client.why_facts import Cause, Comparison, Part, Source, Try, Why
+from raysched.client.why_graph import drawing_of
+from raysched.client.why_waiting import Waiting
+from raysched.client.words import nanoseconds
+from raysched.model.states import StateType
+
+MOST_IN_FULL = 3
+"""Causes that are told in full; of the others, what failed and how often."""
+
+MOST_BOXES = 20
+"""Groups of the graph that are drawn."""
+
+MOST_MESSAGE_LINES = 8
+MOST_FRAMES = 8
+MOST_TRACEBACK_LINES = 30
+MOST_LOGS = 10
+MOST_EVIDENCE_LINES = 12
+
+INDENT = 3
+LABEL = 14
+"""Width of the names of facts (characters)."""
+
+
+def print_why(why: Why) -> None:
+    """Print why a run ended as it did."""
+    _head(why)
+    _graph(why.flow, why.part)
+    for cause in why.causes[:MOST_IN_FULL]:
+        _cause(cause)
+    for cause in why.causes[MOST_IN_FULL:]:
+        _title(cause)
+        _message(cause)
+    if why.more_causes:
+        say()
+        say((f"… and {noun(why.more_causes, 'more cause')}: raysched why --json", "dim"))
+    if why.reasons:
+        say()
+        for reason, count in why.reasons.items():
+            say((f"{count:,} ", "bold"), plain(reason))
+    if why.comparison is not None:
+        _comparison(why.comparison)
+    for subflow in why.subflows:
+        say()
+        say(("in the subflow", "dim"))
+        print_why(subflow)
+    if why.steps:
+        say()
+        say(("next", "bold"))
+        for step in why.steps:
+            say("   ", (step.command, "cyan"))
+            say(("      ", ""), (step.purpose, "dim"))
+
+
+def print_waiting(waiting: Waiting) -> None:
+    """Print what a run waits for."""
+    style = STYLES[waiting.state]
+    say(
+        (f"{waiting.flow} ", "bold"),
+        (f"{waiting.run[:SHORT_ID]} ", "cyan"),
+        (waiting.state.name, style),
+    )
+    say(plain(waiting.verdict))
+    if waiting.waits:
+        table = _table("first", "task runs", "state", "for", "what it waits for")
+        for wait in waiting.waits:
+            table.add_row(
+                Text(plain(wait.key or wait.task)),
+                Text(f"{wait.count:,}"),
+                state_text(wait.state),
+                Text("" if wait.seconds is None else duration(wait.seconds)),
+                Text(plain(wait.reason)),
+            )
+        say()
+        console().print(table)
+    for subflow in waiting.subflows:
+        say()
+        print_waiting(subflow)
+
+
+def _head(why: Why) -> None:
+    style = STYLES[why.state]
+    mark = "✔" if why.state is StateType.COMPLETED else "▶" if not why.state.is_terminal else "✘"
+    say(
+        (f"{mark} ", style),
+        (why.flow, "bold"),
+        (f" {why.run[:SHORT_ID]} ", "cyan"),
+        (why.state.name, style),
+    )
+    say((plain(why.verdict), "bold"))
+
+
+def _graph(title: str, part: Part) -> None:
+    if not part.nodes:
+        return
+    say()
+    for line in plain(drawing_of(title, part, most=MOST_BOXES).tree()).splitlines():
+        label, arrow, needs = line.partition("←")
+        say(label, (f"{arrow}{needs}", "dim"))
+    if len(part.nodes) > MOST_BOXES:
+        say((f"… and {len(part.nodes) - MOST_BOXES:,} more groups", "dim"))
+
+
+def _cause(cause: Cause) -> None:
+    _title(cause)
+    _message(cause)
+    if cause.source is not None:
+        _source(cause.source)
+    facts = [
+        ("alike", alike_text(cause)),
+        ("because of it", victims_text(cause)),
+        ("class", blame_text(cause)),
+        *((each.name, each.text) for each in cause.evidence),
+        ("seen", seen_text(cause)),
+        ("stopped", cause.stopped),
+        ("owner", cause.owner),
+        ("runbook", cause.runbook),
+    ]
+    say()
+    for name, text in facts:
+        _fact(name, text)
+    _attempts(cause.attempts)
+    _frames(cause)
+    _inputs(cause)
+    _records(cause)
+    for advice in cause.advice:
+        say()
+        say(" " * INDENT, ("advice ", "bold green"), advice.text)
+        if advice.code:
+            say(" " * (INDENT + len("advice ")), (advice.code, "cyan"))
+
+
+def _title(cause: Cause) -> None:
+    say()
+    name = f" ({cause.name})" if cause.key and cause.name != cause.key else ""
+    say(
+        (f"{cause.number:<{INDENT}}", "dim"),
+        (plain(cause.title + name), "bold"),
+        (f"  {status_text(cause)}", STYLES[cause.state]),
+    )
+
+
+def _message(cause: Cause) -> None:
+    lines = plain(cause.said).splitlines()
+    if len(lines) > MOST_MESSAGE_LINES:
+        lines = [*lines[: MOST_MESSAGE_LINES - 1], "…"]
+    for line in lines:
+        say(" " * INDENT, (line, "red"))
+
+
+def _source(source: Source) -> None:
+    say()
+    place = f"{shown_path(source.file)}:{source.line} in {source.function}"
+    say(" " * INDENT, plain(place), (f"  ({source.remark})" if source.remark else "", "dim"))
+    width = max((len(str(number)) for number, _ in source.lines), default=0)
+    for number, text in source.lines:
+        hit = number == source.line
+        say(
+            " " * INDENT,
+            ("▸ " if hit else "  ", "bold red"),
+            (f"{number:>{width}} │ ", "dim"),
+            (plain(text), "bold" if hit else "dim"),
+        )
+
+
+def _fact(name: str, text: str) -> None:
+    lines = plain(text).splitlines()
+    if len(lines) > MOST_EVIDENCE_LINES:
+        lines = [*lines[: MOST_EVIDENCE_LINES - 1], "…"]
+    for number, line in enumerate(lines):
+        label = name if number == 0 else ""
+        if number == 0 and len(name) > LABEL:
+            say(" " * INDENT, (name, "dim"))
+            label = ""
+        say(" " * INDENT, (f"{label:<{LABEL}} ", "dim"), line)
+
+
+def _attempts(attempts: Sequence[Try]) -> None:
+    if not attempts:
+        return
+    table = _table("attempt", "state", "class", "took", "where", "what it said", "then")
+    for each in attempts:
+        said = next(iter(each.said.splitlines()), "")
+        table.add_row(
+            Text(str(each.number)),
+            state_text(each.state),
+            Text(each.kind or (each.failure_class.value if each.failure_class else "")),
+            Text("" if each.seconds is None else duration(each.seconds)),
+            Text(plain(where_text(each.where))),
+            Text(plain(said)),
+            Text(plain(each.decision)),
+        )
+    say()
+    console().print(Padding(table, (0, 0, 0, INDENT)))
+
+
+def _frames(cause: Cause) -> None:
+    """Print the user's frames, innermost first, then the traceback if it tells more."""
+    own = [frame for frame in reversed(cause.frames) if frame["own"]][:MOST_FRAMES]
+    if len(own) > 1:
+        _section("called by")
+        for frame in own[1:]:
+            place = f"{shown_path(frame['file'])}:{frame['line']} in {frame['function']}"
+            say(" " * INDENT, plain(place), (f"  {plain(frame['code'])}", "dim"))
+    lines = plain(cause.traceback).splitlines()
+    if not own or cause.traceback.count("Traceback (most recent call last)") > 1:
+        if not lines:
+            return
+        _section("traceback")
+        if len(lines) > MOST_TRACEBACK_LINES:
+            half = MOST_TRACEBACK_LINES // 2
+            left_out = len(lines) - 2 * half
+            lines = [*lines[:half], f"  … {left_out} lines left out …", *lines[-half:]]
+        for line in lines:
+            say(" " * INDENT, (line, "dim"))
+
+
+def _inputs(cause: Cause) -> None:
+    if not cause.arguments:
+        return
+    _section("inputs")
+    for each in cause.arguments:
+        source = f"  from {', '.join(each.sources)}" if each.sources else ""
+        say(
+            " " * INDENT,
+            (f"{plain(each.name)} = ", ""),
+            plain(each.preview),
+            (plain(source), "dim"),
+        )
+
+
+def _records(cause: Cause) -> None:
+    if cause.logs:
+        _section("last log records")
+        for line in cause.logs[-MOST_LOGS:]:
+            at = 0 if line.at is None else nanoseconds(line.at)
+            text = log_text(at, line.level, cause.title, plain(line.message))
+            say(" " * INDENT, text)
+    if cause.before:
+        _section("in the minute before")
+        for each in cause.before:
+            where = " ".join(filter(None, (each.flow, each.run[:SHORT_ID], each.key)))
+            moment = local_time(each.at).partition(" ")[2]
+            say(" " * INDENT, (f"{moment} ", "dim"), (f"{where} ", "cyan"), plain(each.text))
+
+
+def _comparison(comparison: Comparison) -> None:
+    say()
+    say(
+        ("since the last success ", "bold"),
+        (f"run {comparison.run[:SHORT_ID]}, {local_time(comparison.ended)}", "dim"),
+    )
+    for change in comparison.changes:
+        _fact(change.what, change_text(change))
+    if not comparison.changes:
+        say(" " * INDENT, "nothing that is kept differs")
+    for text in comparison.unknown:
+        _fact("not known", text)
+
+
+def _section(name: str) -> None:
+    say()
+    say(" " * INDENT, (name, "bold"))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table

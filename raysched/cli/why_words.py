@@ -1,0 +1,106 @@
+"""What is known about a failure, in words: for the terminal and for the page."""
+
+from pathlib import Path
+
+from raysched.cli.output import SHORT_ID, local_time, noun
+from raysched.client.why_facts import Cause, Change, Where
+from raysched.model.states import StateType
+from raysched.model.values import FailureClass
+
+BLAME = {
+    FailureClass.USER: "user: the code of the task itself",
+    FailureClass.TIMEOUT: "timeout: a limit of time",
+    FailureClass.INFRASTRUCTURE: "infrastructure: what carried it broke",
+    FailureClass.UPSTREAM: "upstream: another one failed before it",
+    FailureClass.CANCELLED: "cancelled: somebody stopped it",
+}
+"""Who is to blame, in words."""
+
+
+def plain(text: str) -> str:
+    """Return text without what would command a terminal: control characters are shown as such."""
+    return "".join(
+        each if each in "\n\t" or each.isprintable() else ascii(each)[1:-1] for each in text
+    )
+
+
+def where_text(where: Where) -> str:
+    """Return where an attempt ran: `host, pid 4711, node 3f9c0a12`."""
+    parts = [
+        where.host,
+        f"pid {where.pid}" if where.pid else "",
+        f"node {where.node_id[:SHORT_ID]}" if where.node_id else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def blame_text(cause: Cause) -> str:
+    """Return class and kind in words."""
+    kind = f" ({cause.kind})" if cause.kind else ""
+    return f"{BLAME[cause.failure_class]}{kind}"
+
+
+def status_text(cause: Cause) -> str:
+    """Return how often it failed, and what came of it."""
+    fell_back = " by its fallback" if cause.state is StateType.COMPLETED else ""
+    state = f"{cause.state.name}{fell_back}"
+    parts = [
+        f"{state} after {noun(cause.attempts_begun, 'attempt')}"
+        if cause.attempts_begun > 1
+        else state,
+        f"member {cause.map_index:,} of a map of {cause.map_size:,}"
+        if cause.map_index is not None
+        else "",
+        handled_text(cause),
+        "a teardown, which does not make the run fail" if cause.teardown else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def handled_text(cause: Cause) -> str:
+    """Return whether the flow handled it, or ""."""
+    if not cause.handled:
+        return ""
+    if cause.handled == cause.count:
+        return "handled by the flow"
+    return f"{cause.handled:,} of them handled by the flow"
+
+
+def alike_text(cause: Cause) -> str:
+    """Return how many others are like it, or ""."""
+    if cause.count == 1:
+        return ""
+    others = ", ".join(cause.keys[1:])
+    more = ", …" if cause.count > len(cause.keys) else ""
+    tasks = ", ".join(f"{task} {count:,}" for task, count in cause.by_task.items())
+    by_task = f" ({tasks})" if len(cause.by_task) > 1 else ""
+    return f"and {cause.count - 1:,} more like it{by_task}: {others}{more}"
+
+
+def victims_text(cause: Cause) -> str:
+    """Return what did not run because of it, or ""."""
+    number = sum(cause.victims.values())
+    tasks = ", ".join(f"{task} {count:,}" for task, count in cause.victims.items())
+    return f"{noun(number, 'task run')} did not run: {tasks}" if number else ""
+
+
+def change_text(change: Change) -> str:
+    """Return what differs: `20 → 30`."""
+    return f"{change.before} → {change.now}" if change.before else change.now
+
+
+def seen_text(cause: Cause) -> str:
+    """Return how often it was seen, or ""."""
+    seen = cause.seen
+    if seen is None:
+        return ""
+    return (
+        f"{noun(seen.attempts, 'failed attempt')} in {noun(seen.runs, 'run')}, first "
+        f"{local_time(seen.first)} in run {seen.first_run[:SHORT_ID]}"
+    )
+
+
+def shown_path(file: str) -> str:
+    """Return a path as it would be typed here."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

@@ -23,6 +23,8 @@ from raysched.model.values import ErrorInfo
 from raysched.store.views import LogView, RemarkView
 
 if TYPE_CHECKING:
+    from raysched.client.why_facts import Why
+    from raysched.client.why_waiting import Waiting
     from raysched.store.reader import Reader
     from raysched.store.views import RunView
 
@@ -274,6 +276,18 @@ class Run:
             }
             for each in self.task_runs()
         ]
+
+    def why(self) -> "Why":
+        """Return why it ended as it did: causes with evidence, what followed, what may help."""
+        from raysched.client.why import explain
+
+        return explain(self._reader, self._view)
+
+    def waiting(self, now: int) -> "Waiting":
+        """Return what it waits for at a time `now` (ns since the epoch)."""
+        from raysched.client.why_waiting import waiting_for
+
+        return waiting_for(self._reader, self._view, now)
 
     @cached_property
     def _sizes(self) -> Mapping[str, int]:

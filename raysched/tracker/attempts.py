@@ -124,7 +124,6 @@ def give_up(turn: Turn, failure: Failure, reason: str) -> bool:
 def completed(turn: Turn, node: Node, index: int, state: StateType) -> None:
     """Enter a terminal state that has a value."""
     node.same = 0
-    node.stopping.pop(index, None)
     _enter(turn, node.group, index, state)
     if node.group.attempts[index] > 1:
         _record(turn, node.group, index, state, None)

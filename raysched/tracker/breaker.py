@@ -14,7 +14,7 @@ def trip(turn: Turn, node: Node) -> None:
         same = turn.run.max_same_failures
     if most is not None and _too_many(node.own_failures, most, group.size):
         node.stopped = f"max_failures={most!r}: {node.own_failures} of {group.size} failed"
-    elif same and node.same >= same and group.size > 1:
+    elif same and node.same >= same and group.size > 1 and group.spec.fallback is None:
         node.stopped = f"max_same_failures={same}: so many failed in a row in the same way"
     if node.stopped:
         turn.tripped.append(node)

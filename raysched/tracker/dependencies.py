@@ -166,6 +166,9 @@ def _close(turn: Turn, node: Node, ended: Sequence[int]) -> None:
     node.open -= len(ended)
     run.open -= len(ended)
     turn.record_all(group, ended)
+    if node.stopping:
+        for index in ended:
+            node.stopping.pop(index, None)
     if not node.open:
         if not turn.run.pace(node).large:
             group.shared, group.columns = b"", ()

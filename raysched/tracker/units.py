@@ -143,9 +143,6 @@ def _end_uneventfully(turn: Turn, unit: Unit, part: Part, event: UnitEnded) -> N
     unit.count += len(positions)
     unit.open.difference_update(positions)
     node.same = 0
-    if node.stopping:
-        for index in indices:
-            node.stopping.pop(index, None)
     node.riding.difference_update(indices)
     settle(turn, node, indices)
 

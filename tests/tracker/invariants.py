@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from raysched.graph.builder import Member
 from raysched.graph.group import Edge, EdgeKind, Group
-from raysched.model.states import FIRST_TERMINAL, ROOT_FAILURES, SUCCESSES, StateType
+from raysched.model.states import FAILURES, FIRST_TERMINAL, ROOT_FAILURES, SUCCESSES, StateType
+from raysched.model.triggers import TriggerRule
 from raysched.policies.limits import window
+from raysched.policies.trigger import EAGER
 from raysched.tracker.attempts import HOOKS
 from raysched.tracker.messages import Dispatch
 from raysched.tracker.timers import Due
@@ -32,16 +34,18 @@ def parents(edge: Edge, index: int) -> Iterator[Member]:
             yield edge.parent, member
 
 
-def roots_of(group: Group, index: int) -> set[Member]:
+def roots_of(ledger: "Ledger", group: Group, index: int) -> set[Member]:
     """Return the failures that keep a member from running: a recursion over the graph."""
+    if index in ledger.never_begun(group):
+        return set(group.roots[index])
     found: set[Member] = set()
     for edge in group.edges_of(index):
-        if edge.allow_failure:
+        if edge.allow_failure and group.spec.trigger_rule is TriggerRule.ALL_SUCCESS:
             continue
         for parent, member in parents(edge, index):
             state = S(parent.states[member])
             if state is S.UPSTREAM_FAILED:
-                found |= roots_of(parent, member)
+                found |= roots_of(ledger, parent, member)
             elif state in ROOT_FAILURES:
                 found.add((parent, member))
     return found
@@ -62,11 +66,31 @@ def states_change_along_the_table(ledger: "Ledger") -> None:
 
 def dispatched_only_when_every_parent_has_ended_well_enough(ledger: "Ledger") -> None:
     for group, index in dispatched_now(ledger):
+        rule = group.spec.trigger_rule
+        ended: list[StateType] = []
         for edge in group.edges_of(index):
             for parent, member in parents(edge, index):
                 state = S(parent.states[member])
-                assert state.is_terminal
-                assert edge.allow_failure or state in SUCCESSES
+                assert state.is_terminal or rule in EAGER
+                lenient = edge.allow_failure and rule is TriggerRule.ALL_SUCCESS
+                ended.append(S.COMPLETED if lenient else state)
+        assert not ended or _allows(rule, ended), (rule, ended)
+
+
+def _allows(rule: object, states: list[StateType]) -> bool:
+    """Whether a rule lets a task run begin, said once more."""
+    successes = [state in SUCCESSES for state in states]
+    failures = [state in FAILURES for state in states]
+    return {
+        TriggerRule.ALL_SUCCESS: all(successes),
+        TriggerRule.ALL_FAILED: all(failures),
+        TriggerRule.ALL_DONE_SETUP_SUCCESS: True,
+        TriggerRule.ALL_DONE: True,
+        TriggerRule.ONE_SUCCESS: any(successes),
+        TriggerRule.ONE_FAILED: any(failures),
+        TriggerRule.NONE_FAILED: not any(failures),
+        TriggerRule.ALWAYS: True,
+    }[rule]
 
 
 def no_member_is_in_two_places(ledger: "Ledger") -> None:
@@ -76,15 +100,32 @@ def no_member_is_in_two_places(ledger: "Ledger") -> None:
         for position in positions:
             group, index = ledger.units[unit].member(position)
             # What rides waits until what it needs has ended, and may end with that.
+            if index in ledger.run.nodes[group.id].computing:
+                continue
             if position not in ledger.parents_in(unit) or on_its_way(group, index):
                 places[group, index] += 1
     for node, index in queued(ledger):
+        if index in ledger.run.nodes[node.id].computing:
+            assert node.states[index] in SUCCESSES
+            continue
         places[node, index] += 1
         assert node.states[index] == S.PENDING
+    for group, index in waiting_for_values(ledger):
+        places[group, index] += group.states[index] == S.PENDING
     places.update((group, index) for group, index, _ in ledger.questions)
     for group, index in ledger.members:
         state = S(group.states[index])
         assert places[group, index] == on_its_way(group, index), (group.key(index), state.name)
+
+
+def waiting_for_values(ledger: "Ledger") -> set[Member]:
+    """Return the members that wait for values that are being computed again."""
+    return {
+        (child.group, member)
+        for node in ledger.run.nodes.values()
+        for waiting in node.recomputing.values()
+        for child, member in waiting
+    }
 
 
 def on_its_way(group: Group, index: int) -> bool:
@@ -144,7 +185,7 @@ def waiting_counts_equal_a_recount(ledger: "Ledger") -> None:
             )
             assert node.waiting[index] == unmet, group.key(index)
             state = S(group.states[index])
-            if not state.is_terminal:
+            if not state.is_terminal and group.spec.trigger_rule not in EAGER:
                 assert (state is S.SCHEDULED) == bool(unmet)
 
 
@@ -176,14 +217,25 @@ def nothing_waits_that_could_run(ledger: "Ledger") -> None:
 def a_cancelled_run_begins_nothing(ledger: "Ledger") -> None:
     if not ledger.run.cancelled_by:
         return
-    assert not list(dispatched_now(ledger))
+    begun = {
+        (group, index) for group, index in dispatched_now(ledger) if group not in spared(ledger)
+    }
+    assert not begun
     on_their_way = {
         unit.member(position)
         for number, unit in ledger.units.items()
         for position in ledger.unanswered[number]
     }
     for group, index in ledger.members:
-        assert group.states[index] >= FIRST_TERMINAL or (group, index) in on_their_way
+        if group not in spared(ledger):
+            assert group.states[index] >= FIRST_TERMINAL or (group, index) in on_their_way
+
+
+def spared(ledger: "Ledger") -> set[Group]:
+    """Return the groups that a cancelled run still begins: teardowns, and lost values for them."""
+    return {
+        node.group for node in ledger.run.nodes.values() if node.group.spec.teardown or node.losses
+    }
 
 
 def attempts_stay_within_the_budget(ledger: "Ledger") -> None:
@@ -191,18 +243,23 @@ def attempts_stay_within_the_budget(ledger: "Ledger") -> None:
         retry = group.spec.retry
         charged = number - ledger.uncharged[group, index]
         assert group.attempts[index] == charged, group.key(index)
-        assert charged <= 1 + retry.retries + retry.crash_retries
+        fallbacks = group.spec.fallback is not None
+        losses = ledger.run.nodes[group.id].losses.get(index, 0)
+        assert charged <= 1 + retry.retries + retry.crash_retries + fallbacks + losses
 
 
 def every_failed_attempt_has_one_row(ledger: "Ledger") -> None:
-    rows = Counter((row.group, row.index, row.attempt) for row in ledger.attempts)
-    assert all(number == 1 for number in rows.values())
+    """A second row says only why retrying stopped while it was waiting to be tried again."""
+    told = Counter((row.group, row.index, row.attempt, row.stop_reason) for row in ledger.attempts)
+    rows = Counter((group, index, attempt) for group, index, attempt, _ in told)
+    twice = [key for key, number in told.items() if number > 1]
+    assert not twice
     for group, index in ledger.members:
         begun = group.attempts[index]
         failed_for_good = S(group.states[index]) in {S.FAILED, S.TIMED_OUT, S.CRASHED}
         ended = begun if failed_for_good else begun - 1
         for attempt in range(1, ended + 1):
-            assert rows[group, index, attempt] == 1, (group.key(index), attempt)
+            assert rows[group, index, attempt], (group.key(index), attempt)
 
 
 def victims_name_exactly_their_roots(ledger: "Ledger") -> None:
@@ -215,12 +272,13 @@ def victims_name_exactly_their_roots(ledger: "Ledger") -> None:
                 roots = group.roots[index]
                 assert roots
                 assert len(set(roots)) == len(roots)
-                assert set(roots) == roots_of(group, index)
+                assert set(roots) == roots_of(ledger, group, index)
 
 
 def only_ended_failures_are_handled(ledger: "Ledger") -> None:
     for group in ledger.groups:
-        assert all(group.states[index] in ROOT_FAILURES for index in group.handled)
+        fell_back = ledger.run.nodes[group.id].fell_back
+        assert all(group.states[i] in ROOT_FAILURES or i in fell_back for i in group.handled)
 
 
 def rows_tell_every_change(ledger: "Ledger") -> None:
@@ -234,6 +292,9 @@ def rows_tell_every_change(ledger: "Ledger") -> None:
 
 def what_ended_holds_no_arguments(ledger: "Ledger") -> None:
     for group in ledger.groups:
+        if ledger.is_large(group.spec):
+            # Its values may get lost.
+            continue
         if min(group.states) >= FIRST_TERMINAL:
             assert not group.columns
             assert not group.shared
@@ -337,6 +398,8 @@ def nothing_is_left(ledger: "Ledger") -> None:
     assert not any(lane.queued or lane.units for lane in ledger.run.lanes.values())
     assert not any(node.questions for node in ledger.run.nodes.values())
     assert not any(node.gates for node in ledger.run.nodes.values())
+    assert not any(node.recomputing or node.computing for node in ledger.run.nodes.values())
+    assert not any(node.stopping or node.retrying for node in ledger.run.nodes.values())
 
 
 def dispatched_now(ledger: "Ledger") -> Iterator[Member]:

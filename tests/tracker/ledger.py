@@ -8,8 +8,9 @@ from typing import TypeAlias
 from raysched.compiler import compile_segment
 from raysched.graph.builder import Builder, Member
 from raysched.graph.group import Group
+from raysched.model.options import TaskSpec
 from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType
-from raysched.model.values import CrashKind, ErrorInfo, FailureClass
+from raysched.model.values import CrashKind, ErrorInfo, FailureClass, LargeValue, Value
 from raysched.tracker import Run, advance
 from raysched.tracker.messages import (
     AbortUnit,
@@ -20,6 +21,7 @@ from raysched.tracker.messages import (
     Command,
     Dispatch,
     Event,
+    InputsLost,
     Record,
     RecordAttempt,
     RetryAnswered,
@@ -31,7 +33,7 @@ from raysched.tracker.messages import (
     UnitStarted,
     WakeAt,
 )
-from tracker.invariants import check
+from tracker.invariants import check, parents
 
 SECOND = 1_000_000_000
 EPOCH = 1_700_000_000 * SECOND
@@ -49,7 +51,9 @@ Row: TypeAlias = tuple[int, bool]
 
 def failure(state: StateType, message: str = "broken") -> ErrorInfo:
     """What is known of an attempt that ended in `state`."""
-    return ErrorInfo("builtins.ValueError", message, failure_class=CLASS_OF[state])
+    return ErrorInfo(
+        "builtins.ValueError", message, failure_class=CLASS_OF[state], fingerprint=state.name
+    )
 
 
 LOST = ErrorInfo("", "gone", failure_class=FailureClass.INFRASTRUCTURE, kind=CrashKind.WORKER_DIED)
@@ -179,13 +183,21 @@ class Ledger:
             bytes(states),
             times,
             times,
-            [b"value" if state in SUCCESSES else None for state in states],
+            [
+                self._value(unit, position) if state in SUCCESSES else None
+                for position, state in zip(positions, states, strict=True)
+            ],
             {
                 position: failure(state)
                 for position, state in zip(positions, states, strict=True)
                 if state in CLASS_OF
             },
         )
+
+    def _value(self, unit: int, position: int) -> Value:
+        group, _ = self.units[unit].member(position) if unit in self.units else (None, 0)
+        large = group is not None and self.is_large(group.spec)
+        return LargeValue(unit, position, 1) if large else b"value"
 
     def lost(self, unit: int, error: ErrorInfo = LOST) -> None:
         """The infrastructure under a unit broke."""
@@ -264,6 +276,27 @@ class Ledger:
             if unit.group is group and indices[0] in unit.indices
         )
 
+    def never_begun(self, group: Group) -> set[int]:
+        """Return the members that did not begin because too much of their group failed."""
+        node = self.run.nodes[group.id]
+        return {i for i, reason in group.reasons.items() if node.stopped and reason == node.stopped}
+
+    @staticmethod
+    def is_large(task: TaskSpec) -> bool:
+        """Whether the values of a task are large."""
+        return "large" in task.tags
+
+    def large_inputs(self, unit: int) -> list[Member]:
+        """Return the members whose large values a unit needs."""
+        command = self.units[unit]
+        return [
+            member
+            for position in self.unanswered[unit]
+            for edge in command.member(position)[0].slots_of(command.member(position)[1])
+            for member in parents(edge, command.member(position)[1])
+            if isinstance(member[0].values[member[1]], LargeValue)
+        ]
+
     def _note(self, event: Event) -> None:
         match event:
             case UnitEnded(unit, positions, states) if unit in self.units:
@@ -279,6 +312,11 @@ class Ledger:
                 self.unanswered[unit] -= set(positions)
                 if not self.unanswered[unit]:
                     self._forget(unit)
+            case InputsLost(unit) if unit in self.units:
+                members = map(self.units[unit].member, self.unanswered[unit])
+                self.uncharged.update(members)
+                self.riding = {rider for rider in self.riding if rider[0] != unit}
+                self._forget(unit)
             case UnitLost(unit, error) if unit in self.units:
                 self._note_suspects(unit, error)
                 self._forget(unit)

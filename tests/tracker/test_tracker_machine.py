@@ -9,8 +9,9 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from raysched.graph.builder import Part
-from raysched.model.options import RetryOptions, TaskSpec
+from raysched.model.options import Fallback, RetryOptions, TaskSpec
 from raysched.model.states import ROOT_FAILURES, StateType
+from raysched.model.triggers import TriggerRule
 from raysched.tracker import Run
 from raysched.tracker.messages import (
     CancelRequested,
@@ -18,6 +19,8 @@ from raysched.tracker.messages import (
     Event,
     FailuresHandled,
     FlowRestarted,
+    InputsLost,
+    MembersCancelled,
     RetryAnswered,
     TimePassed,
     UnitEnded,
@@ -39,6 +42,16 @@ OUTCOMES = (
     StateType.SKIPPED,
 )
 
+RULES = (
+    *[TriggerRule.ALL_SUCCESS] * 4,
+    TriggerRule.ALL_FAILED,
+    TriggerRule.ALL_DONE,
+    TriggerRule.ONE_SUCCESS,
+    TriggerRule.ONE_FAILED,
+    TriggerRule.NONE_FAILED,
+    TriggerRule.ALWAYS,
+)
+
 retry_options = st.builds(
     RetryOptions,
     retries=st.integers(0, 2),
@@ -54,6 +67,33 @@ specs = st.builds(
     is_async=st.booleans(),
     ray=st.sampled_from([{}, {}, {"num_gpus": 1}]),
     hooks=st.booleans(),
+)
+failing = st.builds(
+    spec,
+    name=st.sampled_from("de"),
+    retry=retry_options,
+    ray_by_attempt=st.sampled_from([(), ({}, {"memory": 1}, {"memory": 2})]),
+    trigger_rule=st.sampled_from(RULES),
+    setup=st.booleans(),
+    max_failures=st.sampled_from([None, None, 0, 1, 0.5]),
+    max_same_failures=st.sampled_from([0, 2]),
+    fallback=st.sampled_from(
+        [
+            None,
+            None,
+            Fallback(b"fallback"),
+            Fallback(spec=spec("g", RetryOptions(crash_retries=0))),
+        ]
+    ),
+    queue_timeout_seconds=st.sampled_from([None, None, 1.0]),
+    total_timeout_seconds=st.sampled_from([None, None, 2.0]),
+    tags=st.sampled_from([(), (), ("large",)]),
+)
+teardowns = st.builds(
+    spec,
+    name=st.just("f"),
+    teardown=st.just(value=True),
+    trigger_rule=st.just(TriggerRule.ALL_DONE_SETUP_SUCCESS),
 )
 
 
@@ -71,7 +111,7 @@ class TrackerMachine(RuleBasedStateMachine):
         self.ending = StateType.COMPLETED
 
     @initialize(
-        specs=st.lists(specs, min_size=2, max_size=4),
+        specs=st.lists(specs | failing | failing | teardowns, min_size=2, max_size=5),
         max_parallel=st.sampled_from([None, None, 1, 3]),
         slots=st.sampled_from([None, 1, 1, 2, 3]),
         unit_size=st.sampled_from([0, 0, 1, 4]),
@@ -132,6 +172,15 @@ class TrackerMachine(RuleBasedStateMachine):
         unit = data.draw(st.sampled_from(sorted(self.ledger.units)))
         self._tell(UnitLost(unit, STOPPED if stopped else LOST))
 
+    @precondition(lambda self: any(map(self.ledger.large_inputs, self.ledger.units)))
+    @rule(data=st.data())
+    def inputs_lost(self, data: st.DataObject) -> None:
+        ledger = self.ledger
+        unit = data.draw(st.sampled_from([u for u in ledger.units if ledger.large_inputs(u)]))
+        values = ledger.large_inputs(unit)
+        lost = data.draw(st.lists(st.sampled_from(values), min_size=1, unique=True))
+        self._tell(InputsLost(unit, lost))
+
     @precondition(lambda self: self.ledger.units)
     @rule(data=st.data())
     def unit_handed_back(self, data: st.DataObject) -> None:
@@ -178,6 +227,13 @@ class TrackerMachine(RuleBasedStateMachine):
     def cancel(self, *, running: bool, force: bool) -> None:
         self._tell(CancelRequested("someone", running, force))
 
+    @precondition(lambda self: self.ledger.groups)
+    @rule(data=st.data())
+    def cancel_some(self, data: st.DataObject) -> None:
+        group = data.draw(st.sampled_from(self.ledger.groups))
+        indices = data.draw(st.lists(st.sampled_from(range(group.size)), min_size=1, unique=True))
+        self._tell(MembersCancelled(group, sorted(indices), "someone"))
+
     @precondition(lambda self: self.ledger.run.cancelled_by)
     @rule()
     def flow_restarted(self) -> None:
@@ -203,7 +259,7 @@ class TrackerMachine(RuleBasedStateMachine):
         event = data.draw(st.sampled_from(self.told))
         states = {group: bytes(group.states) for group in self.ledger.groups}
         self.ledger.tell(event)
-        if isinstance(event, UnitEnded | UnitLost | UnitHandedBack | RetryAnswered):
+        if isinstance(event, UnitEnded | UnitLost | InputsLost | UnitHandedBack | RetryAnswered):
             assert all(bytes(group.states) == before for group, before in states.items())
 
     def teardown(self) -> None:
@@ -276,4 +332,4 @@ class TrackerMachine(RuleBasedStateMachine):
 
 
 TestTracker = TrackerMachine.TestCase
-TestTracker.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestTracker.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

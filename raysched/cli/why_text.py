@@ -154,9 +154,10 @@ def _cause(cause: Cause) -> None:
     _records(cause)
     for advice in cause.advice:
         say()
-        say(" " * INDENT, ("advice ", "bold green"), advice.text)
+        text = Text.assemble(("advice ", "bold green"), advice.text)
         if advice.code:
-            say(" " * (INDENT + len("advice ")), (advice.code, "cyan"))
+            text.append(f"\n{advice.code}", "cyan")
+        console().print(Padding(text, (0, 0, 0, INDENT)))
 
 
 def _title(cause: Cause) -> None:
@@ -165,7 +166,8 @@ def _title(cause: Cause) -> None:
     say(
         (f"{cause.number:<{INDENT}}", "dim"),
         (plain(cause.title + name), "bold"),
-        (f"  {status_text(cause)}", STYLES[cause.state]),
+        (f"  {cause.state.name} ", STYLES[cause.state]),
+        status_text(cause),
     )
 
 

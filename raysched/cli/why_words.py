@@ -8,7 +8,7 @@ from raysched.model.states import StateType
 from raysched.model.values import FailureClass
 
 BLAME = {
-    FailureClass.USER: "user: the code of the task itself",
+    FailureClass.USER: "user: your own code",
     FailureClass.TIMEOUT: "timeout: a limit of time",
     FailureClass.INFRASTRUCTURE: "infrastructure: what carried it broke",
     FailureClass.UPSTREAM: "upstream: another one failed before it",
@@ -41,14 +41,11 @@ def blame_text(cause: Cause) -> str:
 
 
 def status_text(cause: Cause) -> str:
-    """Return how often it failed, and what came of it."""
-    fell_back = " by its fallback" if cause.state is StateType.COMPLETED else ""
-    state = f"{cause.state.name}{fell_back}"
+    """Return what there is to say beside its state."""
     parts = [
-        f"{state} after {noun(cause.attempts_begun, 'attempt')}"
-        if cause.attempts_begun > 1
-        else state,
-        f"member {cause.map_index:,} of a map of {cause.map_size:,}"
+        "by its fallback" if cause.state is StateType.COMPLETED else "",
+        f"after {noun(cause.attempts_begun, 'attempt')}" if cause.attempts_begun > 1 else "",
+        f"map index {cause.map_index:,} of {cause.map_size:,}"
         if cause.map_index is not None
         else "",
         handled_text(cause),

@@ -126,7 +126,8 @@ def _steps(run: "RunView", causes: Sequence[Cause]) -> Iterator[Step]:
         yield Step(f"raysched why --waiting {short}", "what it waits for")
         yield Step(f"raysched cancel {short}", "stop it")
     elif run.state is not StateType.COMPLETED and run.target and not run.parent:
-        yield Step(_again(run), "run it again, once the cause is gone")
+        once = "" if run.state is StateType.CANCELLED else ", once the cause is gone"
+        yield Step(_again(run), f"run it again from its beginning{once}")
     tried = [cause for cause in causes if cause.key and cause.attempts]
     if tried:
         key = shlex.quote(tried[0].key)

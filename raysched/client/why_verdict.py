@@ -46,7 +46,7 @@ def _roots(why: Why) -> str:
     """Return what failed, by the first few causes."""
     causes = [cause for cause in why.causes if cause.handled < cause.count] or why.causes
     if causes:
-        number = sum(cause.count for cause in causes)
+        number = _number(why)
         word = count_of(number, "root failure")
         kinds = len(causes) + why.more_causes
         of_kinds = f" of {kinds} kinds" if kinds > 1 and number > kinds else ""
@@ -54,11 +54,23 @@ def _roots(why: Why) -> str:
         return f"{word}{of_kinds}{' and more' if more else ''}: {_named(causes)}"
     if why.subflows:
         return f"{count_of(len(why.subflows), 'subflow')} failed: {_of_subflows(why.subflows)}"
-    return why.message or f"{why.state.name}, and nothing in it failed"
+    if why.message:
+        return f"no task run failed, the flow itself says: {why.message}"
+    return f"{why.state.name}, and nothing in it failed"
+
+
+def _number(why: Why) -> int:
+    """Return how many failures nobody handled, or of all where each was, as the flow's own is."""
+    beside = sum(cause.count for cause in why.causes if not cause.key or _is_cancelled(cause))
+    return (why.failures - why.handled or why.failures) + beside
+
+
+def _is_cancelled(cause: Cause) -> bool:
+    return cause.failure_class is FailureClass.CANCELLED
 
 
 def _of_subflows(subflows: Sequence[Why]) -> str:
-    return "; ".join(f"`{each.flow}` {each.verdict}" for each in subflows[:MOST_CAUSES])
+    return "; ".join(f"`{each.flow}`, {_roots(each)}" for each in subflows[:MOST_CAUSES])
 
 
 def _failed(why: Why) -> str:
@@ -97,7 +109,7 @@ def _name(cause: Cause) -> str:
         what = f"CRASHED ({cause.kind})"
     elif cause.failure_class is FailureClass.TIMEOUT and cause.kind:
         what = f"TIMED_OUT ({cause.kind}) {message}"
-    elif cause.failure_class is FailureClass.CANCELLED:
+    elif _is_cancelled(cause):
         what = f"CANCELLED {message}"
     else:
         what = f"{cause.type} {message}"

@@ -1,5 +1,6 @@
 """The commands for runs that do not go as they should, with their options and help."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,6 +8,39 @@ import typer
 from raysched.cli.options import JsonOption, RunArgument, examples
 
 app = typer.Typer()
+
+
+@app.command(
+    epilog=examples(
+        "raysched why last",
+        "raysched why --waiting 3f9c",
+        "raysched why 3f9c --html why.html",
+        "raysched why last --json | jq -r .verdict",
+    )
+)
+def why(
+    run: RunArgument,
+    *,
+    waiting: Annotated[
+        bool, typer.Option("--waiting", "-w", help="Show what an open run waits for.")
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Write a page that needs nothing else: no script, no network.",
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show why a flow run failed: where, with what evidence, and what would help.
+
+    With --waiting: for each group of task runs what it waits for, and for how long.
+    """
+    from raysched.cli.why import explain_run
+
+    explain_run(run, html, waiting=waiting, as_json=json)
 
 
 @app.command(
@@ -45,3 +79,47 @@ def cancel(
 
     code = cancel_run(run, tuple(task_run or ()), force=force, wait=wait, as_json=json)
     raise typer.Exit(code)
+
+
+@app.command(
+    epilog=examples(
+        "raysched debug last 'load[17]'",
+        "raysched debug 3f9c 'load[17]' --trace",
+        "raysched debug 3f9c 'load[17]' --no-debugger",
+    )
+)
+def debug(
+    run: RunArgument,
+    task_run: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK_RUN",
+            show_default=False,
+            help="Its key, such as load[17]; the task's name where it has but one.",
+        ),
+    ],
+    *,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Stop where the function begins, too.")
+    ] = False,
+    debugger: Annotated[
+        bool,
+        typer.Option("--debugger/--no-debugger", help="Open the debugger where it raises."),
+    ] = True,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET",
+            show_default=False,
+            help="Where the flow is, such as file.py:flow; by default where it was.",
+        ),
+    ] = None,
+) -> None:
+    """Run a task run that failed again, alone, in this process, with the arguments that it had.
+
+    Where it raises, Python's debugger opens. Nothing of it is kept.
+    The exit code is 0 if it goes well this time.
+    """
+    from raysched.cli.debug import debug_task_run
+
+    raise typer.Exit(debug_task_run(run, task_run, target, trace=trace, debugger=debugger))

@@ -198,3 +198,34 @@ def _flows(module: ModuleType) -> dict[str, AnyFlow]:
 def _list(flows: Iterable[str]) -> str:
     names = ", ".join(flows)
     return f"; flows there: {names}" if names else "; there is no flow at all"
+
+
+def find_task(flow: AnyFlow, name: str) -> Task[..., Any]:
+    """Return the task of that name: of the flow's module, or of another that it has imported.
+
+    Raises:
+        TargetError: There is no such task in any module, or there are several.
+    """
+    home = sys.modules.get(flow.fn.__module__)
+    others = (module for module in list(sys.modules.values()) if module is not home)
+    for modules in ([home], others):
+        found = {
+            id(task.fn): task for module in modules for task in _tasks(module) if task.name == name
+        }
+        if len(found) > 1:
+            places = ", ".join(
+                f"{task.fn.__module__}:{task.fn.__qualname__}" for task in found.values()
+            )
+            raise TargetError(f"there are several tasks of the name {name!r}: {places}")
+        for task in found.values():
+            return task
+    known = ", ".join(sorted({task.name for task in _tasks(home)})) or "none"
+    raise TargetError(
+        f"{flow.fn.__module__} has no task {name!r} in a variable of a module, and imports none; "
+        f"it has: {known}. A task that is made within a function cannot be found"
+    )
+
+
+def _tasks(module: ModuleType | None) -> list[Task[..., Any]]:
+    # Some modules make their variables when they are asked for: only look at what is there.
+    return [value for value in list(vars(module).values()) if type(value) is Task] if module else []

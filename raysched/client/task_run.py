@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, overload
 
 from raysched.client.words import describe_error, utc
 from raysched.define.states import State
-from raysched.errors import ResultError, ResultNotKept, TaskRunError, TaskRunFailed, UpstreamFailed
+from raysched.errors import (
+    ResultError,
+    ResultNotKept,
+    TaskRunError,
+    TaskRunFailed,
+    TaskRunUnfinished,
+    UpstreamFailed,
+)
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import ErrorInfo
 from raysched.results.envelope import decode
@@ -15,7 +22,9 @@ from raysched.settings import settings
 from raysched.store.views import LogView
 
 if TYPE_CHECKING:
+    from raysched.client.debug import Rerun
     from raysched.client.run import Run
+    from raysched.define.tasks import Task
     from raysched.model.rows import AttemptRow
     from raysched.store.reader import Reader
     from raysched.store.views import RunView, TaskRunView
@@ -131,6 +140,20 @@ class TaskRun:
         rows = self._reader.logs(self._run, task=self.task)
         return [row for row in rows if row.key == self.key]
 
+    def again(self, task: "Task[..., Any]") -> "Rerun":
+        """Return what runs this task run again, alone and in this process; it runs nothing yet.
+
+        Args:
+            task: The task, whose function is called with the arguments that were kept.
+
+        Raises:
+            ResultError: It did not fail by itself, or it has not ended.
+            ResultNotKept: Its arguments, or values of other task runs in them, were not kept.
+        """
+        from raysched.client.debug import prepare
+
+        return prepare(self._reader, self._run, self._view, task)
+
     def result(self) -> Any:
         """Return a fresh copy of the value.
 
@@ -147,27 +170,12 @@ class TaskRun:
             raise self._failure()
         envelope = self._reader.value(self._run, self.task, self.index)
         if envelope is None:
-            raise ResultNotKept(f"{self.key} completed, but its value was not kept: {self._why()}")
+            raise ResultNotKept(not_kept(self._view))
         return decode(envelope)
 
-    def _why(self) -> str:
-        limit = settings().inline_result_max_bytes
-        if self._view.size > limit:
-            return (
-                f"it has {self._view.size:,} bytes, and values over {limit:,} are not kept in the "
-                "database; raise RAYSCHED_INLINE_RESULT_MAX_BYTES, or let the task write it to a "
-                "file and return the path"
-            )
-        return "the task has persist_result=False"
-
     def _failure(self) -> BaseException:
-        view = self._view
-        if view.state is StateType.UPSTREAM_FAILED:
-            roots = ", ".join(view.roots) or "others before it"
-            message = f"{self.key} never ran, because of {roots}"
-            return UpstreamFailed(message, key=self.key, roots=view.roots)
-        error = view.error or ErrorInfo("", "")
-        exception = exception_of(self.key, view.state, error)
+        error = self._view.error or ErrorInfo("", "")
+        exception = handed_over(self._view)
         if isinstance(exception, TaskRunError):
             return exception
         failure = TaskRunFailed(
@@ -181,6 +189,30 @@ class TaskRun:
     def __repr__(self) -> str:
         error = f": {describe_error(self.error)}" if self.error is not None else ""
         return f"<TaskRun {self.key} {self._view.state.name}{error}>"
+
+
+def handed_over(view: "TaskRunView") -> BaseException:
+    """Return what others are handed instead of the value that a task run has not."""
+    if not view.state.is_terminal:
+        return TaskRunUnfinished(f"{view.key} had not ended", key=view.key)
+    if view.state is StateType.UPSTREAM_FAILED:
+        roots = ", ".join(view.roots) or "others before it"
+        message = f"{view.key} never ran, because of {roots}"
+        return UpstreamFailed(message, key=view.key, roots=view.roots)
+    return exception_of(view.key, view.state, view.error or ErrorInfo("", ""))
+
+
+def not_kept(view: "TaskRunView") -> str:
+    """Return why the value of a completed task run is not there."""
+    limit = settings().inline_result_max_bytes
+    reason = "the task has persist_result=False"
+    if view.size > limit:
+        reason = (
+            f"it has {view.size:,} bytes, and values over {limit:,} are not kept in the "
+            "database; raise RAYSCHED_INLINE_RESULT_MAX_BYTES, or let the task write it to a "
+            "file and return the path"
+        )
+    return f"{view.key} completed, but its value was not kept: {reason}"
 
 
 class TaskRuns(Sequence[TaskRun]):

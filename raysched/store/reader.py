@@ -177,6 +177,21 @@ class Reader(EvidenceReader, EndingsReader):
         """Return the task run `task[index]`, or None if there is none."""
         return task_runs.find(self._reading, run, task, index)
 
+    def members_of(
+        self, run: RunView, group: GroupRow, start: int, stop: int
+    ) -> tuple[list[TaskRunView], dict[int, bytes]]:
+        """Return members of a group, and their kept values as envelopes by position.
+
+        Args:
+            run: The run.
+            group: The group.
+            start: Position of the first member.
+            stop: The end of the range.
+        """
+        views = task_runs.members(self._reading, run, group, start, stop)
+        with self._reading() as connection:
+            return views, task_runs.read_values(connection, run.number, group.id, start, stop)
+
     def value(self, run: RunView, task: str, index: int) -> bytes | None:
         """Return the envelope of the value of `task[index]`, or None where none is kept."""
         view = self.task_run(run, task, index)

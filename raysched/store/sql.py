@@ -29,6 +29,7 @@ from raysched.store.tables import (
     TASK_INPUT,
     TASK_RUN,
 )
+from raysched.store.task_runs import read_values
 
 
 @dataclass(slots=True)
@@ -126,15 +127,8 @@ class SqlStore:
         Raises:
             StoreUnavailable: The database cannot be read.
         """
-        query = select(TASK_RUN.c.idx, TASK_RUN.c.value).where(
-            TASK_RUN.c.run == run,
-            TASK_RUN.c.grp == group,
-            TASK_RUN.c.idx >= start,
-            TASK_RUN.c.idx < stop,
-            TASK_RUN.c.value.is_not(None),
-        )
         with self._database.reading() as connection:
-            return {index: bytes(value) for index, value in connection.execute(query)}
+            return read_values(connection, run, group, start, stop)
 
     def requests(self, run: int, after: int) -> Sequence[RequestRow]:
         """Return what other processes have asked of a run (see `engine.ports.Store`).

@@ -22,6 +22,9 @@ PAGE = 2000
 Reading: TypeAlias = Callable[[], AbstractContextManager[Connection]]
 """Opens a transaction that reads."""
 
+Values: TypeAlias = dict[int, bytes]
+"""Envelopes by position."""
+
 _Errors: TypeAlias = dict[tuple[int, int], ErrorInfo | None]
 """Errors by member and number of the attempt."""
 
@@ -79,6 +82,27 @@ def find(reading: Reading, run: RunView, task: str, index: int) -> TaskRunView |
         if group.task == task and group.first <= index < group.first + group.size:
             return next(_Members(reading, run, None, 1).of(group, index - group.first))
     return None
+
+
+def members(
+    reading: Reading, run: RunView, group: GroupRow, start: int, stop: int
+) -> list[TaskRunView]:
+    """Return the members of a group from a position to another: see `Reader.members_of`."""
+    size = max(stop - start, 0)
+    of_group = _Members(reading, run, None, min(size, PAGE) or 1).of(group, start)
+    return list(islice(of_group, size))
+
+
+def read_values(connection: Connection, run: int, group: int, start: int, stop: int) -> Values:
+    """Return the kept values of members of a group, by position."""
+    query = select(TASK_RUN.c.idx, TASK_RUN.c.value).where(
+        TASK_RUN.c.run == run,
+        TASK_RUN.c.grp == group,
+        TASK_RUN.c.idx >= start,
+        TASK_RUN.c.idx < stop,
+        TASK_RUN.c.value.is_not(None),
+    )
+    return {index: bytes(value) for index, value in connection.execute(query)}
 
 
 def _starts(groups: Sequence[GroupRow], offset: int) -> Iterator[tuple[GroupRow, int]]:

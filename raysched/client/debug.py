@@ -1,0 +1,224 @@
+"""A failed task run again, alone and in this process, with the arguments that were kept of it.
+
+Nothing is written: tasks and flows that it calls itself run in memory, as they do in a worker.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from raysched.client.task_run import handed_over, not_kept
+from raysched.define.context import AttemptContext, attempt_context
+from raysched.define.ports import FlowEnding
+from raysched.define.states import State
+from raysched.errors import ResultError, ResultNotKept
+from raysched.graph.group import EdgeKind
+from raysched.model.states import SUCCESSES, StateType
+from raysched.results.envelope import encode
+from raysched.settings import settings
+from raysched.worker.code import CallArguments, NamedArguments, TaskCode
+from raysched.worker.context import context_of
+from raysched.worker.functions import LocalFunction
+from raysched.worker.previews import Previews
+from raysched.worker.protocol import (
+    FAILURE,
+    INLINE,
+    LIST,
+    RunHeader,
+    SlotValue,
+    Stage,
+    Unit,
+    encode_header,
+)
+from raysched.worker.protocol import SUCCESSES as SOME
+from raysched.worker.stages import StageRun
+
+if TYPE_CHECKING:
+    from raysched.define.tasks import Task
+    from raysched.model.rows import GroupRow, InputRow
+    from raysched.store.reader import Reader
+    from raysched.store.views import RunView, TaskRunView
+
+MOST_MISSING = 5
+"""Values that an error names because they were not kept."""
+
+Call: TypeAlias = Callable[[], Any]
+
+
+class Rerun:
+    """A task run that can be run again here.
+
+    Args:
+        stage: The task run, as a worker gets it.
+        code: The user's function.
+
+    Attributes:
+        key: Its key, for example `load[17]`.
+        function: The user's function.
+        is_async: Whether it is a coroutine function.
+        call_arguments: Positional and keyword arguments, decoded for this call.
+    """
+
+    def __init__(self, stage: StageRun, code: TaskCode) -> None:
+        self._attempt = AttemptContext(stage.surroundings, stage.number(0), stage.attempt(0))
+        self._code = code
+        self.key = self._attempt.task_run_key
+        self.function = code.function
+        self.is_async = code.context.is_async
+        self.call_arguments: CallArguments = stage.arguments(0)
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments by parameter."""
+        return NamedArguments(self._code.signature, self.call_arguments)
+
+    def preview(self, value: object, name: str = "") -> str:
+        """Return a value as a short text, secrets masked; `name` is that of its parameter."""
+        return Previews(self._code.masks).of(value, name)
+
+    def run(self, around: Callable[[Call], Any] = lambda call: call()) -> Any:
+        """Call the function once, and `check=` with what it returns; return its result.
+
+        Its limits of time, retries and fallback play no part. Log records go to the handlers of the
+        `logging` module only.
+
+        Args:
+            around: Calls the call that it is given: a debugger, for example.
+
+        Raises:
+            BaseException: What the function raises, or `CheckFailed`.
+        """
+        attempt = self._attempt
+        attempt.load_arguments = lambda: self.arguments
+        token = attempt_context.set(attempt)
+        try:
+            value = around(self._call)
+        except BaseException as error:
+            if attempt.nested is not None:
+                attempt.nested.close(FlowEnding(error=error))
+            raise
+        else:
+            if attempt.nested is not None:
+                attempt.nested.close(FlowEnding())
+        finally:
+            attempt_context.reset(token)
+        if isinstance(value, State):
+            value = value.result()
+        if self._code.check is not None:
+            self._code.check(self.key, value)
+        return value
+
+    def _call(self) -> Any:
+        args, kwargs = self.call_arguments
+        value = self.function(*args, **kwargs)
+        return asyncio.run(value) if self.is_async else value
+
+
+def prepare(reader: "Reader", run: "RunView", view: "TaskRunView", task: "Task[..., Any]") -> Rerun:
+    """Return what runs a task run again: see `TaskRun.again`."""
+    own, shared = reader.inputs(run, view.group, view.member)
+    if own is None:
+        raise _without_arguments(view)
+    groups = {row.id: row for row in reader.groups(run)}
+    group = groups[view.group]
+    values = _Values(reader, run, groups, json.loads(group.options).get("trigger_rule", ""))
+    slots = values.of(own)
+    if values.missing:
+        raise _without_values(view, values.missing)
+    code = TaskCode(context_of(task.spec, settings(), LocalFunction))
+    stage = Stage(
+        view.task,
+        group.mapped,
+        shared.payload,
+        view.tags,
+        (view.index,),
+        (max(view.attempts, 1),),
+        (own.payload,),
+        slots=(slots,),
+    )
+    header = encode_header(RunHeader(run.id, run.name, run.flow, b"", run.tags))
+    return Rerun(StageRun(code, Unit(0, header, (stage,)), stage, (), {}), code)
+
+
+class _Values:
+    """Supplies what was in the slots of arguments, from what was kept.
+
+    Args:
+        reader: Where it was kept.
+        run: The run.
+        groups: Its groups by id.
+        rule: The trigger rule of the task run, "" for the default.
+
+    Attributes:
+        missing: Completed task runs whose values are wanted and were not kept.
+    """
+
+    def __init__(
+        self, reader: "Reader", run: "RunView", groups: "Mapping[int, GroupRow]", rule: str
+    ) -> None:
+        self._reader = reader
+        self._run = run
+        self._groups = groups
+        self._rule = rule
+        self.missing: list[TaskRunView] = []
+
+    def of(self, row: "InputRow") -> tuple[SlotValue, ...]:
+        """Return the values of the slots of a row, by number."""
+        return tuple(self._slot(*place) for place in json.loads(row.slots))
+
+    def _slot(
+        self,
+        kind: str,
+        parent: int,
+        start: int,
+        stop: int,
+        allow_failure: bool,  # noqa: FBT001 - as in the row
+    ) -> SlotValue:
+        views, envelopes = self._reader.members_of(self._run, self._groups[parent], start, stop)
+        values = [self._member(view, envelopes.get(view.member)) for view in views]
+        if kind != EdgeKind.GATHER:
+            return values[0]
+        failures = [envelope for code, envelope in values if code == FAILURE]
+        # Without a rule that hands exceptions over, min_success of the map has let it through.
+        tolerated = allow_failure or self._rule not in {"", "all_success"}
+        if not self._rule.startswith("min_success") and (tolerated or not failures):
+            return LIST, values
+        return SOME, ([value for value in values if value[0] != FAILURE], failures)
+
+    def _member(self, view: "TaskRunView", envelope: bytes | None) -> SlotValue:
+        if view.state not in SUCCESSES:
+            return FAILURE, encode(handed_over(view)).join()
+        if envelope is None:
+            self.missing.append(view)
+        return INLINE, envelope
+
+
+def _without_arguments(view: "TaskRunView") -> ResultError:
+    if not view.state.is_terminal:
+        return ResultError(f"{view.key} is {view.state.name}: it has not ended yet")
+    if view.state is StateType.UPSTREAM_FAILED and view.roots:
+        return ResultError(
+            f"{view.key} never ran, because of {', '.join(view.roots)}: look at "
+            f"{'that' if len(view.roots) == 1 else 'one of those'}"
+        )
+    if not view.attempts:
+        return ResultError(f"{view.key} is {view.state.name} and never ran: {view.reason}")
+    if view.error is None:
+        return ResultError(
+            f"{view.key} is {view.state.name}: only of task runs that failed for good the "
+            "arguments are kept"
+        )
+    return ResultNotKept(
+        f"{view.key}: its arguments were not kept, which happens where they have more than 1 MiB, "
+        "and with a driver that died; let another task make the large value, or pass its path"
+    )
+
+
+def _without_values(view: "TaskRunView", missing: "Sequence[TaskRunView]") -> ResultNotKept:
+    told = "; ".join(not_kept(each) for each in missing[:MOST_MISSING])
+    more = len(missing) - MOST_MISSING
+    others = f"; and {more:,} more" if more > 0 else ""
+    return ResultNotKept(
+        f"{view.key}: the values in its arguments are not all there: {told}{others}"
+    )

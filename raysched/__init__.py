@@ -27,6 +27,7 @@ from raysched.define.states import (
 from raysched.define.successes import Successes
 from raysched.define.task_runners import RayTaskRunner, ThreadPoolTaskRunner
 from raysched.define.tasks import Task, task
+from raysched.define.transactions import CommitMode, Transaction, transaction
 from raysched.define.waiting import DoneAndNotDoneFutures, as_completed, wait
 from raysched.errors import (
     BackendError,
@@ -80,6 +81,7 @@ __all__ = [
     "BackendUnreachable",
     "Cancelled",
     "CheckFailed",
+    "CommitMode",
     "Completed",
     "Crashed",
     "CycleError",
@@ -133,6 +135,7 @@ __all__ = [
     "TaskRunTimedOut",
     "TaskRunUnfinished",
     "ThreadPoolTaskRunner",
+    "Transaction",
     "TriggerRule",
     "UpstreamFailed",
     "UsageError",
@@ -152,6 +155,7 @@ __all__ = [
     "skip",
     "tags",
     "task",
+    "transaction",
     "unmapped",
     "wait",
     "when",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from raysched.define.annotations import Allowed, allow_failure
+from raysched.define.blocks import note_begun
 from raysched.define.context import current_tags, union
 from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.mapping import Columns, columns
@@ -78,6 +79,7 @@ class Caller:
             group, index = port.builder.add_call(call)
         except SerializationError as error:
             raise self._blamed(error, bound) from error
+        note_begun(port, [(group, range(index, index + 1))])
         port.recorded(waiting=waiting)
         return TaskFuture(port, group, index)
 
@@ -114,6 +116,7 @@ class Caller:
             parts = port.builder.add_map(call)
         except SerializationError as error:
             raise self._blamed(error, {**arguments.static, **arguments.mapped}) from error
+        note_begun(port, parts)
         port.recorded()
         return _list(port, parts, needed)
 

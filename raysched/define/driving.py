@@ -5,8 +5,9 @@ A procedure is written as `async def` and waits only through `until` and `call`.
 also works beside a running one, as in Jupyter.
 """
 
+import contextvars
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from raysched.define.deadline import DeadlinePassed, current_deadline, rearm
@@ -72,3 +73,15 @@ async def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     """Call a user's function, which may be a coroutine function only for asynchronous callers."""
     result = fn(*args, **kwargs)
     return await result if inspect.iscoroutine(result) else result
+
+
+async def apart(awaitable: Awaitable[T]) -> T:
+    """Run something asynchronous for a blocking caller: in an event loop of another thread."""
+    import asyncio  # only asynchronous code needs it, and it takes 20 ms
+    from concurrent.futures import ThreadPoolExecutor
+
+    async def run() -> T:
+        return await awaitable
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(contextvars.copy_context().run, asyncio.run, run()).result()

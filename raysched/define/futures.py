@@ -5,6 +5,7 @@ from hashlib import blake2b
 from itertools import chain
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
 
+from raysched.define.blocks import note_told, tell
 from raysched.define.driving import finish, until
 from raysched.define.ports import RunPort, Told
 from raysched.define.ranges import FutureRange, flatten, sliced
@@ -18,6 +19,9 @@ from raysched.model.ids import IDENTITY_BYTES, task_run_id
 from raysched.model.states import FAILURES, SUCCESSES, StateType
 
 R_co = TypeVar("R_co", covariant=True)
+
+CANCELLER = "the flow"
+"""Who cancels what a flow function cancels itself, for people."""
 
 Reduced: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -113,13 +117,26 @@ class TaskFuture(Generic[R_co]):
     def __await__(self) -> Generator[Any, Any, R_co]:
         return self.outcome(None, raising=True, blocking=False).__await__()
 
+    def cancel(self) -> bool:
+        """Have the task run cancelled, waiting or running; return whether it had not ended yet.
+
+        Returns at once: `wait` waits for the end. What runs is interrupted, its `finally` blocks
+        run, and its worker is ended if that takes too long. What needs its value does not run. As
+        the flow asked for it, it does not make the flow fail.
+        """
+        if self.done():
+            return False
+        self._port.cancel_some(self._group, (self._index,), CANCELLER)
+        note_told(self._group, (self._index,))
+        return True
+
     def peek(self) -> StateType:
         """Return the type of the state now, without handling anything."""
         visible = self._group.visible
         return StateType(visible[self._index] if self._index < len(visible) else 0)
 
     def _tell(self, how: Told) -> None:
-        self._port.told(self._group, (self._index,), how)
+        tell(self._port, self._group, (self._index,), how)
 
     async def until_done(self, seconds: float | None, *, blocking: bool) -> bool:
         """Wait until the task run has ended; return whether it has."""
@@ -229,6 +246,18 @@ class TaskFutureList(Sequence[TaskFuture[R_co]]):
         """Whether all task runs have ended."""
         return all(group.is_visible(index) for group, index in self.members())
 
+    def cancel(self) -> bool:
+        """Have those task runs cancelled that have not ended yet; return whether there are any.
+
+        See `TaskFuture.cancel`.
+        """
+        if self.done():
+            return False
+        for group, indices in self._parts:
+            self._port.cancel_some(group, indices, CANCELLER)
+            note_told(group, indices)
+        return True
+
     def members(self) -> Iterator[Member]:
         """Yield group and position of each task run."""
         return chain.from_iterable(((group, i) for i in indices) for group, indices in self._parts)
@@ -281,7 +310,7 @@ class TaskFutureList(Sequence[TaskFuture[R_co]]):
             )
         if watch.failed is not None:
             for group, indices in self._parts:
-                self._port.told(group, indices, Told.RAISED)
+                tell(self._port, group, indices, Told.RAISED)
             raise self._port.error(watch.failed)
         return list(chain.from_iterable(self._delivered(*part, raising) for part in self._parts))
 

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar, overload
 
+from raysched.define.blocks import tell
 from raysched.define.driving import until
 from raysched.define.futures import TaskFutureList
 from raysched.define.ports import RunPort, Told
@@ -10,6 +11,7 @@ from raysched.define.successes import Successes
 from raysched.define.watching import Watch
 from raysched.errors import ResultTimeout
 from raysched.graph.builder import Member, Part
+from raysched.graph.group import Group
 from raysched.model.states import FAILURES, SUCCESSES
 
 R_co = TypeVar("R_co", covariant=True)
@@ -80,7 +82,7 @@ class PartialFutureList(TaskFutureList[R_co]):
             failed.extend((group, index) for index in indices if group.visible[index] in FAILURES)
         enough = len(values) >= self._needed
         for group, indices in self.parts:
-            self.port.told(group, indices, Told.RETURNED if enough else Told.RAISED)
+            tell(self.port, group, indices, Told.RETURNED if enough else Told.RAISED)
         if not enough:
             raise self._too_few(len(values), failed)
         return Successes(values, map(self.port.error, failed))
@@ -96,3 +98,10 @@ class PartialFutureList(TaskFutureList[R_co]):
             f"{self._needed}"
         )
         return error
+
+
+def has_enough(group: Group) -> bool:
+    """Whether so many of a group have succeeded that the failures of the others do not matter."""
+    if group.min_success is None:
+        return False
+    return sum(code in SUCCESSES for code in group.visible) >= group.min_success

@@ -37,7 +37,7 @@ class when(Annotation[T]):  # noqa: N801 - like the other marks on arguments
 
     Args:
         value: The argument: mostly a future, or a list of futures.
-        predicate: A function of the argument's value; a lambda will do.
+        predicate: A function of the argument's value; a lambda will do, and so does `bool`.
 
     Raises:
         InvalidOption: The predicate is no function.
@@ -83,7 +83,7 @@ class _Predicate:
     __slots__ = ("_pickled", "function", "name")
 
     def __init__(self, function: Any, pickled: str = "") -> None:
-        if not callable(function) or isinstance(function, type):
+        if not callable(function):
             raise InvalidOption(
                 f"when(…, {function!r}): the predicate must be a function of the argument's value"
             )

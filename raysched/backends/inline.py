@@ -4,6 +4,7 @@ import os
 import platform
 import threading
 from collections import deque
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -35,6 +36,8 @@ class InlineBackend:
         self._process = Process(("", "", os.getpid(), platform.node()))
         self._queue: deque[UnitCall] = deque()
         self._running: dict[int, UnitRun] = {}
+        self._cancelled: dict[int, set[int]] = {}
+        """Items of units that have not begun."""
         self._sink: Sink | None = None
         # Bounded: a flow may make new options for each call.
         self._context_of = lru_cache(maxsize=256)(self._new_context)
@@ -53,17 +56,24 @@ class InlineBackend:
         """See `Backend.submit`."""
         self._queue.append(call)
 
-    def cancel(self, unit: int, *, force: bool) -> None:
+    def cancel(
+        self, unit: int, positions: Sequence[int] | None = None, *, force: bool = False
+    ) -> None:
         """See `Backend.cancel`; `force` cannot do more here."""
         del force
         run = self._running.get(unit)
         if run is not None:
-            run.cancel()
+            run.cancel(positions)
             return
         for call in tuple(self._queue):
-            if call.id == unit:
+            if call.id != unit:
+                continue
+            if positions is None:
                 self._queue.remove(call)
+                self._cancelled.pop(unit, None)
                 self._tell(Lost(unit, _CANCELLED))
+            else:
+                self._cancelled.setdefault(unit, set()).update(positions)
 
     def attend(self, seconds: float | None) -> None:
         """See `Backend.attend`."""
@@ -82,6 +92,7 @@ class InlineBackend:
         contexts = [self._context_of(spec) for spec in call.specs]
         run = UnitRun(contexts, call.frame, call.handles, self._process)
         self._running[call.id] = run
+        run.cancel(self._cancelled.pop(call.id, ()))
         try:
             report, large = self._run_beside(run) if run.overlaps else run.run()
         except BaseException:
@@ -98,6 +109,10 @@ class InlineBackend:
         """See `Backend.fetch`."""
         return decode(value.handle[value.position])
 
+    def are_lost(self, values: Sequence[LargeValue]) -> Sequence[bool]:
+        """See `Backend.are_lost`: they live as long as this process."""
+        return [False] * len(values)
+
     def describe(self) -> str:
         """See `Backend.describe`."""
         return "inline, in this process"
@@ -107,6 +122,7 @@ class InlineBackend:
         if self._sink is not None:
             self._sink = None
             self._queue.clear()
+            self._cancelled.clear()
             capture.release_one()
 
     def _new_context(self, spec: TaskSpec) -> WorkerContext:

@@ -9,6 +9,7 @@ from raysched.worker.context import Endpoint
 from raysched.worker.protocol import VERSION
 from raysched.worker.wire import (
     FRAME_MAX_BYTES,
+    READY,
     FrameReader,
     WireError,
     check,
@@ -29,6 +30,9 @@ class Channel:
     Args:
         endpoint: Where the driver listens.
 
+    Attributes:
+        orders: Units that were cancelled before, each as the arguments of a `CANCEL`.
+
     Raises:
         OSError: The driver cannot be reached.
         WireError: What listens there does not have the key.
@@ -36,7 +40,9 @@ class Channel:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.is_open = True
+        self.orders: tuple[tuple[Any, ...], ...] = ()
         self._reader = FrameReader()
+        self._early: list[tuple[Any, ...]] = []
         self._unsent = b""
         self._lock = threading.Lock()
         self._socket = socket.create_connection((endpoint.host, endpoint.port), CONNECT_SECONDS)
@@ -86,16 +92,17 @@ class Channel:
 
     def receive(self) -> list[tuple[Any, ...]]:
         """Return the messages that have come; at its end, the channel is not open any more."""
+        early, self._early = self._early, []
         try:
             data = self._socket.recv(_READ_BYTES)
             if data:
-                return self._reader.feed(data)
+                return early + self._reader.feed(data)
         except BlockingIOError:
-            return []
+            return early
         except (OSError, WireError):
             pass
         self.is_open = False
-        return []
+        return early
 
     def close(self) -> None:
         """Close the connection; for the thread that receives."""
@@ -115,19 +122,24 @@ class Channel:
     def _introduce(self, key: bytes) -> None:
         mine = new_nonce()
         self._socket.sendall(frame(VERSION, mine))
-        theirs, their_proof = self._receive_one()
-        check(their_proof, proof(key, b"driver", mine, theirs))
-        self._socket.sendall(frame(proof(key, b"worker", theirs, mine)))
+        match self._receive_one():
+            case (bytes() as theirs, bytes() as their_proof):
+                check(their_proof, proof(key, b"driver", mine, theirs))
+            case _:
+                raise WireError("the driver's answer is no challenge")
         self._reader.limit = FRAME_MAX_BYTES
+        self._socket.sendall(frame(proof(key, b"worker", theirs, mine)))
+        # Waited for: an item that was cancelled long ago must not begin before that is known here.
+        match self._receive_one():
+            case (kind, tuple() as orders) if kind == READY:
+                self.orders = orders
+            case _:
+                raise WireError("the driver does not say that it is ready")
 
-    def _receive_one(self) -> tuple[bytes, bytes]:
-        while True:
+    def _receive_one(self) -> tuple[Any, ...]:
+        while not self._early:
             data = self._socket.recv(_READ_BYTES)
             if not data:
                 raise WireError("the driver has closed the connection")
-            for message in self._reader.feed(data):
-                match message:
-                    case (bytes() as nonce, bytes() as their_proof):
-                        return nonce, their_proof
-                    case _:
-                        raise WireError("the driver's answer is no challenge")
+            self._early = self._reader.feed(data)
+        return self._early.pop(0)

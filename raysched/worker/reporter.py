@@ -5,25 +5,30 @@ import os
 import select
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from raysched.errors import TaskRunCancelled, TaskRunError, TaskRunTimedOut
+from raysched.errors import TaskRunCancelled
 from raysched.model.states import StateType
-from raysched.model.values import FailureClass
+from raysched.model.values import ErrorInfo, FailureClass, TimeoutKind
 from raysched.worker.channel import Channel
 from raysched.worker.context import Endpoint
-from raysched.worker.failures import describe_error, stack_of
+from raysched.worker.failures import describe_error, describe_timeout, stack_of
 from raysched.worker.interrupt import Signals
 from raysched.worker.objects import objects
-from raysched.worker.progress import Outcome
+from raysched.worker.processes import end_processes
+from raysched.worker.progress import Outcome, WorkerIdentity
 from raysched.worker.runner import UnitRun
 from raysched.worker.wire import (
     ACKNOWLEDGE,
+    ALIVE,
     BEGAN,
     CANCEL,
     CLOSE,
     CLOSED,
+    HEARD,
+    HERE,
     HOLDS,
     PROGRESSED,
     WireError,
@@ -46,6 +51,12 @@ LOGS_AT_ONCE = 200
 """Log records a tick that are sent by the thread that logs; a flood goes in batches, a tick late,
 or logging would cost each of them a system call and the driver a message."""
 
+SIGNS_PER_TIMEOUT = 4
+"""Signs of life within `heartbeat_timeout_seconds`: one of them may be late, and one be lost."""
+
+ORDERS_KEPT = 1000
+"""Cancellations of units that have not begun here, and mostly never will."""
+
 _AWAKE_SECONDS = 1.0
 """How long the thread goes on ticking between units: waking it costs more than a tick."""
 
@@ -63,11 +74,17 @@ class Reporter:
 
     Args:
         endpoint: Where the driver listens.
+        identity: Where this process is.
+        traces: File of what this process leaves behind when it dies, see `backends.ray.traces`.
         signals: How to reach the main thread.
     """
 
-    def __init__(self, endpoint: Endpoint, signals: Signals) -> None:
+    def __init__(
+        self, endpoint: Endpoint, identity: WorkerIdentity, traces: str, signals: Signals
+    ) -> None:
         self._endpoint = endpoint
+        self._identity = identity
+        self._traces = traces
         self._signals = signals
         self._channel: Channel | None = None
         self._tried = 0.0
@@ -81,6 +98,10 @@ class Reporter:
         self._told: Channel | None = None
         self._objects_closed = False
         self._sending = threading.Lock()
+        self._orders: dict[int, list[tuple[Sequence[int] | None, bool]]] = {}
+        self._ordering = threading.Lock()
+        self._silence = 0.0
+        self._sign_due = 0.0
         self._wake_up, self._wake = os.pipe()
         self._connect()
         threading.Thread(target=self._loop, name="raysched reporter", daemon=True).start()
@@ -89,9 +110,13 @@ class Reporter:
         """See `runner.Watcher`."""
         self._announced = set()
         self._cancelled_due = {}
+        self._silence = 0.0
         run.progress.on_log = self._on_log
-        run.progress.on_change = self._on_change
+        run.progress.on_change = self._on_heart_change if run.has_heartbeat else self._on_change
         self._run = run
+        # After that line: an order that is not seen here is carried out by the thread it came to.
+        if self._orders:
+            self._carry_out(run)
         self._on_change()
 
     def end(self) -> None:
@@ -111,6 +136,28 @@ class Reporter:
         if self._asleep:
             self._asleep = False
             os.write(self._wake, b"\0")
+
+    def _on_heart_change(self) -> None:
+        """Tell how long this process may be silent from now on, where that changes.
+
+        In the thread of the item: it may hold the GIL from its first line on.
+        """
+        run = self._run
+        if run is not None:
+            running = tuple(run.progress.running)
+            limits = [run.heartbeat_seconds(position) or 0.0 for position in running]
+            silence = min(filter(None, limits), default=0.0)
+            # Between two items nothing changes.
+            if limits and silence != self._silence:
+                self._silence = silence
+                self._give_sign(run)
+        self._on_change()
+
+    def _give_sign(self, run: UnitRun) -> None:
+        self._sign_due = time.monotonic() + self._silence / SIGNS_PER_TIMEOUT
+        running = next(iter(tuple(run.progress.running)), None)
+        key = "" if running is None else run.progress.key(running)
+        self._send(ALIVE, run.progress.unit.id, self._silence, key)
 
     def _on_log(self) -> None:
         run = self._run
@@ -150,7 +197,10 @@ class Reporter:
         if self._objects_closed:
             self._objects_closed = False
             self._send(CLOSED)
-        if self._channel is None and now - self._tried > _RECONNECT_SECONDS:
+        patience = _RECONNECT_SECONDS
+        if run is not None and self._silence:
+            patience = min(patience, self._silence / SIGNS_PER_TIMEOUT)
+        if self._channel is None and now - self._tried > patience:
             self._connect()
         if run is None:
             idle = now - self._changed_at
@@ -163,10 +213,12 @@ class Reporter:
         self._send_unsent(run)
         self._announce(run)
         self._end_overdue(run)
+        if self._silence and now >= self._sign_due:
+            self._give_sign(run)
         unannounced = run.progress.running.keys() - self._announced
         if run.progress.has_unsent() or unannounced or run.lease_left() is not None:
             return TICK_SECONDS
-        return self._next_overdue(run)
+        return self._next_due(run)
 
     def _announce(self, run: UnitRun) -> None:
         now = time.time_ns()
@@ -204,21 +256,35 @@ class Reporter:
                 self._close_objects()
                 continue
             kind, unit, *arguments = message
-            if run is not None and run.progress.unit.id == unit:
-                self._obey(run, kind, *arguments)
+            if kind == CANCEL:
+                self._take_order(unit, *arguments)
+            elif kind == ACKNOWLEDGE and run is not None and run.progress.unit.id == unit:
+                run.progress.acknowledge(*arguments)
         if not channel.is_open:
             channel.close()
             self._channel, self._tried = None, time.monotonic()
 
-    def _obey(self, run: UnitRun, kind: int, *arguments: Any) -> None:
-        if kind == ACKNOWLEDGE:
-            run.progress.acknowledge(*arguments)
-        elif kind == CANCEL:
-            positions, force = arguments
+    def _take_order(self, unit: int, positions: Sequence[int] | None, force: bool) -> None:  # noqa: FBT001 - as it travels
+        """Cancel items of a unit: of the one that runs now, of another one if it begins here."""
+        with self._ordering:
+            while len(self._orders) >= ORDERS_KEPT:
+                del self._orders[next(iter(self._orders))]
+            self._orders.setdefault(unit, []).append((positions, force))
+        run = self._run
+        if run is not None and run.progress.unit.id == unit:
+            self._carry_out(run)
+
+    def _carry_out(self, run: UnitRun) -> None:
+        with self._ordering:
+            orders = self._orders.pop(run.progress.unit.id, ())
+        for positions, force in orders:
             due = time.monotonic() + (FORCE_SECONDS if force else GRACE_SECONDS)
             for position in range(run.progress.unit.size) if positions is None else positions:
                 self._cancelled_due[position] = min(due, self._cancelled_due.get(position, due))
             run.cancel(positions)
+            run.end_unbegun()
+        if orders:
+            self._send(HEARD, run.progress.unit.id)
 
     def _close_objects(self) -> None:
         if self._run is None:
@@ -241,8 +307,11 @@ class Reporter:
         if overdue:
             self._end_process(run, overdue)
 
-    def _next_overdue(self, run: UnitRun) -> float | None:
-        due = self._overdue_at(run).values()
+    def _next_due(self, run: UnitRun) -> float | None:
+        """Return when an item is overdue, or a sign of life is due, first (seconds from now)."""
+        due = list(self._overdue_at(run).values())
+        if self._silence:
+            due.append(self._sign_due)
         return min(due) - time.monotonic() if due else None
 
     def _overdue_at(self, run: UnitRun) -> dict[int, float]:
@@ -265,8 +334,7 @@ class Reporter:
         now = time.time_ns()
         for position in overdue:
             started = run.progress.running.get(position, now)
-            state, error, failure_class = self._verdict(run, position)
-            info = describe_error(error, failure_class)
+            state, info = self._verdict(run, position)
             if not run.overlaps:
                 info = replace(info, traceback=stack_of(threading.main_thread()))
             run.progress.end(Outcome(position, state, started, now, error=info))
@@ -275,22 +343,24 @@ class Reporter:
             channel.drain(CLOSE_SECONDS)
             self._send_unsent(run)
             channel.drain(CLOSE_SECONDS)
+        end_processes()
         os._exit(1)
 
-    def _verdict(self, run: UnitRun, position: int) -> tuple[StateType, TaskRunError, FailureClass]:
+    def _verdict(self, run: UnitRun, position: int) -> tuple[StateType, ErrorInfo]:
         key = run.progress.key(position)
         how = "and did not react, so its worker was ended"
         if position in self._cancelled_due:
             cancelled = TaskRunCancelled(f"{key} was cancelled {how}", key=key)
-            return StateType.CANCELLED, cancelled, FailureClass.CANCELLED
-        timeout = run.timeout_seconds(position)
-        late = TaskRunTimedOut(f"{key} took longer than timeout_seconds={timeout:g} {how}", key=key)
-        return StateType.TIMED_OUT, late, FailureClass.TIMEOUT
+            return StateType.CANCELLED, describe_error(cancelled, FailureClass.CANCELLED)
+        timeout = run.timeout_seconds(position) or 0.0
+        return StateType.TIMED_OUT, describe_timeout(
+            key, TimeoutKind.ATTEMPT, timeout, reaction=how
+        )
 
     def _connect(self) -> None:
         self._tried = time.monotonic()
         try:
-            self._channel = Channel(self._endpoint)
+            channel = Channel(self._endpoint)
         except (OSError, WireError) as error:
             _log.warning(
                 "the driver at %s:%d does not answer: %s. Log records of this worker come when "
@@ -299,3 +369,12 @@ class Reporter:
                 self._endpoint.port,
                 error,
             )
+            return
+        channel.send(HERE, *self._identity, self._traces)
+        self._channel = channel
+        for unit, positions, force in channel.orders:
+            self._take_order(unit, positions, force)
+        if self._silence and self._run is not None:
+            self._give_sign(self._run)
+        # What came with the last of the introduction is not polled for.
+        self._serve(channel)

@@ -7,8 +7,13 @@ read, each with an HMAC over both nonces, in a role of its own so that no proof 
 worker → driver   (VERSION, nonce)
 driver → worker   (nonce, proof of the driver)
 worker → driver   (proof of the worker,)
-worker → driver   (BEGAN, unit, positions, at in ns)
+driver → worker   (READY, [(unit, positions or None for all, force), …]) what is cancelled already
+worker → driver   (HERE, node id, worker id, process id, host, file of its traces)
+                  (BEGAN, unit, positions, at in ns)
                   (PROGRESSED, unit, report, number of outcomes, number of log records)
+                  (ALIVE, unit, seconds, key of a task run that has begun) no silence from now on
+                      may be longer than that; 0 for any
+                  (HEARD, unit) that it carries out a CANCEL
                   (HOLDS,) once it keeps objects for later units; (CLOSED,) when it does no more
 driver → worker   (CANCEL, unit, positions or None for all, force)
                   (ACKNOWLEDGE, unit, number of outcomes, number of log records)
@@ -30,6 +35,10 @@ ACKNOWLEDGE = 4
 HOLDS = 5
 CLOSE = 6
 CLOSED = 7
+READY = 8
+HERE = 9
+ALIVE = 10
+HEARD = 11
 
 HANDSHAKE_MAX_BYTES = 256
 """Largest frame that is accepted from somebody who has not proved anything."""

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -202,8 +204,75 @@ def die(signal_number: int) -> None:
     os.kill(os.getpid(), signal_number)
 
 
+def die_and_wait(signal_number: int) -> None:
+    os.kill(os.getpid(), signal_number)
+    time.sleep(60)
+
+
+def where() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def where_and_die(path: str) -> None:
+    """Leave the node, the worker and the process, and die at once."""
+    import ray
+
+    context = ray.get_runtime_context()
+    with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123 - a plain function of a user
+        file.write(f"{context.get_node_id()} {context.get_worker_id()} {os.getpid()}")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep_or_never_react(seconds: float | None) -> None:
+    if seconds is None:
+        never_react()
+    else:
+        time.sleep(seconds)
+
+
+def sleep_or_stop(seconds: float | None) -> None:
+    if seconds is None:
+        # What has ended before is reported meanwhile.
+        time.sleep(0.3)
+        stop()
+    else:
+        time.sleep(seconds)
+
+
 def exit_at_once() -> NoReturn:
     os._exit(3)
+
+
+def stop(path: str = "") -> None:
+    """Be stopped, as a process under a debugger or on a frozen machine."""
+    mark(path)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def hold_gil(path: str = "") -> None:
+    """Match for hours, without giving up the GIL."""
+    mark(path)
+    re.match(r"(x+x+)+y", "x" * 60)
+
+
+def mark(path: str) -> None:
+    if path:
+        os.close(os.open(path, os.O_CREAT))
+
+
+def start_children(path: str) -> None:
+    """Start a child that starts another one, leave the ids of both, and go on for long."""
+    script = f"sleep 600 & echo $$ $! > {path}.new; mv {path}.new {path}; wait"
+    subprocess.Popen(["/bin/sh", "-c", script])
+    never_react()
+
+
+def wait_for_file(path: str) -> None:
+    """Go on only when a file is there."""
+    while not os.path.exists(path):  # noqa: PTH110 - a plain function of a user
+        time.sleep(0.01)
 
 
 def die_at(path: str, index: int) -> int:

@@ -256,15 +256,39 @@ class TestCancel:
     def test_queued_unit(self, harness: Harness) -> None:
         spec = TaskSpec("job", jobs.sleep, ray={"num_cpus": 4})
         first, second = harness.submit(spec, [(0.3,)]), harness.submit(spec, [(0,)])
-        harness.backend.cancel(second, force=False)
+        harness.backend.cancel(second)
         ended = harness.finish(second)
         assert ended.lost is not None
         assert ended.lost.failure_class is FailureClass.CANCELLED
         assert harness.finish(first).states == {0: COMPLETED}
 
+    @pytest.mark.parametrize(
+        "options", [{}, {"is_async": True}, {"max_concurrency": 2}], ids=["turn", "async", "thread"]
+    )
+    def test_single_items_of_a_queued_unit(self, harness: Harness, options: dict[str, Any]) -> None:
+        function = jobs.doze if options.get("is_async") else jobs.sleep
+        resources = {"num_cpus": 4}
+        first = harness.submit(TaskSpec("job", jobs.sleep, ray=resources), [(0.3,)])
+        spec = TaskSpec("job", function, ray=resources, **options)
+        second = harness.submit(spec, [(0,), (60,), (60,), (0,)])
+        harness.backend.cancel(second, [1])
+        harness.backend.cancel(second, [2])
+        harness.finish(first)
+        ended = harness.finish(second)
+        assert ended.lost is None
+        assert ended.states == {0: COMPLETED, 1: CANCELLED, 2: CANCELLED, 3: COMPLETED}
+        assert ended.errors[1].failure_class is FailureClass.CANCELLED
+
     def test_unknown_unit_is_ignored(self, harness: Harness) -> None:
         harness.backend.cancel(10**9, force=True)
         assert harness.values(harness.run(jobs.add, (1,))) == [2]
+
+
+def test_large_values_that_are_there_are_not_lost(harness: Harness) -> None:
+    ended = harness.run(jobs.zeros, (100_000,), (200_000,))
+    large = [value for value in ended.values.values() if isinstance(value, LargeValue)]
+    assert harness.backend.are_lost(large) == [False, False]
+    assert harness.backend.are_lost([]) == []
 
 
 def test_describes_itself(harness: Harness) -> None:

@@ -6,18 +6,21 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from backends import jobs
+from backends.harness import wait_for
 from raysched.backends.ray.listener import Listener
 from raysched.errors import BackendUnreachable, InvalidOption
 from raysched.model.options import TaskSpec
 from raysched.model.states import StateType
-from raysched.model.values import CrashKind, FailureClass
+from raysched.model.values import CrashKind, ErrorInfo, FailureClass, TimeoutKind
 from raysched.worker.channel import Channel
 from raysched.worker.wire import BEGAN, WireError
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from backends.harness import Harness
+    from backends.harness import Ended, Harness
 
 COMPLETED, CANCELLED, TIMED_OUT = StateType.COMPLETED, StateType.CANCELLED, StateType.TIMED_OUT
 
@@ -80,6 +83,99 @@ class TestDeath:
         assert ended.lost.kind == CrashKind.WORKER_DIED
 
 
+class TestEvidence:
+    """What is known of a worker that has died."""
+
+    def test_code_of_exit(self, ray_harness: Harness) -> None:
+        error = lost(ray_harness.run(jobs.exit_at_once))
+        assert error.evidence["exit_code"] == 3
+        assert "os._exit(3)" in error.message
+
+    def test_death_without_a_word(self, ray_harness: Harness) -> None:
+        error = lost(ray_harness.run(jobs.die, (signal.SIGKILL,)))
+        assert not {"exit_code", "signal"} & error.evidence.keys()
+        assert "SIGKILL" in error.message
+
+    def test_termination(self, ray_harness: Harness) -> None:
+        error = lost(ray_harness.run(jobs.die_and_wait, (signal.SIGTERM,)))
+        assert error.evidence["signal"] == "SIGTERM"
+
+    def test_place(self, ray_harness: Harness, tmp_path: Path) -> None:
+        """Also where the worker has died before it had told of anything."""
+        before = ray_harness.run(jobs.where)
+        ended = ray_harness.run(jobs.where_and_die, (str(tmp_path / "here"),))
+        node, worker, pid = (tmp_path / "here").read_text().split()
+        error = lost(ended)
+        assert error.evidence["node_id"] == node == ray_harness.value(before)
+        assert error.evidence["worker_id"] == worker
+        assert error.evidence["pid"] == int(pid)
+        assert error.evidence["host"]
+
+    def test_fingerprint_tells_causes_apart(self, ray_harness: Harness) -> None:
+        errors = [
+            lost(ray_harness.run(jobs.die_and_wait, (number,)))
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL)
+        ]
+        first, again, other = [error.fingerprint for error in errors]
+        assert first == again != other
+
+
+class TestHeartbeat:
+    LIMIT = 0.5
+
+    @pytest.mark.parametrize("function", [jobs.stop, jobs.hold_gil])
+    def test_silent_worker_is_ended(self, ray_harness: Harness, function: Any) -> None:
+        ended = ray_harness.run(function, heartbeat_timeout_seconds=self.LIMIT)
+        error = lost(ended)
+        assert error.failure_class is FailureClass.TIMEOUT
+        assert error.kind == TimeoutKind.HEARTBEAT
+        assert "job[0] " in error.message
+        assert "heartbeat_timeout_seconds=0.5" in error.message
+        pid = error.evidence["pid"]
+        wait_for(lambda: not psutil.pid_exists(pid))
+
+    @pytest.mark.parametrize(
+        ("function", "options"),
+        [(jobs.sleep, {}), (jobs.spin, {}), (jobs.doze, {"is_async": True})],
+    )
+    def test_worker_that_works_is_not_silent(
+        self, ray_harness: Harness, function: Any, options: dict[str, Any]
+    ) -> None:
+        seconds = 3 * self.LIMIT
+        ended = ray_harness.run(
+            function, (seconds,), (seconds,), heartbeat_timeout_seconds=self.LIMIT, **options
+        )
+        assert ended.states == {0: COMPLETED, 1: COMPLETED}
+
+    def test_own_pause_is_no_silence_of_workers(self, ray_harness: Harness) -> None:
+        spec = TaskSpec("job", jobs.sleep, heartbeat_timeout_seconds=self.LIMIT)
+        number = ray_harness.submit(spec, [(4 * self.LIMIT,)])
+        ray_harness.until_began(number)
+        hold_gil_for(3 * self.LIMIT)
+        assert ray_harness.finish(number).states == {0: COMPLETED}
+
+    def test_what_ended_before_is_kept(self, ray_harness: Harness) -> None:
+        spec = TaskSpec("job", jobs.sleep_or_stop, heartbeat_timeout_seconds=self.LIMIT)
+        ended = ray_harness.finish(ray_harness.submit(spec, [(0.2,), (None,), (0,)]))
+        assert ended.states == {0: COMPLETED}
+        assert lost(ended).kind == TimeoutKind.HEARTBEAT
+
+
+def lost(ended: Ended) -> ErrorInfo:
+    assert ended.lost is not None, ended
+    return ended.lost
+
+
+def hold_gil_for(seconds: float) -> None:
+    """Give no other thread of this process a turn for a time."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(2 * seconds)
+    try:
+        jobs.spin(seconds)
+    finally:
+        sys.setswitchinterval(interval)
+
+
 class TestLive:
     def test_log_records_come_while_it_runs(self, ray_harness: Harness, tmp_path: Path) -> None:
         go = tmp_path / "go"
@@ -114,16 +210,68 @@ class TestCancel:
     ) -> None:
         number = ray_harness.submit(TaskSpec("job", function, **options), [(60,), (60,)])
         ray_harness.until_began(number)
-        ray_harness.backend.cancel(number, force=False)
+        ray_harness.backend.cancel(number)
         ended = ray_harness.finish(number)
         assert ended.lost is None
         assert ended.states == {0: CANCELLED, 1: CANCELLED}
         assert ended.errors[0].failure_class is FailureClass.CANCELLED
 
+    @pytest.mark.parametrize(
+        ("function", "options"),
+        [(jobs.sleep, {}), (jobs.doze, {"is_async": True}), (jobs.spin, {"max_concurrency": 2})],
+    )
+    def test_single_item_that_runs(
+        self, ray_harness: Harness, function: Any, options: dict[str, Any]
+    ) -> None:
+        number = ray_harness.submit(TaskSpec("job", function, **options), [(60,), (0.5,)])
+        ray_harness.until_began(number)
+        ray_harness.backend.cancel(number, [0])
+        ended = ray_harness.finish(number)
+        assert ended.lost is None
+        assert ended.states == {0: CANCELLED, 1: COMPLETED}
+
+    def test_item_that_has_not_begun_ends_at_once(
+        self, ray_harness: Harness, tmp_path: Path
+    ) -> None:
+        go = tmp_path / "go"
+        spec = TaskSpec("job", jobs.wait_for_file)
+        number = ray_harness.submit(spec, [(str(go),)] * 3)
+        ray_harness.until_began(number)
+        ray_harness.backend.cancel(number, [1])
+        ended = ray_harness.peek(number)
+        while not ended.states:
+            assert ray_harness.take(number), "it ended before"
+        assert ended.states == {1: CANCELLED}
+        go.touch()
+        assert ray_harness.finish(number).states == {0: COMPLETED, 1: CANCELLED, 2: COMPLETED}
+
+    def test_worker_that_does_not_even_hear_it_is_ended(
+        self, ray_harness: Harness, tmp_path: Path
+    ) -> None:
+        marks = tmp_path / "gil", tmp_path / "stopped"
+        first = ray_harness.submit(TaskSpec("job", jobs.hold_gil), [(str(marks[0]),)])
+        second = ray_harness.submit(TaskSpec("job", jobs.stop), [(str(marks[1]),), ("",)])
+        wait_for(lambda: all(mark.exists() for mark in marks))
+        ray_harness.backend.cancel(first)
+        ray_harness.backend.cancel(second, [0])
+        assert lost(ray_harness.finish(first)).failure_class is FailureClass.CANCELLED
+        assert lost(ray_harness.finish(second)).kind == CrashKind.WORKER_DIED
+
+    def test_item_that_does_not_react_loses_its_worker(self, ray_harness: Harness) -> None:
+        spec = TaskSpec("job", jobs.sleep_or_never_react)
+        number = ray_harness.submit(spec, [(0,), (None,), (0,)])
+        ray_harness.until_began(number)
+        ray_harness.backend.cancel(number, [1])
+        ended = ray_harness.finish(number)
+        assert ended.states == {0: COMPLETED, 1: CANCELLED}
+        assert "did not react" in ended.errors[1].message
+        assert ended.lost is not None
+        assert ended.lost.kind == CrashKind.WORKER_DIED
+
     def test_worker_goes_on_after_it(self, ray_harness: Harness) -> None:
         number = ray_harness.submit(TaskSpec("job", jobs.sleep), [(60,)])
         ray_harness.until_began(number)
-        ray_harness.backend.cancel(number, force=False)
+        ray_harness.backend.cancel(number)
         ended = ray_harness.finish(number)
         os.kill(ended.process, 0)
         assert ray_harness.values(ray_harness.run(jobs.add, (1,))) == [2]
@@ -221,7 +369,13 @@ def answer_like_a_web_server(server: socket.socket) -> None:
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    found = Listener("127.0.0.1", sink=lambda _: None, is_open=lambda _: True)
+    found = Listener(
+        "127.0.0.1",
+        sink=lambda _: None,
+        is_open=lambda _: True,
+        on_silence=lambda _: None,
+        on_deafness=lambda _: None,
+    )
     yield found
     found.close()
 

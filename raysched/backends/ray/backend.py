@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -12,11 +13,14 @@ import ray
 from ray import exceptions
 from ray._private.state import state
 
+from raysched.backends.ray.autopsy import Autopsies, evidence_of, place
 from raysched.backends.ray.capacity import Node, capacity
 from raysched.backends.ray.connection import Connection, connect
-from raysched.backends.ray.failures import cancelled, describe_loss, node_of_driver_died
+from raysched.backends.ray.failures import cancelled, describe_loss, node_of_driver_died, silent
+from raysched.backends.ray.hearts import Silence, Whereabouts
 from raysched.backends.ray.listener import Listener
 from raysched.backends.ray.liveness import NodeWatch
+from raysched.backends.ray.objects import are_lost
 from raysched.backends.ray.options import validate_ray_options
 from raysched.backends.ray.remote import WITH_LARGE, Place, remote_function
 from raysched.backends.ray.shipping import default_code_path
@@ -24,7 +28,7 @@ from raysched.compiler.plan import SchedulingClass
 from raysched.engine.ports import Capacity, Lost, Message, Reported, Sink, UnitCall
 from raysched.errors import BackendUnreachable, InvalidOption, ResultLost, SerializationError
 from raysched.model.options import TaskSpec
-from raysched.model.values import LargeValue
+from raysched.model.values import Evidence, LargeValue
 from raysched.results.envelope import decode
 from raysched.settings import settings
 from raysched.worker.context import context_of
@@ -38,6 +42,12 @@ ATTEND_SECONDS = 0.01
 """How long a unit that is alone on its way is waited for directly (seconds). It saves 0.2 ms of CPU
 and a change of threads each; what others have for the waiting thread comes so much later."""
 
+END_SECONDS = 5.0
+"""How long a silent worker that is ended by force may take until Ray tells of its end."""
+
+DEATHS = (exceptions.WorkerCrashedError, exceptions.OutOfMemoryError, exceptions.NodeDiedError)
+"""What Ray raises when a worker has died."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -48,12 +58,16 @@ class _Call:
     Attributes:
         report: Ref of the reply.
         large: Ref of its large values.
+        cancelled: Whether all of it was cancelled.
         forced: Whether its worker was ended to cancel it.
+        silence: Why its worker was ended otherwise, or None.
     """
 
     report: Any
     large: Any
+    cancelled: bool = False
     forced: bool = False
+    silence: Silence | None = None
 
 
 class RayBackend:
@@ -85,6 +99,7 @@ class RayBackend:
         self._connection: Connection | None = None
         self._listener: Listener | None = None
         self._watch: NodeWatch | None = None
+        self._autopsies: Autopsies | None = None
         self._dead = False
         self._calls: dict[int, _Call] = {}
         self._alone: int | None = None
@@ -100,7 +115,10 @@ class RayBackend:
             self._connection = connect(self._address, self._init_kwargs, self._code_path)
         is_local = self._connection is not None and self._connection.is_local
         host = "127.0.0.1" if is_local else ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        self._listener = Listener(host, self._tell, self._calls.__contains__)
+        self._autopsies = Autopsies()
+        self._listener = Listener(
+            host, self._tell, self._calls.__contains__, self._end_silent, self._end_deaf
+        )
         self._watch = NodeWatch(self._die)
 
     def capacity(self, spec: TaskSpec, scheduling_class: SchedulingClass) -> Capacity:
@@ -160,16 +178,20 @@ class RayBackend:
         if call is not None:
             call.report.future().add_done_callback(partial(self._on_reply, unit))
 
-    def cancel(self, unit: int, *, force: bool) -> None:
+    def cancel(
+        self, unit: int, positions: Sequence[int] | None = None, *, force: bool = False
+    ) -> None:
         """See `Backend.cancel`."""
-        call = self._calls.get(unit)
-        if call is None:
+        call, listener = self._calls.get(unit), self._listener
+        if call is None or listener is None:
             return
-        call.forced = call.forced or force
         # The channel reaches what runs, also in a system call; Ray's own way what is queued.
-        known = self._listener is not None and self._listener.cancel(unit, force=force)
-        if force or not known:
-            ray.cancel(call.report, force=force)
+        known = listener.cancel(unit, positions, force=force)
+        if positions is None:
+            call.cancelled = True
+            call.forced = call.forced or force
+            if force or not known:
+                ray.cancel(call.report, force=force)
 
     def pump(self) -> bool:
         """See `Backend.pump`."""
@@ -182,6 +204,10 @@ class RayBackend:
         except exceptions.RayError as error:
             raise ResultLost(f"the value is lost: {describe_loss(error).message}") from error
         return decode(values[value.position])
+
+    def are_lost(self, values: Sequence[LargeValue]) -> Sequence[bool]:
+        """See `Backend.are_lost`."""
+        return are_lost([value.handle for value in values])
 
     def describe(self) -> str:
         """See `Backend.describe`."""
@@ -213,6 +239,9 @@ class RayBackend:
             self._listener.close_objects()
             self._listener.close()
             self._listener = None
+        if self._autopsies is not None:
+            self._autopsies.close()
+            self._autopsies = None
         self._function_of.cache_clear()
         if self._connection is not None:
             self._connection.close()
@@ -265,10 +294,21 @@ class RayBackend:
     def _take_error(self, unit: int, error: BaseException) -> None:
         listener = self._listener
         if listener is not None:
-            died = isinstance(error, exceptions.WorkerCrashedError)
-            listener.after_last_words(unit, partial(self._lose, unit, error), died=died)
+            died = isinstance(error, DEATHS)
+            listener.after_last_words(unit, partial(self._examine, unit, error), died=died)
 
-    def _lose(self, unit: int, error: BaseException) -> None:
+    def _examine(self, unit: int, error: BaseException) -> None:
+        """Find out why a unit was lost; in the listener's thread."""
+        listener, autopsies = self._listener, self._autopsies
+        if listener is None or autopsies is None:
+            return
+        if isinstance(error, DEATHS):
+            carriers: Sequence[Whereabouts] = listener.carriers(unit)
+            autopsies.examine(unit, error, carriers, partial(self._lose, unit, error))
+        else:
+            self._lose(unit, error, evidence_of(error))
+
+    def _lose(self, unit: int, error: BaseException, evidence: Evidence) -> None:
         call, listener = self._calls.pop(unit, None), self._listener
         if call is None or listener is None:
             return
@@ -276,7 +316,37 @@ class RayBackend:
         # Looked at, or Ray complains of an error that nobody has looked at.
         with contextlib.suppress(exceptions.RayError):
             ray.get(call.large, timeout=0)
-        self._sink(Lost(unit, cancelled() if call.forced else describe_loss(error)))
+        if call.forced:
+            info = cancelled()
+        elif call.silence is not None:
+            info = silent(call.silence.key, call.silence.seconds, evidence)
+        else:
+            info = describe_loss(error, evidence)
+        self._sink(Lost(unit, info))
+
+    def _end_silent(self, silence: Silence) -> None:
+        """End a worker that gives no sign of life; in the listener's thread."""
+        call, autopsies = self._calls.get(silence.unit), self._autopsies
+        if call is not None and autopsies is not None:
+            call.silence = silence
+            autopsies.end(silence.unit, [silence.worker])
+            timer = threading.Timer(END_SECONDS, self._give_up, (silence.unit,))
+            timer.daemon = True
+            timer.start()
+
+    def _give_up(self, unit: int) -> None:
+        """Give up a unit whose silent worker cannot be reached: Ray may never tell of it."""
+        call = self._calls.get(unit)
+        if call is not None and call.silence is not None:
+            ray.cancel(call.report, force=True)
+            self._lose(unit, exceptions.WorkerCrashedError(), place(call.silence.worker))
+
+    def _end_deaf(self, unit: int) -> None:
+        """End a worker that does not hear that its unit is cancelled; in the listener's thread."""
+        call, listener, autopsies = self._calls.get(unit), self._listener, self._autopsies
+        if call is not None and listener is not None and autopsies is not None:
+            call.forced = call.forced or call.cancelled
+            autopsies.end(unit, listener.carriers(unit))
 
     def _die(self) -> None:
         """Give up what Ray will not give back any more."""

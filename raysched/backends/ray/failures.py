@@ -4,8 +4,9 @@ import re
 
 from ray import exceptions
 
-from raysched.model.values import CrashKind, ErrorInfo, FailureClass
-from raysched.worker.failures import bounded, type_name
+from raysched.model.values import CrashKind, ErrorInfo, Evidence, FailureClass, TimeoutKind
+from raysched.worker.causes import fingerprint, type_name
+from raysched.worker.failures import add_evidence, bounded, describe_timeout
 
 # A subclass stands before its base.
 _KINDS: tuple[tuple[type[BaseException], CrashKind], ...] = (
@@ -21,25 +22,39 @@ _KINDS: tuple[tuple[type[BaseException], CrashKind], ...] = (
     (exceptions.TaskUnschedulableError, CrashKind.UNSCHEDULABLE),
 )
 
-_ADVICE = {
-    CrashKind.WORKER_DIED: (
-        "the worker process died: a crash in native code, os._exit, a kill from outside or the "
-        "system's out-of-memory killer"
-    ),
-}
+_CRASHES_OF_CODE = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT"})
+
+_SILENT = (
+    "without a word, as after SIGKILL: the system's out-of-memory killer, a kill from outside, or "
+    "an exit from native code"
+)
+
+_USERS = re.compile(r"Top \d+ memory users:.*?(?=\nRefer to |\Z)", re.DOTALL)
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def describe_loss(error: BaseException) -> ErrorInfo:
-    """Return what is known about a Ray call that gave no report."""
+def describe_loss(error: BaseException, evidence: Evidence | None = None) -> ErrorInfo:
+    """Return what is known about a Ray call that gave no report.
+
+    Args:
+        error: What Ray raised.
+        evidence: What else was found out.
+    """
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, exceptions.TaskCancelledError):
         return cancelled()
+    evidence = evidence or Evidence()
     for kind_of_error, kind in _KINDS:
         if isinstance(cause, kind_of_error):
-            return _info(cause, kind)
-    return _info(error, CrashKind.BACKEND)
+            return _info(cause, kind, evidence)
+    return _info(error, CrashKind.BACKEND, evidence)
+
+
+def silent(key: str, seconds: float, evidence: Evidence) -> ErrorInfo:
+    """Return what is known about a unit whose worker gave no sign of life for `seconds`."""
+    info = describe_timeout(key, TimeoutKind.HEARTBEAT, seconds, reaction="so its worker was ended")
+    return add_evidence(info, evidence)
 
 
 def cancelled() -> ErrorInfo:
@@ -62,12 +77,38 @@ def node_of_driver_died() -> ErrorInfo:
     )
 
 
-def _info(error: BaseException, kind: CrashKind) -> ErrorInfo:
-    said = _COLOURS.sub("", str(error)).strip()
-    advice = _ADVICE.get(kind)
+def _info(error: BaseException, kind: CrashKind, evidence: Evidence) -> ErrorInfo:
+    name = type_name(error)
     return ErrorInfo(
-        type_name(error),
-        bounded(f"{advice}. Ray says: {said}" if advice else said),
+        name,
+        bounded(_told(_COLOURS.sub("", str(error)).strip(), kind, evidence)),
         failure_class=FailureClass.INFRASTRUCTURE,
         kind=kind,
+        fingerprint=fingerprint(name, kind, evidence.get("signal", "")),
+        evidence=evidence,
     )
+
+
+def _told(said: str, kind: CrashKind, evidence: Evidence) -> str:
+    """Return what a person is told."""
+    if kind is CrashKind.WORKER_DIED:
+        return f"the worker process died {_how(evidence)}"
+    if kind is CrashKind.OUT_OF_MEMORY and "used_bytes" in evidence:
+        used, allowed = (evidence[key] / 1024**3 for key in ("used_bytes", "allowed_bytes"))
+        users = _USERS.search(said)
+        return (
+            f"its node ran out of memory, so Ray ended the worker: {used:.2f} GiB were used, "
+            f"{allowed:.2f} GiB are allowed\n{users[0] if users else said}"
+        )
+    return said
+
+
+def _how(evidence: Evidence) -> str:
+    name = evidence.get("signal")
+    if name in _CRASHES_OF_CODE:
+        return f"of {name}, a crash in native code"
+    if name:
+        return f"of {name}"
+    if "exit_code" in evidence:
+        return f"by os._exit({evidence['exit_code']})"
+    return _SILENT

@@ -11,32 +11,30 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from raysched.backends.ray.hearts import Hearts, Silence, Whereabouts
+from raysched.backends.ray.links import Link
+from raysched.backends.ray.orders import Order, Orders
 from raysched.engine.ports import Began, Progressed, Sink
 from raysched.worker.context import Endpoint
-from raysched.worker.protocol import VERSION
 from raysched.worker.wire import (
     ACKNOWLEDGE,
+    ALIVE,
     BEGAN,
     CANCEL,
     CLOSE,
     CLOSED,
-    FRAME_MAX_BYTES,
+    HEARD,
+    HERE,
     HOLDS,
     PROGRESSED,
-    FrameReader,
+    READY,
     WireError,
-    check,
     frame,
-    new_nonce,
-    proof,
 )
 
 ACKNOWLEDGE_EVERY = 500
 """Outcomes and log records of a unit after which its worker may forget them. Each costs the worker
 a wake-up; those of smaller units come again in the report, where their numbers tell them apart."""
-
-HANDSHAKE_SECONDS = 5.0
-"""How long a connection has time to prove that it is a worker."""
 
 CLOSE_SECONDS = 5.0
 """How long workers may take to close the objects that they keep, before Ray ends them."""
@@ -44,23 +42,12 @@ CLOSE_SECONDS = 5.0
 LAST_WORDS_SECONDS = 1.0
 """How long the channel of a dead worker may take to end before its unit is given up as lost."""
 
+ENDED_KEPT = 64
+"""Workers whose channel has ended, kept for whoever asks which of them had a unit that was lost."""
+
 _READ_BYTES = 256 * 1024
 
 _log = logging.getLogger(__name__)
-
-
-class _Worker:
-    """One connection."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.reader = FrameReader()
-        self.unsent = b""
-        self.nonce = b""
-        self.their_nonce = b""
-        self.is_known = False
-        self.deadline = time.monotonic() + HANDSHAKE_SECONDS
-        self.unacknowledged: dict[int, tuple[int, int]] = {}
 
 
 class Listener:
@@ -70,25 +57,37 @@ class Listener:
         host: Address of this machine at which workers reach it.
         sink: Where reports go; called in the listener's thread.
         is_open: Whether a unit has not come back: reports of others are too late to matter.
+        on_silence: Called in the listener's thread, once for each worker that does not give the
+            signs of life that it owes.
+        on_deafness: The same for each cancelled unit whose worker, if there is one, does not hear.
     """
 
-    def __init__(self, host: str, sink: Sink, is_open: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        host: str,
+        sink: Sink,
+        is_open: Callable[[int], bool],
+        on_silence: Callable[[Silence], None],
+        on_deafness: Callable[[int], None],
+    ) -> None:
         self._sink = sink
         self._is_open = is_open
         self._server = socket.create_server((host, 0), backlog=1024)
         self._server.settimeout(0)
         self.endpoint = Endpoint(host, self._server.getsockname()[1], secrets.token_bytes(32))
         self._selector = selectors.DefaultSelector()
-        self._workers: set[_Worker] = set()
-        self._worker_of: dict[int, _Worker] = {}
-        self._cancelled: dict[int, bool] = {}
-        """Units that were cancelled, and whether by force."""
+        self._workers: set[Link] = set()
+        self._worker_of: dict[int, Link] = {}
+        self._cancelled = Orders()
+        self._hearts = Hearts(on_silence)
+        self._on_deafness = on_deafness
+        self._ended: deque[Whereabouts] = deque(maxlen=ENDED_KEPT)
         self._orders: deque[Callable[[], None]] = deque()
         self._waiting: list[tuple[float, int, Callable[[], None]]] = []
         self._wake_up, self._wake = socket.socketpair()
         self._wake_up.settimeout(0)
         self._closed = False
-        self._holding: set[_Worker] = set()
+        self._holding: set[Link] = set()
         """Workers that keep objects."""
         self._none_holds = threading.Event()
         self._none_holds.set()
@@ -97,19 +96,33 @@ class Listener:
         self._thread = threading.Thread(target=self._loop, name="raysched listener", daemon=True)
         self._thread.start()
 
-    def cancel(self, unit: int, *, force: bool) -> bool:
-        """Tell the worker that runs a unit to end it; returns at once.
+    def cancel(self, unit: int, positions: Sequence[int] | None, *, force: bool) -> bool:
+        """Tell the worker that runs a unit to end items of it; returns at once.
 
         Args:
             unit: The unit.
+            positions: Which items, or None for all.
             force: Whether to end the worker if it does not react at once.
 
         Returns:
-            Whether that worker is known; otherwise all are told, and it again once it is known: it
-            may have been about to begin the unit.
+            Whether that worker is known; otherwise all are told, those that come later, too, and
+            whichever begins the unit begins it without these items.
         """
-        self._order(lambda: self._send_cancel(unit, force=force))
+        order = Order(unit, positions, force)
+        self._order(lambda: self._send_cancel(order))
         return unit in self._worker_of
+
+    def carriers(self, unit: int) -> Sequence[Whereabouts]:
+        """Return which workers may have had a unit that was lost; in the listener's thread.
+
+        The one that had told of it; else those whose channels have ended lately, the last one
+        first, and then all others.
+        """
+        worker = self._worker_of.get(unit)
+        if worker is not None:
+            return () if worker.whereabouts is None else (worker.whereabouts,)
+        others = [each.whereabouts for each in self._workers if each.whereabouts is not None]
+        return (*reversed(self._ended), *others)
 
     def after_last_words(self, unit: int, then: Callable[[], None], *, died: bool) -> None:
         """Call `then` in the listener's thread, once a unit's reports are all in.
@@ -124,7 +137,8 @@ class Listener:
     def forget(self, unit: int) -> None:
         """Take note that a unit has come back."""
         self._worker_of.pop(unit, None)
-        self._cancelled.pop(unit, None)
+        self._cancelled.forget(unit)
+        self._hearts.forget(unit)
 
     def close_objects(self) -> None:
         """Have the workers close the objects that they keep; return when they have.
@@ -160,11 +174,11 @@ class Listener:
         for worker in self._holding:
             self._send(worker, CLOSE)
 
-    def _hold(self, worker: _Worker) -> None:
+    def _hold(self, worker: Link) -> None:
         self._holding.add(worker)
         self._none_holds.clear()
 
-    def _hold_no_more(self, worker: _Worker) -> None:
+    def _hold_no_more(self, worker: Link) -> None:
         self._holding.discard(worker)
         if not self._holding:
             self._none_holds.set()
@@ -172,10 +186,16 @@ class Listener:
     def _loop(self) -> None:
         while not self._closed:
             try:
-                self._serve(self._selector.select(self._patience()))
+                self._listen()
                 while self._orders:
                     self._orders.popleft()()
                 self._give_up()
+                if self._hearts.are_silent():
+                    # What they have said while this thread could not listen is still there.
+                    self._serve(self._selector.select(0))
+                    self._hearts.tell()
+                for unit in self._cancelled.take_unheard():
+                    self._on_deafness(unit)
             except Exception:  # noqa: BLE001
                 # Live reports are a comfort; the units' own reports do not depend on them.
                 _log.exception("the listener for workers' channels stumbled")
@@ -184,10 +204,21 @@ class Listener:
         for each in (self._server, self._wake_up, self._wake, self._selector):
             each.close()
 
+    def _listen(self) -> None:
+        patience, since = self._patience(), time.monotonic()
+        ready = self._selector.select(patience)
+        if patience is not None:
+            self._hearts.pass_time(min(time.monotonic() - since, patience))
+        self._serve(ready)
+
     def _patience(self) -> float | None:
         deadlines = [deadline for deadline, _, _ in self._waiting]
         deadlines += [worker.deadline for worker in self._workers if not worker.is_known]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        if self._cancelled.due is not None:
+            deadlines.append(self._cancelled.due)
+        patience = min(deadlines) - time.monotonic() if deadlines else None
+        limits = [limit for limit in (patience, self._hearts.patience) if limit is not None]
+        return max(0.0, min(limits)) if limits else None
 
     def _serve(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
         for key, events in ready:
@@ -201,6 +232,8 @@ class Listener:
                     self._push(key.data)
                 if events & selectors.EVENT_READ:
                     self._receive(key.data)
+                    if key.data in self._workers:
+                        self._hearts.hear(key.data.whereabouts)
 
     def _accept(self) -> None:
         try:
@@ -210,11 +243,11 @@ class Listener:
         connection.settimeout(0)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        worker = _Worker(connection)
+        worker = Link(connection)
         self._workers.add(worker)
         self._selector.register(connection, selectors.EVENT_READ, worker)
 
-    def _receive(self, worker: _Worker) -> None:
+    def _receive(self, worker: Link) -> None:
         try:
             data = worker.connection.recv(_READ_BYTES)
             for message in worker.reader.feed(data):
@@ -233,27 +266,25 @@ class Listener:
         if not data:
             self._drop(worker)
 
-    def _introduce(self, worker: _Worker, message: tuple[Any, ...]) -> None:
-        key = self.endpoint.key
-        match message:
-            case (int() as version, bytes() as nonce) if not worker.nonce:
-                if version != VERSION:
-                    raise WireError(f"it speaks version {version} of the protocol, not {VERSION}")
-                worker.nonce, worker.their_nonce = new_nonce(), nonce
-                self._send(worker, worker.nonce, proof(key, b"driver", nonce, worker.nonce))
-            case (bytes() as theirs,) if worker.nonce:
-                check(theirs, proof(key, b"worker", worker.nonce, worker.their_nonce))
-                worker.is_known = True
-                worker.reader.limit = FRAME_MAX_BYTES
-            case _:
-                raise WireError("it does not introduce itself")
+    def _introduce(self, worker: Link, message: tuple[Any, ...]) -> None:
+        answer = worker.introduce(message, self.endpoint.key)
+        self._send(worker, *(answer or (READY, self._cancelled.given())))
 
-    def _take(self, worker: _Worker, message: tuple[Any, ...]) -> None:
+    def _take(self, worker: Link, message: tuple[Any, ...]) -> None:
         match message:
             case (kind,) if kind == HOLDS:
                 self._hold(worker)
             case (kind,) if kind == CLOSED:
                 self._hold_no_more(worker)
+            case (
+                kind,
+                str() as node_id,
+                str() as worker_id,
+                int() as pid,
+                str() as host,
+                str() as file,
+            ) if kind == HERE:
+                worker.whereabouts = Whereabouts(node_id, worker_id, pid, host, file)
             case (kind, int() as unit, *_) if not self._is_open(unit):
                 worker.unacknowledged.pop(unit, None)
             case (kind, int() as unit, tuple() as positions, int() as at) if kind == BEGAN:
@@ -265,15 +296,23 @@ class Listener:
                 self._know(unit, worker)
                 self._sink(Progressed(unit, report))
                 self._acknowledge(worker, unit, outcomes, logs)
+            case (kind, int() as unit) if kind == HEARD:
+                self._know(unit, worker)
+                self._cancelled.heard(unit)
+            case (kind, int() as unit, float() as seconds, str() as key) if (
+                kind == ALIVE and worker.whereabouts is not None
+            ):
+                self._know(unit, worker)
+                self._hearts.watch(unit, worker.whereabouts, key, seconds)
             case _:
                 raise WireError("a worker's message is none that is known")
 
-    def _know(self, unit: int, worker: _Worker) -> None:
-        if unit not in self._worker_of and unit in self._cancelled:
-            self._send(worker, CANCEL, unit, None, self._cancelled[unit])
+    def _know(self, unit: int, worker: Link) -> None:
         self._worker_of[unit] = worker
+        # It has the orders: they went to all.
+        self._cancelled.known(unit)
 
-    def _acknowledge(self, worker: _Worker, unit: int, outcomes: int, logs: int) -> None:
+    def _acknowledge(self, worker: Link, unit: int, outcomes: int, logs: int) -> None:
         before = worker.unacknowledged.get(unit, (0, 0))
         total = before[0] + outcomes, before[1] + logs
         if sum(total) >= ACKNOWLEDGE_EVERY:
@@ -282,13 +321,14 @@ class Listener:
         # A worker runs one unit at a time.
         worker.unacknowledged = {unit: total}
 
-    def _send_cancel(self, unit: int, *, force: bool) -> None:
-        known = self._worker_of.get(unit)
-        if known is None and self._is_open(unit):
-            self._cancelled[unit] = force
+    def _send_cancel(self, order: Order) -> None:
+        if not self._is_open(order.unit):
+            return
+        self._cancelled.give(order)
+        known = self._worker_of.get(order.unit)
         for worker in (known,) if known is not None else tuple(self._workers):
-            if worker.is_known:
-                self._send(worker, CANCEL, unit, None, force)
+            if worker.is_known and worker in self._workers:
+                self._send(worker, CANCEL, *order)
 
     def _await_end(self, unit: int, then: Callable[[], None], *, died: bool) -> None:
         # The kernel has what a process on this machine sent before it died.
@@ -311,11 +351,11 @@ class Listener:
             else:
                 self._waiting.append((deadline, unit, then))
 
-    def _send(self, worker: _Worker, *message: Any) -> None:
+    def _send(self, worker: Link, *message: Any) -> None:
         worker.unsent += frame(*message)
         self._push(worker)
 
-    def _push(self, worker: _Worker) -> None:
+    def _push(self, worker: Link) -> None:
         try:
             while worker.unsent:
                 worker.unsent = worker.unsent[worker.connection.send(worker.unsent) :]
@@ -327,8 +367,10 @@ class Listener:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.unsent else 0)
         self._selector.modify(worker.connection, events, worker)
 
-    def _drop(self, worker: _Worker) -> None:
+    def _drop(self, worker: Link) -> None:
         self._workers.discard(worker)
+        if worker.whereabouts is not None:
+            self._ended.append(worker.whereabouts)
         self._hold_no_more(worker)
         self._selector.unregister(worker.connection)
         worker.connection.close()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import ray
 
 from raysched import faults
+from raysched.backends.ray.traces import traces
 from raysched.results.envelope import Parts
 from raysched.worker.context import Endpoint, WorkerContext
 from raysched.worker.interrupt import Signals
@@ -81,7 +82,9 @@ def run_here(
     """Run a unit in this worker; return the reply and the large values."""
     _settle(driver)
     faults.arm(contexts[0].fault_points)
-    report, values = UnitRun(contexts, frame, large, _process(contexts[0])).run()
+    unit = UnitRun(contexts, frame, large, _process(contexts[0]))
+    traces().begin(unit.progress.unit.id)
+    report, values = unit.run()
     return (WITH_LARGE if values else WITHOUT_LARGE) + report, values
 
 
@@ -149,5 +152,5 @@ def _reporter(endpoint: Endpoint | None, signals: Signals) -> Reporter | None:
     if endpoint not in _reporters:
         while _reporters:
             _reporters.popitem()[1].close()
-        _reporters[endpoint] = Reporter(endpoint, signals)
+        _reporters[endpoint] = Reporter(endpoint, _identity(), str(traces().path), signals)
     return _reporters[endpoint]

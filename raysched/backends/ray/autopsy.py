@@ -1,0 +1,187 @@
+"""Why a unit was lost: what its worker, its node and Ray's head can still tell."""
+
+import contextlib
+import re
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import psutil
+import ray
+from ray import exceptions
+from ray._private.state import state
+from ray.core.generated import common_pb2, gcs_pb2
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raysched.backends.ray.hearts import Whereabouts
+from raysched.backends.ray.traces import read
+from raysched.model.values import Evidence
+
+ANSWER_SECONDS = 1.0
+"""How long another node may take to tell what a worker there has left behind."""
+
+THREADS = 4
+"""How many losses are looked into at once."""
+
+T = TypeVar("T")
+
+_NODE = re.compile(r"\bID: ([0-9a-f]{56})")
+_MEMORY = re.compile(r"Memory usage (\d+)B exceeded threshold of (\d+)B")
+_SIGNAL = re.compile(r"receives an? (SIG[A-Z]+)")
+_CODE = re.compile(r"exit code (-?\d+)")
+_USUAL = " Some common causes"
+"""What Ray says of every dead worker begins so."""
+
+
+class Autopsies:
+    """Looks into losses beside the threads of Ray, of the listener and of the engine."""
+
+    def __init__(self) -> None:
+        self._node = ray.get_runtime_context().get_node_id()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="raysched autopsy")
+
+    def examine(
+        self,
+        unit: int,
+        error: BaseException,
+        carriers: Sequence[Whereabouts],
+        then: Callable[[Evidence], None],
+    ) -> None:
+        """Call `then` in another thread with what is to be known about a lost unit.
+
+        Args:
+            unit: The unit.
+            error: What Ray says.
+            carriers: The workers of which one may have had it.
+            then: What is to be called.
+        """
+        self._submit(lambda: then(self._evidence(unit, error, carriers)))
+
+    def end(self, unit: int, workers: Sequence[Whereabouts]) -> None:
+        """End the worker of a unit, which does not react, with the processes that it has started.
+
+        Args:
+            unit: The unit.
+            workers: Those of which one may have it.
+        """
+        self._submit(lambda: self._on_nodes(end_worker, unit, workers))
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _submit(self, job: Callable[[], object]) -> None:
+        # The backend was stopped meanwhile: nobody waits for it.
+        with contextlib.suppress(RuntimeError):
+            self._threads.submit(job)
+
+    def _evidence(
+        self, unit: int, error: BaseException, carriers: Sequence[Whereabouts]
+    ) -> Evidence:
+        found = evidence_of(error)
+        if isinstance(error, exceptions.NodeDiedError):
+            self._ask_about_node(found)
+        answers = self._on_nodes(read_first, unit, carriers)
+        if answers:
+            worker, left = answers[0]
+        elif len(carriers) == 1:
+            worker, left = carriers[0], Evidence()
+        else:
+            return found
+        return place(worker) | _of_worker(worker.worker_id) | found | left
+
+    def _ask_about_node(self, found: Evidence) -> None:
+        with contextlib.suppress(Exception):
+            for node in ray.nodes():  # type: ignore[no-untyped-call]
+                if node["NodeID"] == found.get("node_id") and node["DeathReasonMessage"]:
+                    found["death_reason"] = node["DeathReasonMessage"]
+
+    def _on_nodes(
+        self,
+        function: Callable[[Sequence[Whereabouts], int], T | None],
+        unit: int,
+        workers: Sequence[Whereabouts],
+    ) -> list[T]:
+        """Return what `function` of the workers of each node returns there, where it does so.
+
+        This node comes first; another one that does not answer in time is left out.
+        """
+        nodes: dict[str, list[Whereabouts]] = {}
+        for worker in workers:
+            nodes.setdefault(worker.node_id, []).append(worker)
+        here = nodes.pop(self._node, None)
+        answers = [function(here, unit)] if here else []
+        calls = [_call_on(node, function, there, unit) for node, there in nodes.items()]
+        came, _ = (
+            ray.wait(calls, num_returns=len(calls), timeout=ANSWER_SECONDS) if calls else ([], [])
+        )
+        for call in came:
+            with contextlib.suppress(exceptions.RayError):
+                answers.append(ray.get(call))
+        return [answer for answer in answers if answer is not None]
+
+
+def _call_on(node: str, function: Callable[..., Any], *args: Any) -> Any:
+    strategy: Any = NodeAffinitySchedulingStrategy(node, soft=False)
+    remote: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(function)
+    return remote.remote(*args)
+
+
+def read_first(workers: Sequence[Whereabouts], unit: int) -> tuple[Whereabouts, Evidence] | None:
+    """Return which of these workers of this node has died in a unit, and what it has left."""
+    for worker in workers:
+        left = read(worker.traces, unit)
+        if left is not None:
+            return worker, left
+    return None
+
+
+def evidence_of(error: BaseException) -> Evidence:
+    """Return what Ray's error itself tells."""
+    found = Evidence()
+    said = str(error)
+    if node := _NODE.search(said):
+        found["node_id"] = node[1]
+    if isinstance(error, exceptions.OutOfMemoryError) and (memory := _MEMORY.search(said)):
+        found["used_bytes"], found["allowed_bytes"] = int(memory[1]), int(memory[2])
+        found["signal"] = signal.SIGKILL.name
+    return found
+
+
+def _of_worker(worker_id: str) -> Evidence:
+    """Return what Ray's head knows of a worker's death."""
+    found = Evidence()
+    # Private: what is missing here is missing in the evidence, no more.
+    with contextlib.suppress(Exception):
+        accessor = state._connect_and_get_accessor()  # noqa: SLF001
+        row = gcs_pb2.WorkerTableData.FromString(  # type: ignore[attr-defined]
+            accessor.get_worker_info(ray.WorkerID.from_hex(worker_id))
+        )
+        if not row.is_alive and row.exit_detail:
+            kind = common_pb2.WorkerExitType.Name(row.exit_type)  # type: ignore[attr-defined]
+            found["death_reason"] = f"{kind}: {row.exit_detail.partition(_USUAL)[0]}"
+            if name := _SIGNAL.search(row.exit_detail):
+                found["signal"] = name[1]
+            elif code := _CODE.search(row.exit_detail):
+                found["exit_code"] = int(code[1])
+    return found
+
+
+def place(worker: Whereabouts) -> Evidence:
+    """Return where a worker is, as evidence."""
+    node_id, worker_id, pid, host, _ = worker
+    return Evidence(node_id=node_id, worker_id=worker_id, pid=pid, host=host)
+
+
+def end_worker(workers: Sequence[Whereabouts], unit: int) -> None:
+    """End that of these workers of this node which is in a unit, and what it has started."""
+    for worker in workers:
+        if read(worker.traces, unit) is None:
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(worker.pid)
+            started = process.children(recursive=True)
+            for each in (process, *started):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()

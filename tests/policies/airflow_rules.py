@@ -48,11 +48,14 @@ def counted(states: Sequence[str], setups: Sequence[str] = ()) -> Upstream:
     all_of_them = Counter([*states, *setups])
     of_setups = Counter(setups)
     return Upstream(
-        *(all_of_them[state] for state in STATES[:-1]),
-        len(states) + len(setups),
-        len(setups),
-        of_setups[SUCCESS],
-        of_setups[SKIPPED],
+        success=all_of_them[SUCCESS],
+        failed=all_of_them[FAILED],
+        upstream_failed=all_of_them[UPSTREAM_FAILED],
+        skipped=all_of_them[SKIPPED],
+        upstream=len(states) + len(setups),
+        setup=len(setups),
+        success_setup=of_setups[SUCCESS],
+        skipped_setup=of_setups[SKIPPED],
     )
 
 

@@ -38,8 +38,15 @@ States = tuple[str, ...]
 def parents(states: Sequence[str], setups: Sequence[str] = ()) -> Parents:
     """Return what our rules see of parents in these states, of which some are setups."""
     count = Counter([*states, *setups])
-    succeeded = sum(state == SUCCESS for state in setups)
-    return Parents(*(count[state] for state in STATES), len(setups), succeeded)
+    return Parents(
+        succeeded=count[SUCCESS],
+        failed=count[FAILED],
+        upstream_failed=count[UPSTREAM_FAILED],
+        skipped=count[SKIPPED],
+        open=count[OPEN],
+        setups=len(setups),
+        setups_succeeded=sum(state == SUCCESS for state in setups),
+    )
 
 
 def ours(rule: Trigger, states: Sequence[str], setups: Sequence[str] = ()) -> Decision:

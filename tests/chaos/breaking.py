@@ -1,0 +1,142 @@
+"""What is broken in stories of the chaos suite, and when."""
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias
+
+import psutil
+
+from chaos.story import EXAMPLES, HERE, TASK_RUNS, Story
+from raysched.errors import StoreUnavailable
+from raysched.faults import POINTS
+from raysched.testing import FaultPoints, Point
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+Fault: TypeAlias = Callable[[Story], None]
+"""Starts the story's driver, and breaks something while it runs."""
+
+
+def _drive(story: Story, points: FaultPoints | None = None) -> None:
+    environment = points.environment() if points is not None else {}
+    story.start(HERE / "driver.py", story.place, **environment)
+
+
+def kill_workers(story: Story) -> None:
+    """Kill processes that run units, at random moments."""
+    assert story.cluster is not None
+    _drive(story)
+    most = story.chance.randint(1, 6)
+    story.until_begun()
+    while story.sleep(story.chance.uniform(0, 0.4)) and story.kills < most:
+        workers = story.cluster.workers()
+        if workers:
+            with suppress(psutil.NoSuchProcess):
+                story.chance.choice(workers).kill()
+                story.kills += 1
+
+
+def kill_workers_at_points(story: Story) -> None:
+    """Have workers kill themselves at points of items, or right before they report."""
+    points = FaultPoints(story.place)
+    choices = [point for point in POINTS if point.startswith("worker")]
+    for point in story.chance.sample(choices, 2):
+        times = story.chance.choice((1, 1, 2))
+        points.kill(point, nth=story.chance.randint(1, 25), times=times)
+        story.kills += times
+    _drive(story, points)
+
+
+def kill_node(story: Story) -> None:
+    """Kill the second node with all that runs there; another one comes."""
+    assert story.cluster is not None
+    _drive(story)
+    story.until_begun()
+    if story.sleep(story.chance.uniform(0, 2)):
+        story.cluster.say("kill node")
+        story.kills += 1
+        story.sleep(story.chance.uniform(0, 2))
+        story.cluster.say("add node")
+
+
+def kill_driver(story: Story) -> None:
+    """Kill the driver at a random moment."""
+    driver = _started(story)
+    if story.sleep(story.chance.uniform(0, 2.5)):
+        driver.kill()
+        story.lost = driver.wait() == -signal.SIGKILL
+
+
+def _started(story: Story) -> "Popen[bytes]":
+    _drive(story)
+    assert story.driver is not None
+    story.until_begun()
+    return story.driver
+
+
+def kill_driver_at_points(story: Story) -> None:
+    """Have the driver kill itself around a commit, a dispatch or the end of the flow."""
+    choices: Sequence[Point] = (
+        *("before commit", "after commit", "before dispatch"),
+        "flow: before end",
+    )
+    point = story.chance.choice(choices)
+    nth = 1 if point == "flow: before end" else story.chance.randint(1, 12)
+    points = FaultPoints(story.place).kill(point, nth=nth)
+    _drive(story, points)
+    assert story.driver is not None
+    story.lost = story.finish() == -signal.SIGKILL
+
+
+def interrupt(story: Story) -> None:
+    """Press Ctrl-C, or send SIGTERM, at a random moment."""
+    driver = _started(story)
+    if story.sleep(story.chance.uniform(0, 2.5)):
+        driver.send_signal(story.chance.choice((signal.SIGINT, signal.SIGTERM)))
+        story.stopped = True
+
+
+def lose_database(story: Story) -> None:
+    """Have commits fail as if the database were away, before or after they are written."""
+    points = FaultPoints(story.place)
+    for point in ("before commit", "after commit"):
+        nth, times = story.chance.randint(1, 20), story.chance.randint(1, 2)
+        points.raises(point, StoreUnavailable, nth=nth, times=times)
+        story.refused += times
+    _drive(story, points)
+
+
+def kill_workers_of_an_example(story: Story) -> None:
+    """Kill a few of the workers of an example, fewer than its `crash_retries`."""
+    assert story.cluster is not None
+    story.example = story.chance.choice(sorted(TASK_RUNS))
+    calm = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    story.start("-m", "raysched", "run", EXAMPLES / story.example, **calm)
+    most = story.chance.randint(1, 3)
+    while story.sleep(story.chance.uniform(0.2, 1.5)) and story.kills < most:
+        workers = story.cluster.workers()
+        if workers:
+            with suppress(psutil.NoSuchProcess):
+                story.chance.choice(workers).kill()
+                story.kills += 1
+
+
+FAULTS: Mapping[str, Fault] = {
+    "workers killed at random moments": kill_workers,
+    "workers killed at points of their items": kill_workers_at_points,
+    "a node killed": kill_node,
+    "the driver killed at a random moment": kill_driver,
+    "the driver killed around commits": kill_driver_at_points,
+    "Ctrl-C or SIGTERM at a random moment": interrupt,
+    "the database away around commits": lose_database,
+    "workers of the examples killed": kill_workers_of_an_example,
+}
+"""What is broken on a cluster."""
+
+INLINE: Mapping[str, Fault] = {
+    "inline: the driver killed around commits": kill_driver_at_points,
+    "inline: the database away around commits": lose_database,
+}
+"""What is broken where everything is in the driver's process."""

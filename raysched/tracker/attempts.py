@@ -59,7 +59,10 @@ def failed(turn: Turn, failure: Failure, *, answer: bool | None = None) -> bool:
     if group.states[index] == StateType.CANCELLING or (
         turn.run.cancelled_by and not group.spec.teardown
     ):
-        finish(turn, failure, f"cancelled by {turn.run.cancelled_by or 'the flow'}")
+        reason = f"cancelled by {turn.run.cancelled_by or 'the flow'}"
+        if failure.state is StateType.CANCELLED:
+            failure = _stopped(failure, Stopping(StateType.CANCELLED, reason))
+        finish(turn, failure, reason)
         return True
     if answer is None:
         _count(turn, failure)

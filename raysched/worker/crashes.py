@@ -24,7 +24,7 @@ _SIGNALS = {
     "Segmentation fault": "SIGSEGV",
     "Aborted": "SIGABRT",
     "Bus error": "SIGBUS",
-    "Floating-point exception": "SIGFPE",
+    "Floating point exception": "SIGFPE",
     "Illegal instruction": "SIGILL",
 }
 """Signals by what Python says of them. Source: `faulthandler_handlers` in CPython."""
@@ -93,8 +93,10 @@ def evidence_of(fatal_error: str) -> Evidence:
     if not fatal_error:
         return Evidence()
     evidence = Evidence(fatal_error=fatal_error)
+    # Some versions of Python write a hyphen in one of them.
+    reason = fatal_error.partition("\n")[0].replace("-", " ")
     for words, name in _SIGNALS.items():
-        if fatal_error.partition("\n")[0].endswith(words):
+        if reason.endswith(words):
             evidence["signal"] = name
     _, (died, *_) = _split(fatal_error) if _CURRENT in fatal_error else ((), [[]])
     if frames := [_frame(found) for line in died if (found := _FRAME.fullmatch(line))]:

@@ -281,12 +281,13 @@ class ItemRun:
         Items of an event loop share a thread: then that has to wait for the others.
         """
         progress = self._progress
-        if self.scope.interruption is None and len(progress.running) > 1:
+        with_others = len(progress.running) > 1
+        if with_others and self.scope.interruption is None:
             progress.interrupted_since = min(progress.interrupted_since, self._started)
             return
         from raysched.worker.processes import end_started_since
 
-        if ended := end_started_since(self._started):
+        if ended := end_started_since(self._started, own_thread=with_others):
             names = ", ".join(ended)
             message = f"processes that it had started were ended with it: {names}"
             self.scope.log_from_thread(logging.WARNING, _log.name, message, time.time_ns())

@@ -50,13 +50,14 @@ def lasting() -> Iterator[None]:
         _lasting.update(set(_children()) - before)
 
 
-def end_started_since(at: float) -> list[str]:
+def end_started_since(at: float, *, own_thread: bool = False) -> list[str]:
     """End the processes that this thread, and threads that began since then, have started since.
 
     With their descendants: by SIGTERM, and then by SIGKILL.
 
     Args:
         at: When (ns since the epoch).
+        own_thread: Whether only those of this thread: others may be those of other items.
 
     Returns:
         Their names and ids, for people.
@@ -69,7 +70,10 @@ def end_started_since(at: float) -> list[str]:
         for child, thread in _children().items()
         if child not in spared
         and _began(f"/proc/{child}/stat") >= since
-        and (thread in ("", own) or _began(f"/proc/self/task/{thread}/stat") >= since)
+        and (
+            thread in ("", own)
+            or (not own_thread and _began(f"/proc/self/task/{thread}/stat") >= since)
+        )
     ]
     return _end(started) if started else []
 

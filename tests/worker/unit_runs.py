@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raysched.graph.payload import dump_call
 from raysched.model.options import TaskSpec
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from raysched.model.values import ErrorInfo
+
+Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments, by position and by name."""
 
 HERE = Process(("node", "worker", 1, "host"))
 
@@ -58,7 +61,7 @@ def new_context(spec: TaskSpec, mask: str = "") -> WorkerContext:
 
 def new_run(
     context: WorkerContext,
-    calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
+    calls: Sequence[Call],
     slots: Sequence[tuple[SlotValue, ...]] = (),
 ) -> UnitRun:
     """Return a unit of these calls."""

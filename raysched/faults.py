@@ -37,7 +37,8 @@ Point: TypeAlias = Literal[
 - `worker: item begins`, `worker: item ended`: before the user's function, and when it has returned
   but nobody was told. An exception there is the task run's own.
 - `worker: before report`: all items of a unit have ended, and the call is about to return.
-- `compensation: before`, `compensation: after`: around each task that undoes another one.
+- `compensation: before`, `compensation: after`: the driver is about to undo what completed in a
+  flow run that has failed for good, and has undone it. (Each such task is an item of a worker.)
 - `flow: before end`: the outcome of a flow run is known, but not committed.
 """
 

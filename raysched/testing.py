@@ -89,7 +89,7 @@ class FaultPoints:
             nth: At which reaching, from 1.
             times: At how many in a row.
             on: Only for this task (`parse`) or task run (`parse[17]`), at the points `worker: item
-                …` and `compensation: …`; the reachings of others are not counted.
+                …`; the reachings of others are not counted.
 
         Raises:
             UsageError: There is no such point, or a number is impossible.

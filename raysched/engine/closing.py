@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from raysched import faults
 from raysched.define.driving import until
 from raysched.define.ports import FlowEnding, FlowOutcome
 from raysched.define.termination import Terminated
@@ -164,6 +165,7 @@ class Closing:
         return outcome
 
     def _conclude_late(self, outcome: FlowOutcome) -> None:
+        faults.reach("compensation: after")
         self._conclude(outcome)
         self._run.outcome = outcome
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from raysched import faults
 from raysched.define.annotations import Allowed
 from raysched.define.futures import TaskFuture
 from raysched.graph.builder import Call, Member
@@ -36,6 +37,7 @@ class Compensation:
 
     def begin(self) -> None:
         """Record the compensations; within a turn."""
+        faults.reach("compensation: before")
         run = self._run
         # Whoever cancelled the rest has not cancelled this.
         run.host.advance(run, FlowRestarted())

@@ -123,11 +123,35 @@ doubled()
 """
 
 
-def drive(points: FaultPoints, home: Path) -> int:
+COMPENSATED = """
+from raysched import flow, task
+
+@task
+def give_back(number):
+    pass
+
+@task(compensate=give_back)
+def book(number):
+    return number
+
+@task
+def fail():
+    raise ValueError
+
+@flow
+def booking():
+    book(1)
+    fail()
+
+booking()
+"""
+
+
+def drive(points: FaultPoints, home: Path, program: str = PROGRAM) -> int:
     """Run a driver with these faults; return its exit code."""
     place = {"RAYSCHED_BACKEND": "inline", "RAYSCHED_HOME": str(home)}
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env=os.environ | place | points.environment(),
         check=False,
         capture_output=True,
@@ -163,6 +187,17 @@ class TestADriver:
         states = [each["state"] for each in run["task_runs"]]
         assert states.count("COMPLETED") == kept
         assert set(states) <= {"COMPLETED", "CRASHED", "SCHEDULED"}
+
+    @pytest.mark.parametrize(
+        ("point", "kept"), [("compensation: before", 1), ("compensation: after", 2)]
+    )
+    def test_killed_around_compensation(self, point: Point, kept: int, tmp_path: Path) -> None:
+        points = FaultPoints(tmp_path).kill(point)
+        assert drive(points, tmp_path, COMPENSATED) == -signal.SIGKILL
+        run = shown(tmp_path)
+        assert (run["state"], run["message"]) == ("CRASHED", "driver lost")
+        states = [each["state"] for each in run["task_runs"]]
+        assert sorted(states) == [*["COMPLETED"] * kept, "FAILED"]
 
     def test_exits(self, tmp_path: Path) -> None:
         assert drive(FaultPoints(tmp_path).exit("before dispatch", code=7), tmp_path) == 7

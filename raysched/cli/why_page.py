@@ -71,7 +71,7 @@ def _run(why: Why, level: int = 1) -> Iterator[Markup]:
             yield element("p", f"… and {left_out}", class_="soft")
     if why.causes:
         yield element("h2", noun(len(why.causes) + why.more_causes, "cause"))
-        yield from map(_cause, why.causes)
+        yield from (_cause(cause, why.run) for cause in why.causes)
         if why.more_causes:
             yield element(
                 "p", f"… and {why.more_causes:,} more: raysched show {why.run[:SHORT_ID]}"
@@ -86,7 +86,7 @@ def _run(why: Why, level: int = 1) -> Iterator[Markup]:
         yield from _run(subflow, level=3)
 
 
-def _cause(cause: Cause) -> Markup:
+def _cause(cause: Cause, run: str) -> Markup:
     name = f" ({cause.name})" if cause.key and cause.name != cause.key else ""
     summary = element(
         "summary",
@@ -100,7 +100,7 @@ def _cause(cause: Cause) -> Markup:
         ("alike", alike_text(cause)),
         ("because of it", victims_text(cause)),
         ("class", blame_text(cause)),
-        ("seen", seen_text(cause)),
+        ("seen", seen_text(cause, run)),
         ("why it stopped", cause.stopped),
         ("owner", cause.owner),
         ("fingerprint", cause.fingerprint),

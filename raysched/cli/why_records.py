@@ -53,6 +53,7 @@ def waiting_record(waiting: Waiting) -> dict[str, Any]:
                 "state": wait.state.name,
                 "reason": wait.reason,
                 "seconds": wait.seconds,
+                "ready": wait.ready,
             }
             for wait in waiting.waits
         ],

@@ -56,7 +56,7 @@ def print_why(why: Why) -> None:
     _head(why)
     _graph(why.flow, why.part)
     for cause in why.causes[:MOST_IN_FULL]:
-        _cause(cause)
+        _cause(cause, why.run)
     for cause in why.causes[MOST_IN_FULL:]:
         _title(cause)
         _message(cause)
@@ -130,7 +130,7 @@ def _graph(title: str, part: Part) -> None:
         say((f"… and {len(part.nodes) - MOST_BOXES:,} more groups", "dim"))
 
 
-def _cause(cause: Cause) -> None:
+def _cause(cause: Cause, run: str) -> None:
     _title(cause)
     _message(cause)
     if cause.source is not None:
@@ -140,7 +140,7 @@ def _cause(cause: Cause) -> None:
         ("because of it", victims_text(cause)),
         ("class", blame_text(cause)),
         *((each.name, each.text) for each in cause.evidence),
-        ("seen", seen_text(cause)),
+        ("seen", seen_text(cause, run)),
         ("stopped", cause.stopped),
         ("owner", cause.owner),
         ("runbook", cause.runbook),
@@ -154,10 +154,10 @@ def _cause(cause: Cause) -> None:
     _records(cause)
     for advice in cause.advice:
         say()
-        text = Text.assemble(("advice ", "bold green"), advice.text)
+        told = Text.assemble(("advice ", "bold green"), advice.text)
         if advice.code:
-            text.append(f"\n{advice.code}", "cyan")
-        console().print(Padding(text, (0, 0, 0, INDENT)))
+            told.append(f"\n{advice.code}", "cyan")
+        console().print(Padding(told, (0, 0, 0, INDENT)))
 
 
 def _title(cause: Cause) -> None:
@@ -166,8 +166,8 @@ def _title(cause: Cause) -> None:
     say(
         (f"{cause.number:<{INDENT}}", "dim"),
         (plain(cause.title + name), "bold"),
-        (f"  {cause.state.name} ", STYLES[cause.state]),
-        status_text(cause),
+        (f"  {cause.state.name}", STYLES[cause.state]),
+        f" ({status})" if (status := status_text(cause)) else "",
     )
 
 
@@ -209,16 +209,18 @@ def _fact(name: str, text: str) -> None:
 def _attempts(attempts: Sequence[Try]) -> None:
     if not attempts:
         return
-    table = _table("attempt", "state", "class", "took", "where", "what it said", "then")
+    # What all of them said is told above the table already.
+    differ = len({each.said for each in attempts}) > 1
+    said = ["what it said"] if differ else []
+    table = _table("attempt", "state", "class", "took", "where", *said, "then")
     for each in attempts:
-        said = next(iter(each.said.splitlines()), "")
         table.add_row(
             Text(str(each.number)),
             state_text(each.state),
             Text(each.kind or (each.failure_class.value if each.failure_class else "")),
             Text("" if each.seconds is None else duration(each.seconds)),
             Text(plain(where_text(each.where))),
-            Text(plain(said)),
+            *([Text(plain(next(iter(each.said.splitlines()), "")))] if differ else []),
             Text(plain(each.decision)),
         )
     say()

@@ -86,11 +86,13 @@ def change_text(change: Change) -> str:
     return f"{change.before} → {change.now}" if change.before else change.now
 
 
-def seen_text(cause: Cause) -> str:
-    """Return how often it was seen, or ""."""
+def seen_text(cause: Cause, run: str) -> str:
+    """Return how often it was seen, or ""; `run` is the id of the run that is told."""
     seen = cause.seen
     if seen is None:
         return ""
+    if seen.first_run == run and seen.runs == 1:
+        return f"for the first time, by {noun(seen.attempts, 'attempt')} of this run"
     return (
         f"{noun(seen.attempts, 'failed attempt')} in {noun(seen.runs, 'run')}, first "
         f"{local_time(seen.first)} in run {seen.first_run[:SHORT_ID]}"

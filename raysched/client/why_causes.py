@@ -105,11 +105,12 @@ def find_failures(reader: "Reader", run: "RunView", groups: Sequence[GroupRow]) 
         for group in sorted({*failed, *not_run})
     }
     reasons: Counter[str] = Counter()
-    for reason, count in [(row.reason, row.count) for row in endings] + [
-        (row.reason, row.count) for row in followers
-    ]:
-        if reason:
-            reasons[reason] += count
+    for ending in endings:
+        if ending.reason and ending.state is StateType.CANCELLED:
+            reasons[ending.reason] += ending.count
+    for each in followers:
+        if each.reason:
+            reasons[each.reason] += each.count
     return Failures(tuple(told), touched, not_run.total(), reasons)
 
 

@@ -1,6 +1,7 @@
 """What an open flow run waits for, as far as the database tells."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ class Wait:
         state: Their state.
         reason: What they wait for, for people.
         seconds: For how long already, or None where that is not known.
+        ready: Whether nothing that they depend on is open any more.
     """
 
     task: str
@@ -57,6 +59,7 @@ class Wait:
     state: StateType
     reason: str
     seconds: float | None = None
+    ready: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +114,23 @@ def _by_group(reader: "Reader", run: "RunView") -> "Mapping[int, dict[StateType,
 
 
 def _verdict(waits: Sequence[Wait], subflows: Sequence[Waiting]) -> str:
-    counts = {state: sum(wait.count for wait in waits if wait.state is state) for state in _ORDER}
     words = {
-        StateType.RUNNING: "run",
-        StateType.CANCELLING: "are being cancelled",
-        StateType.AWAITING_RETRY: "wait for their next attempt",
-        StateType.PAUSED: "are paused",
-        StateType.PENDING: "are ready and wait for room",
-        StateType.SCHEDULED: "wait for others",
+        StateType.RUNNING: "running",
+        StateType.CANCELLING: "being cancelled",
+        StateType.AWAITING_RETRY: "waiting for their next attempt",
+        StateType.PAUSED: "paused",
     }
-    told = [f"{counts[state]:,} {words[state]}" for state in _ORDER if counts[state]]
+    counts: Counter[str] = Counter()
+    for state in _ORDER:
+        for wait in waits:
+            if wait.state is state:
+                what = words.get(state, "ready" if wait.ready else "waiting for others")
+                counts[what] += wait.count
+    told = [f"{count:,} {what}" for what, count in counts.items()]
     if subflows:
         told.append(count_of(len(subflows), "subflow") + " open")
     if not told:
-        return "no task run is open: the flow function itself is at work, or waits outside of tasks"
+        return "no task run is open: the flow function itself is at work"
     return f"task runs: {', '.join(told)}"
 
 
@@ -181,7 +187,7 @@ class _Open:
         key = f"{group.task}[{group.first}]" if first else ""
         if named:
             reason = f"waits for {', '.join(named[:MOST_PARENTS])}{more}"
-            return Wait(group.task, key, count, StateType.SCHEDULED, reason)
+            return Wait(group.task, key, count, StateType.SCHEDULED, reason, ready=False)
         reason, since = self._room(group)
         return Wait(group.task, key, count, StateType.SCHEDULED, reason, self._seconds(since))
 

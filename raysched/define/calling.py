@@ -127,7 +127,7 @@ class Caller:
                 "function without *args and positional-only parameters"
             )
         needed = least.needed(size)
-        if needed > size > 0:
+        if needed > size:
             raise InvalidOption(
                 f"{self._what}: min_success={least.least!r}: there are {size} task runs only; a "
                 "share such as 0.95 fits any number"

@@ -5,7 +5,8 @@ from hashlib import blake2b
 from itertools import chain
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, overload
 
-from raysched.define.blocks import note_told, tell
+from raysched.define.blocks import tell
+from raysched.define.cancelling import cancel
 from raysched.define.driving import finish, until
 from raysched.define.ports import RunPort, Told
 from raysched.define.ranges import FutureRange, flatten, sliced
@@ -124,11 +125,7 @@ class TaskFuture(Generic[R_co]):
         run, and its worker is ended if that takes too long. What needs its value does not run. As
         the flow asked for it, it does not make the flow fail.
         """
-        if self.done():
-            return False
-        self._port.cancel_some(self._group, (self._index,), CANCELLER)
-        note_told(self._group, (self._index,))
-        return True
+        return cancel(self._port, [(self._group, range(self._index, self._index + 1))], CANCELLER)
 
     def peek(self) -> StateType:
         """Return the type of the state now, without handling anything."""
@@ -251,12 +248,7 @@ class TaskFutureList(Sequence[TaskFuture[R_co]]):
 
         See `TaskFuture.cancel`.
         """
-        if self.done():
-            return False
-        for group, indices in self._parts:
-            self._port.cancel_some(group, indices, CANCELLER)
-            note_told(group, indices)
-        return True
+        return cancel(self._port, self._parts, CANCELLER)
 
     def members(self) -> Iterator[Member]:
         """Yield group and position of each task run."""

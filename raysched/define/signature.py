@@ -130,7 +130,7 @@ class Signature:
         return (
             list(mine)[: len(by_position)] == by_position
             and all(mine.get(name) is kind for name, kind in theirs.items())
-            and self.defaults.keys() >= other.defaults.keys()
+            and all(_is_default(self, name, value) for name, value in other.defaults.items())
             and (other.var_positional is None or self.var_positional is not None)
             and (other.var_keyword is None or self.var_keyword is not None)
         )
@@ -147,6 +147,14 @@ class Signature:
         unknown = [name for name in kwargs if name not in self._signature.parameters]
         close = get_close_matches(unknown[0], self.names, 1) if unknown else []
         return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _is_default(signature: Signature, name: str, value: Any) -> bool:
+    own = signature.defaults.get(name, signature)
+    try:
+        return own is value or bool(own == value)
+    except Exception:  # noqa: BLE001 - arrays and the like do not compare to one truth
+        return False
 
 
 def _default(default: Any) -> Any:

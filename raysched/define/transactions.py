@@ -11,7 +11,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from raysched.define.blocks import Block, inside, note_told, tell
+from raysched.define.blocks import Block, inside, tell
+from raysched.define.cancelling import cancel
 from raysched.define.context import current_scope
 from raysched.define.driving import apart, finish, until
 from raysched.define.logs import get_run_logger
@@ -202,11 +203,7 @@ class Transaction(Block):
 
     async def _cancel_open(self, *, blocking: bool) -> None:
         for port, parts in self._parts_by_port():
-            for group, indices in parts:
-                still_open = [index for index in indices if not group.is_visible(index)]
-                if still_open:
-                    port.cancel_some(group, still_open, CANCELLER)
-                    note_told(group, still_open)
+            cancel(port, parts, CANCELLER)
             with Watch(parts) as watch:
                 # Not `until`: the flow function may have been told to end, and this is its end.
                 if blocking:

@@ -29,7 +29,7 @@ def work(path: str = "", n: int = 0) -> None:
     """Say what it does."""
 
 
-def other(path: str = "", n: int = 1) -> None: ...
+def other(path: str = "", n: int = 0) -> None: ...
 
 
 async def asynchronous(_: Any) -> bool:
@@ -90,6 +90,7 @@ class NoModel:
         ({"check": lambda: True}, r"called with one argument, the result, but takes \(\)"),
         ({"fallback": lambda: 1}, r"same arguments.*takes \(\) where the task takes \(path: "),
         ({"fallback": lambda n, path: (n, path)}, r"takes \(n, path\) where the task takes"),
+        ({"fallback": lambda path="", n=1: (n, path)}, r"takes \(path='', n=1\) where the task"),
         ({"fallback": lambda path, n: (n, path)}, r"takes \(path, n\) where the task takes"),
         ({"fallback": lambda path="", n=0, *, x: (path, n, x)}, r"takes .* where the task takes"),
         ({"fallback": task(lambda x: x)}, r"takes \(x\) where the task takes"),

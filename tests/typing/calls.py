@@ -10,18 +10,30 @@ from contextlib import contextmanager
 from typing import Any, assert_type
 
 from raysched import (
+    Fail,
     Flow,
+    PartialFutureList,
+    Retry,
     State,
+    Successes,
     Task,
     TaskFuture,
     TaskFutureList,
+    Transaction,
+    TriggerRule,
     allow_failure,
     as_completed,
+    escalate,
     flow,
+    min_success,
     once_per_worker,
+    quote,
+    skip,
     task,
+    transaction,
     unmapped,
     wait,
+    when,
 )
 
 
@@ -126,11 +138,74 @@ def check_states() -> None:
     assert_type(total([1], wait_for=[]), int)
 
 
+def decide(error: BaseException) -> Retry | Fail | bool:
+    """Answer as `retry_on` may."""
+    return Retry(3, "busy") if isinstance(error, OSError) else Fail("ours")
+
+
+def check_policies() -> None:
+    assert_type(total.with_options(retry_on=(OSError, KeyError))([1]), int)
+    total.with_options(retry_on=decide, on_oom=escalate(2, up_to="16GiB"))
+    total.with_options(num_cpus=lambda attempt: attempt, memory=lambda attempt: f"{attempt}GiB")
+    total.with_options(trigger_rule="all_done", max_failures=0.1, max_same_failures=3)
+    total.with_options(trigger_rule=TriggerRule.ALWAYS, check=bool, fallback=quote(None))
+    total.with_options(trigger_rule=min_success(0.9), fallback=0, compensate=print)
+    total.with_options(teardown=True, owner="me", runbook="https://example.org")
+
+    total.with_options(trigger_rule="all_doen")  # type: ignore[arg-type]
+    total.with_options(retry_on=int)  # type: ignore[arg-type]
+    total.with_options(on_oom=2)  # type: ignore[arg-type]
+    total.with_options(max_failures="all")  # type: ignore[arg-type]
+
+
+def check_trigger_rules() -> None:
+    parsed = parse.submit("a")
+    assert_type(total.submit(parsed, trigger_rule="all_done"), TaskFuture[int])
+    assert_type(total(parsed, trigger_rule=TriggerRule.ONE_FAILED), int)
+    assert_type(total([1], wait_for=[parsed], trigger_rule=min_success(1)), int)
+    assert_type(total([1], trigger_rule="always", return_state=True), State[int])
+    assert_type(total.map([parsed], trigger_rule="all_done"), TaskFutureList[int])
+    assert_type(total.submit(when(parsed, len)), TaskFuture[int])
+    total.submit(parsed, trigger_rule="all_doen")  # type: ignore[call-overload]
+
+
+def check_maps_that_may_lose_some() -> None:
+    parsed = parse.map(["a", "b"], min_success=0.95)
+    assert_type(parsed, PartialFutureList[list[int]])
+    assert_type(parsed.result(), Successes[list[int]])
+    assert_type(parsed.result().failures, list[BaseException])
+    assert_type(parsed.result(raise_on_failure=False), list[list[int] | BaseException])
+    assert_type(parsed.cancel(), bool)
+    assert_type(parsed[0].cancel(), bool)
+    assert_type(fetch.map(["u"], min_success=1), PartialFutureList[bytes])
+    assert_type(total.map([parsed], min_success=1, return_state=True), list[State[int]])
+    parse.map(["a"], min_success="most")
+
+
+def check_transactions() -> None:
+    with transaction("load", commit_mode="eager") as txn:
+        assert_type(txn, Transaction)
+        assert_type(txn.is_committed(), bool)
+
+    @total.on_rollback
+    def undo(txn: Transaction) -> None: ...
+
+    assert_type(undo.__name__, str)
+    transaction(commit_mode="late")  # type: ignore[arg-type]
+
+
+def check_skipping(rows: list[int]) -> int:
+    if not rows:
+        skip("no rows")
+    return len(rows)
+
+
 async def check_async() -> None:
     assert_type(fetch("u"), Coroutine[Any, Any, bytes])
     assert_type(await fetch("u"), bytes)
     assert_type(await fetch.submit("u"), bytes)
     assert_type(await total.map([[1]]), list[int])
+    assert_type(await total.map([[1]], min_success=1), Successes[int])
     assert_type(await collect(3), bytes)
     assert_type(await collect(3, return_state=True), State[bytes])
     assert_type(await asyncio.gather(fetch("a"), fetch("b")), tuple[bytes, bytes])

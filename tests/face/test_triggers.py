@@ -1,0 +1,409 @@
+"""Trigger rules, predicates and skipping, as flows see them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from face.around import caught, ignore, in_flow
+from raysched import (
+    FlowRunFailed,
+    InvalidOption,
+    StateType,
+    Successes,
+    TaskRunSkipped,
+    TriggerRule,
+    allow_failure,
+    flow,
+    get_run,
+    min_success,
+    runtime,
+    skip,
+    task,
+    when,
+)
+
+
+@task
+def give(x: Any) -> Any:
+    return x
+
+
+@task
+def fail(x: Any = None) -> Any:
+    raise ValueError(x)
+
+
+@task
+def skipped(x: Any = None) -> Any:
+    skip(f"no data in {x}")
+
+
+@task
+def describe(*values: Any) -> list[str]:
+    return [type(v).__name__ if isinstance(v, BaseException) else repr(v) for v in values]
+
+
+class TestSkip:
+    def test_the_reason_is_kept(self) -> None:
+        @flow
+        def body() -> str:
+            future = skipped.submit("a.csv")
+            future.wait()
+            assert future.state.type is StateType.SKIPPED
+            assert future.state.is_completed()
+            return str(runtime.flow_run.id)
+
+        run = get_run(body())
+        assert run.state.type is StateType.COMPLETED
+        assert [each.reason for each in run.task_runs()] == ["no data in a.csv"]
+
+    def test_the_result_raises(self) -> None:
+        assert "TaskRunSkipped" in in_flow(caught, skipped, "a.csv")
+        assert "no data in a.csv" in in_flow(caught, skipped, "a.csv")
+
+    def test_what_needs_it_is_skipped_too(self) -> None:
+        def body() -> Any:
+            future = describe.submit(give.submit(skipped.submit()))
+            future.wait()
+            return future.state.type
+
+        assert in_flow(body) is StateType.SKIPPED
+
+    def test_it_is_not_tried_again(self, tmp_path: Any) -> None:
+        def count() -> None:
+            with (tmp_path / "tried").open("a") as file:
+                file.write("x")
+            skip("no data")
+
+        assert in_flow(caught, task(count, retries=3)).startswith("TaskRunSkipped")
+        assert (tmp_path / "tried").read_text() == "x"
+
+    def test_of_an_async_task(self) -> None:
+        @task
+        async def later() -> None:
+            skip("no data")
+
+        def body() -> Any:
+            future = later.submit()
+            future.wait()
+            return future.state.type
+
+        assert in_flow(body) is StateType.SKIPPED
+
+
+def over_three(value: int) -> bool:
+    return value > 3
+
+
+class TestWhen:
+    @pytest.mark.parametrize(
+        "predicate", [over_three, lambda value: value > 3], ids=["by name", "lambda"]
+    )
+    def test_a_future(self, predicate: Callable[[int], bool]) -> None:
+        def body() -> list[Any]:
+            futures = [give.submit(when(give.submit(n), predicate)) for n in (3, 4)]
+            for future in futures:
+                future.wait()
+            return [future.state.type for future in futures]
+
+        assert in_flow(body) == [StateType.SKIPPED, StateType.COMPLETED]
+
+    def test_each_of_a_map(self) -> None:
+        def body() -> list[Any]:
+            futures = give.map(when(give.map([3, 4, 5]), over_three))
+            futures.wait()
+            return [state.type for state in futures.states]
+
+        assert in_flow(body) == [StateType.SKIPPED, StateType.COMPLETED, StateType.COMPLETED]
+
+    def test_the_reason(self) -> None:
+        text = in_flow(caught, lambda: give(when(3, over_three)))
+        assert "TaskRunSkipped" in text
+        assert "over_three" in text
+
+    def test_a_predicate_that_raises_fails_the_task_run(self) -> None:
+        assert "ZeroDivisionError" in in_flow(caught, lambda: give(when(3, lambda _: 1 / 0)))
+
+    def test_a_list_of_futures(self) -> None:
+        def enough(values: list[int]) -> bool:
+            return len(values) > 1
+
+        assert in_flow(lambda: give(when(give.map([1, 2]), enough))) == [1, 2]
+
+    def test_a_parameter_of_a_subflow(self) -> None:
+        inner = flow(lambda x: x, name="inner")
+
+        def body() -> int:
+            with pytest.raises(TaskRunSkipped):
+                inner(when(give.submit(3), over_three))
+            return int(inner(when(give.submit(4), over_three)))
+
+        assert in_flow(body) == 4
+
+    def test_equal_calls_differ_by_their_predicates(self) -> None:
+        def body() -> bool:
+            some = give.submit(when(1, lambda x: x > 0))
+            other = give.submit(when(1, lambda x: x > -1))
+            return some.identity() == other.identity()
+
+        assert not in_flow(body)
+
+
+class TestRules:
+    def test_all_done(self) -> None:
+        def body() -> Any:
+            return describe(
+                fail.submit(), give.submit(1), skipped.submit(), trigger_rule="all_done"
+            )
+
+        assert in_flow(body) == ["ValueError", "1", "TaskRunSkipped"]
+
+    def test_what_a_rule_lets_through_is_handled(self) -> None:
+        @flow
+        def body() -> str:
+            ignore(describe.submit(fail.submit(), trigger_rule=TriggerRule.ALL_DONE))
+            return str(runtime.flow_run.id)
+
+        assert get_run(body()).message == "1 failure handled"
+
+    def test_one_failed_does_not_wait(self) -> None:
+        @task(retries=1, retry_delay_seconds=600)
+        def slow_to_retry() -> None:
+            raise ValueError("again")
+
+        @flow
+        def body() -> Any:
+            slow = slow_to_retry.submit()
+            found = describe(fail.submit(), slow, trigger_rule="one_failed")
+            ignore(slow.cancel())
+            return found
+
+        assert body() == ["ValueError", "TaskRunUnfinished"]
+
+    def test_all_failed_is_not_met(self) -> None:
+        def body() -> Any:
+            future = give.submit(give.submit(1), trigger_rule="all_failed")
+            future.wait()
+            return future.state.type
+
+        assert in_flow(body) is StateType.SKIPPED
+
+    def test_a_rule_that_a_failure_breaks_names_its_root(self) -> None:
+        def body() -> Any:
+            return describe.submit(
+                fail.submit("why"), give.submit(1), trigger_rule="none_failed"
+            ).result()
+
+        assert in_flow(caught, body).startswith("UpstreamFailed")
+
+    def test_min_success(self) -> None:
+        def body() -> Any:
+            numbers = [give.submit(1), fail.submit(), give.submit(2)]
+            return describe(*numbers, trigger_rule=min_success(2))
+
+        assert in_flow(body) == ["1", "ValueError", "2"]
+
+    def test_with_options(self) -> None:
+        always = describe.with_options(trigger_rule="all_done")
+        assert in_flow(lambda: always(fail.submit())) == ["ValueError"]
+
+    def test_of_a_map(self) -> None:
+        named = task(lambda value: type(value).__name__)
+
+        def body() -> Any:
+            mixed = [fail.submit(), give.submit(1)]
+            return named.map(mixed, trigger_rule="all_done").result()
+
+        assert in_flow(body) == ["ValueError", "int"]
+
+    def test_a_parameter_of_that_name_wins(self) -> None:
+        own: Any = task(lambda trigger_rule: trigger_rule)
+
+        def body() -> list[Any]:
+            return [
+                own(trigger_rule="mine"),
+                own.submit(trigger_rule="mine").result(),
+                own.map(trigger_rule=["mine"]).result(),
+            ]
+
+        assert in_flow(body) == ["mine", "mine", ["mine"]]
+
+    def test_outside_a_flow_it_says_nothing(self) -> None:
+        assert give(3, trigger_rule="always") == 3
+
+    @pytest.mark.parametrize("call", [give, give.submit, give.map], ids=["call", "submit", "map"])
+    def test_mistakes(self, call: Any) -> None:
+        def body() -> None:
+            with pytest.raises(InvalidOption, match="did you mean 'all_done'"):
+                call([1], trigger_rule="all_doen")
+
+        in_flow(body)
+
+    def test_calls_with_one_rule_are_one_group(self) -> None:
+        def body() -> int:
+            futures = [give.submit(n, trigger_rule="all_done") for n in range(5)]
+            return len({id(future.member[0]) for future in futures})
+
+        assert in_flow(body) == 1
+
+
+class TestMinSuccessOfMaps:
+    def test_the_result(self) -> None:
+        def body() -> Any:
+            found = odd.map([1, 2, 3], min_success=2).result()
+            assert isinstance(found, Successes)
+            return found, [str(error) for error in found.failures]
+
+        assert in_flow(body) == ([1, 3], ["2"])
+
+    def test_the_failures_are_handled(self) -> None:
+        @flow
+        def body() -> str:
+            odd.map([1, 2, 3], min_success=0.5).wait()
+            return str(runtime.flow_run.id)
+
+        assert get_run(body()).message == "1 failure handled"
+
+    def test_too_few(self) -> None:
+        def body() -> Any:
+            return odd.map([1, 2, 4], min_success=2).result()
+
+        @flow
+        def around() -> list[str]:
+            with pytest.raises(ValueError, match="2") as caught_one:
+                body()
+            return caught_one.value.__notes__
+
+        assert "1 of 3 task runs succeeded, and min_success asks for 2" in around()
+
+    def test_too_few_that_nobody_looks_at(self) -> None:
+        with pytest.raises(FlowRunFailed):
+            in_flow(lambda: odd.map([1, 2, 4], min_success=2).wait())
+
+    def test_gathered_by_a_task(self) -> None:
+        @task
+        def summarise(found: Any) -> Any:
+            return type(found).__name__, list(found), [str(error) for error in found.failures]
+
+        def body() -> Any:
+            return summarise(odd.map([1, 2, 3], min_success=0.6))
+
+        assert in_flow(body) == ("Successes", [1, 3], ["2"])
+
+    def test_too_few_for_a_task(self) -> None:
+        def body() -> Any:
+            return give(odd.map([1, 2, 4], min_success=2))
+
+        assert in_flow(caught, body).startswith("UpstreamFailed")
+
+    def test_not_raised(self) -> None:
+        def body() -> list[str]:
+            found = odd.map([1, 2], min_success=1).result(raise_on_failure=False)
+            return [type(each).__name__ for each in found]
+
+        assert in_flow(body) == ["int", "ValueError"]
+
+    def test_awaited(self) -> None:
+        @flow
+        async def body() -> Any:
+            return (await odd.map([1, 2, 3], min_success=2)).failures
+
+        assert [str(error) for error in asyncio.run(body())] == ["2"]
+
+    def test_returned(self) -> None:
+        assert in_flow(lambda: odd.map([1, 2, 3], min_success=2)) == [1, 3]
+
+    def test_nothing_to_map(self) -> None:
+        assert in_flow(lambda: odd.map([], min_success=0.5).result()) == []
+
+    def test_a_slice_is_an_ordinary_list(self) -> None:
+        def body() -> Any:
+            return odd.map([1, 2], min_success=1)[:2].result()
+
+        assert in_flow(caught, body) == "ValueError: 2"
+
+    def test_all_may_fail(self) -> None:
+        assert in_flow(lambda: odd.map([2, 4], min_success=0).result()) == []
+
+    def test_a_parameter_of_that_name_wins(self) -> None:
+        own = task(lambda min_success: min_success)
+        assert in_flow(lambda: own.map(min_success=[1, 2]).result()) == [1, 2]
+
+    @pytest.mark.parametrize(
+        ("least", "message"),
+        [
+            (4, r"task 'odd': min_success=4: there are 3 task runs only"),
+            (1.5, r"task 'odd': min_success=1.5: must be a number such as 3, or a share"),
+            (True, r"min_success=True"),
+        ],
+    )
+    def test_mistakes(self, least: Any, message: str) -> None:
+        def body() -> None:
+            with pytest.raises(InvalidOption, match=message):
+                odd.map([1, 2, 3], min_success=least)
+
+        in_flow(body)
+
+    def test_needs_parameters_by_name(self) -> None:
+        def body() -> None:
+            with pytest.raises(InvalidOption, match="needs a function without"):
+                ignore(describe.map([1, 2], min_success=1))
+
+        in_flow(body)
+
+    def test_beside_allow_failure(self) -> None:
+        def body() -> Any:
+            return describe(allow_failure(odd.map([2], min_success=0)))
+
+        assert in_flow(body)
+
+
+@task
+def odd(x: int) -> int:
+    if x % 2 == 0:
+        raise ValueError(x)
+    return x
+
+
+class TestSetupAndTeardown:
+    def test_a_teardown_runs_after_a_failure(self, tmp_path: Any) -> None:
+        @task(setup=True)
+        def make() -> str:
+            return "a cluster"
+
+        @task(teardown=True)
+        def delete(name: str) -> None:
+            (tmp_path / "deleted").write_text(name)
+
+        @flow
+        def body() -> None:
+            cluster = make.submit()
+            work = fail.submit(cluster)
+            ignore(delete.submit(cluster, wait_for=[work]))
+
+        with pytest.raises(FlowRunFailed, match="fail"):
+            body()
+        assert (tmp_path / "deleted").read_text() == "a cluster"
+
+    def test_its_own_failure_does_not_matter(self) -> None:
+        broken = fail.with_options(teardown=True)
+
+        def body() -> int:
+            ignore(broken.submit())
+            return int(give(1))
+
+        assert in_flow(body) == 1
+
+    def test_it_runs_also_when_the_flow_raises(self, tmp_path: Any) -> None:
+        @task(teardown=True)
+        def delete(name: str) -> None:
+            (tmp_path / "deleted").write_text(name)
+
+        def body() -> None:
+            ignore(delete.submit(give.submit("a cluster", return_state=True)))
+            raise KeyError("mine")
+
+        assert caught(in_flow, body).startswith("KeyError")
+        assert (tmp_path / "deleted").read_text() == "a cluster"

@@ -175,6 +175,37 @@ class TestRun:
         assert sorted(row.message for row in parsing) == [f"parsing {n}" for n in range(3)]
         assert completed.logs(after=parsing[-1].id, task="parse") == []
 
+    def test_task_run_is_found_by_its_key(self, completed: Run) -> None:
+        assert completed.task_run("parse[2]").key == "parse[2]"
+        assert completed.task_run("total").key == "total[0]"
+        for key in ("parse", "parse[3]", "parse[-1]", "sum[0]", ""):
+            with pytest.raises(UsageError, match=f"run {completed.id[:8]} has no task"):
+                completed.task_run(key)
+
+
+class TestCancelling:
+    def test_is_asked_of_the_process_that_runs_it(self) -> None:
+        kept = store()
+        run_id, number = open_run(kept, "nightly")
+        kept.commit(Batch(number, groups=[GroupRow(0, "parse", 0, 2)]))
+        run = get_run(run_id)
+        assert run.cancel()
+        assert run.cancel("the night watch", force=True, keys=["parse[1]"])
+        with pytest.raises(UsageError, match=r"no task run 'parse\[2\]'"):
+            run.cancel(keys=["parse[2]"])
+        first, second = kept.requests(number, 0)
+        assert (first.kind, first.keys) == ("cancel", ())
+        assert (second.kind, second.by, second.keys) == ("kill", "the night watch", ("parse[1]",))
+        kept.close()
+
+    def test_of_a_run_that_has_ended_or_lost_its_process_is_not_asked(self, completed: Run) -> None:
+        assert not completed.cancel()
+        kept = store()
+        run_id, _ = open_run(kept, "nightly")
+        kept.close()
+        run = get_run(run_id)
+        assert (run.lost, run.cancel()) == (True, False)
+
 
 class TestTaskRuns:
     def test_are_a_sequence(self, completed: Run) -> None:

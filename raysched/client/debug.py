@@ -122,7 +122,7 @@ def prepare(reader: "Reader", run: "RunView", view: "TaskRunView", task: "Task[.
         raise _without_arguments(view)
     groups = {row.id: row for row in reader.groups(run)}
     group = groups[view.group]
-    values = _Values(reader, run, groups, json.loads(group.options).get("trigger_rule", ""))
+    values = _Values(reader, run, groups, _option(group, "trigger_rule") or "")
     slots = values.of(own)
     if values.missing:
         raise _without_values(view, values.missing)
@@ -165,25 +165,17 @@ class _Values:
 
     def of(self, row: "InputRow") -> tuple[SlotValue, ...]:
         """Return the values of the slots of a row, by number."""
-        return tuple(self._slot(*place) for place in json.loads(row.slots))
+        return tuple(self._slot(*place[:4]) for place in json.loads(row.slots))
 
-    def _slot(
-        self,
-        kind: str,
-        parent: int,
-        start: int,
-        stop: int,
-        allow_failure: bool,  # noqa: FBT001 - as in the row
-    ) -> SlotValue:
-        views, envelopes = self._reader.members_of(self._run, self._groups[parent], start, stop)
+    def _slot(self, kind: str, parent: int, start: int, stop: int) -> SlotValue:
+        group = self._groups[parent]
+        views, envelopes = self._reader.members_of(self._run, group, start, stop)
         values = [self._member(view, envelopes.get(view.member)) for view in views]
         if kind != EdgeKind.GATHER:
             return values[0]
-        failures = [envelope for code, envelope in values if code == FAILURE]
-        # Without a rule that hands exceptions over, min_success of the map has let it through.
-        tolerated = allow_failure or self._rule not in {"", "all_success"}
-        if not self._rule.startswith("min_success") and (tolerated or not failures):
+        if _option(group, "min_success") is None and not self._rule.startswith("min_success"):
             return LIST, values
+        failures = [envelope for code, envelope in values if code == FAILURE]
         return SOME, ([value for value in values if value[0] != FAILURE], failures)
 
     def _member(self, view: "TaskRunView", envelope: bytes | None) -> SlotValue:
@@ -192,6 +184,10 @@ class _Values:
         if envelope is None:
             self.missing.append(view)
         return INLINE, envelope
+
+
+def _option(group: "GroupRow", name: str) -> Any:
+    return json.loads(group.options).get(name)
 
 
 def _without_arguments(view: "TaskRunView") -> ResultError:

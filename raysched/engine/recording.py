@@ -158,7 +158,7 @@ def group_row(planned: PlannedGroup) -> GroupRow:
         group.mapped,
         json.dumps(list(edges)),
         group.tags,
-        json.dumps(_options(group.spec)),
+        json.dumps(_options(group.spec) | _options_of_call(group)),
         plan=json.dumps(_plan(planned), separators=(",", ":")),
     )
 
@@ -178,7 +178,7 @@ def _plan(planned: PlannedGroup) -> Mapping[str, Any]:
     return {name: value for name, value in told.items() if value or name == "fused_behind"}
 
 
-def _options(spec: TaskSpec) -> Mapping[str, Any]:
+def _options(spec: TaskSpec) -> dict[str, Any]:
     options: dict[str, Any] = {name: repr(value) for name, value in spec.ray.items()}
     if spec.retry.retries:
         options["retries"] = spec.retry.retries
@@ -192,6 +192,10 @@ def _options(spec: TaskSpec) -> Mapping[str, Any]:
         options["trigger_rule"] = str(spec.trigger_rule)
     options.update({name: getattr(spec, name) for name in _TOLD if getattr(spec, name)})
     return options
+
+
+def _options_of_call(group: Group) -> dict[str, Any]:
+    return {} if group.min_success is None else {"min_success": group.min_success}
 
 
 def _size(value: bytes | LargeValue | None) -> int:

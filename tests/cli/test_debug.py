@@ -60,6 +60,11 @@ def checked() -> list:
 
 
 @task
+def adding(numbers: list[int]) -> int:
+    raise ValueError(f"{numbers!r}")
+
+
+@task
 def large(data: bytes) -> None:
     raise ValueError(len(data))
 
@@ -74,6 +79,10 @@ def nightly(broken: bool = True):
     use.submit(secret.submit()).wait()
     later.submit(data, failure=allow_failure(loaded[3])).wait()
     parse.submit("x").wait()
+    some = parse.map(["1", "x", "3"], min_success=0.5)
+    adding.submit(some).wait()
+    adding.submit(parse.map(["5", "6"], min_success=1)).wait()
+    adding.submit(parse.map(["7", "8"])).wait()
     checked.submit().wait()
     large.submit(bytes(2 * 1024**2)).wait()
     parse.submit(loaded[3]).wait()
@@ -191,6 +200,17 @@ class TestWithoutDebugger:
         done = raysched("debug", "last", "parse[0]", "--no-debugger")
         assert "ValueError: invalid literal for int() with base 10: 'x'" in done.err
 
+    @pytest.mark.parametrize(
+        ("key", "told"),
+        [
+            ("adding[0]", "ValueError: Successes([1, 3], failures=[ValueError("),
+            ("adding[1]", "ValueError: Successes([5, 6], failures=[])"),
+            ("adding[2]", "ValueError: [7, 8]"),
+        ],
+    )
+    def test_gathers_maps_as_the_run_did(self, raysched: Command, key: str, told: str) -> None:
+        assert told in raysched("debug", "last", key, "--no-debugger").err
+
     def test_asks_the_check_too(self, raysched: Command) -> None:
         done = raysched("debug", "last", "checked", "--no-debugger")
         assert (done.code, "CheckFailed" in done.err) == (1, True)
@@ -209,7 +229,7 @@ class TestRefusals:
         ("key", "told"),
         [
             ("extract[1]", "COMPLETED: only of task runs that failed for good the arguments"),
-            ("parse[1]", "never ran, because of load[3]: look at that"),
+            ("parse[8]", "never ran, because of load[3]: look at that"),
             ("use[1]", "secret[0] completed, but its value was not kept: the task has persist_res"),
             ("large", "its arguments were not kept, which happens where they have more than 1 MiB"),
             ("local", "a task that is made within a function cannot be found"),

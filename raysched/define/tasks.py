@@ -1,15 +1,7 @@
 """`@task`: plain functions that flows run as tracked tasks."""
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import (
-    Any,
-    Concatenate,
-    Literal,
-    ParamSpec,
-    TypeVar,
-    Unpack,
-    overload,
-)
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from raysched.define.annotations import unmapped
 from raysched.define.calling import hint
@@ -238,6 +230,7 @@ class Task(Decorated[P, R]):
         return_state: Literal[False] = ...,
         wait_for: Iterable[Any] | None = ...,
         trigger_rule: Rule | None = ...,
+        min_success: None = ...,
         **kwargs: Any,
     ) -> TaskFutureList[T]: ...
 
@@ -248,6 +241,7 @@ class Task(Decorated[P, R]):
         return_state: Literal[False] = ...,
         wait_for: Iterable[Any] | None = ...,
         trigger_rule: Rule | None = ...,
+        min_success: None = ...,
         **kwargs: Any,
     ) -> TaskFutureList[R]: ...
 

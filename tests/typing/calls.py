@@ -179,7 +179,7 @@ def check_maps_that_may_lose_some() -> None:
     assert_type(parsed[0].cancel(), bool)
     assert_type(fetch.map(["u"], min_success=1), PartialFutureList[bytes])
     assert_type(total.map([parsed], min_success=1, return_state=True), list[State[int]])
-    parse.map(["a"], min_success="most")
+    parse.map(["a"], min_success="most")  # type: ignore[call-overload]
 
 
 def check_transactions() -> None:

@@ -91,7 +91,7 @@ def _joined(parents: _Ways, wanted: Collection[int], pairs: Sequence[tuple[int, 
     """Return the wanted groups and as few others as join each pair, none of which can be spared."""
     part = set(wanted)
     children = _turned(parents, parents)
-    apart = [pair for pair in _apart(children, pairs, part) if _joins(children, pair, children)]
+    apart = [pair for pair in _apart(children, pairs, part) if _joins(children, pair, parents)]
     for root, end in apart:
         if not _joins(children, (root, end), part):
             part |= _shortest(parents, root, end, part)

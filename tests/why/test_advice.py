@@ -1,0 +1,74 @@
+"""The table of advice: which rule applies to what."""
+
+from dataclasses import replace
+
+import pytest
+
+from raysched.client.advice import RULES, Case, advise
+from raysched.model.values import CrashKind, FailureClass, TimeoutKind
+
+USER = Case(FailureClass.USER)
+REFUSED = replace(USER, type="ConnectionError")
+WORKER = Case(FailureClass.INFRASTRUCTURE, CrashKind.WORKER_DIED)
+MEMORY = Case(FailureClass.INFRASTRUCTURE, CrashKind.OUT_OF_MEMORY)
+LATE = Case(FailureClass.TIMEOUT, TimeoutKind.ATTEMPT)
+
+CASES = {
+    "transient-error": REFUSED,
+    "transient-error-again": replace(REFUSED, options={"retries": 3}, attempts=4),
+    "retried-bug": replace(USER, type="KeyError", attempts=3, options={"retries": 2}),
+    "many-alike": replace(USER, type="KeyError", count=20),
+    "few-of-a-map": replace(USER, type="KeyError", count=1, group=11, victims=1),
+    "memory-error": replace(USER, type="MemoryError"),
+    "check-failed": replace(USER, type="CheckFailed"),
+    "cannot-be-pickled": replace(USER, type="SerializationError"),
+    "out-of-memory": MEMORY,
+    "out-of-memory-again": replace(MEMORY, options={"on_oom": "escalate(…)"}),
+    "native-crash": replace(WORKER, signal="SIGSEGV"),
+    "killed": replace(WORKER, signal="SIGKILL"),
+    "worker-ended": WORKER,
+    "node-died": replace(WORKER, kind=CrashKind.NODE_DIED),
+    "out-of-disk": replace(WORKER, kind=CrashKind.OUT_OF_DISK),
+    "object-lost": replace(WORKER, kind=CrashKind.OBJECT_LOST),
+    "runtime-env": replace(WORKER, kind=CrashKind.RUNTIME_ENV),
+    "unschedulable": replace(WORKER, kind=CrashKind.UNSCHEDULABLE),
+    "driver-lost": replace(WORKER, kind=CrashKind.DRIVER_LOST),
+    "queue-timeout": replace(LATE, kind=TimeoutKind.QUEUED),
+    "attempt-timeout": LATE,
+    "attempt-timeout-again": replace(LATE, options={"retries": 1}, attempts=2),
+    "total-timeout": replace(LATE, kind=TimeoutKind.TOTAL),
+    "no-heartbeat": replace(LATE, kind=TimeoutKind.HEARTBEAT),
+}
+
+
+@pytest.mark.parametrize("name", [rule.name for rule in RULES])
+def test_each_rule_has_a_case_to_which_it_alone_applies(name: str) -> None:
+    assert [advice.rule for advice in advise(CASES[name])] == [name]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        replace(USER, type="KeyError"),
+        # A name that is not there does not come back by trying again.
+        replace(USER, type="sqlite3.OperationalError", message="no such table: usage"),
+        replace(USER, type="KeyError", count=20, options={"max_failures": 3}),
+        replace(USER, type="KeyError", count=1, group=11),
+        replace(USER, type="KeyError", count=2, group=11, victims=1),
+        replace(USER, type="CheckFailed", options={"fallback": "None"}),
+        Case(FailureClass.CANCELLED),
+        Case(FailureClass.UPSTREAM),
+    ],
+)
+def test_where_nothing_fixed_helps_there_is_no_advice(case: Case) -> None:
+    assert advise(case) == ()
+
+
+@pytest.mark.parametrize("kind", [each for each in CrashKind if each is not CrashKind.BACKEND])
+def test_every_crash_has_advice(kind: CrashKind) -> None:
+    assert advise(Case(FailureClass.INFRASTRUCTURE, kind))
+
+
+@pytest.mark.parametrize("kind", TimeoutKind)
+def test_every_timeout_has_advice(kind: TimeoutKind) -> None:
+    assert advise(Case(FailureClass.TIMEOUT, kind))

@@ -90,7 +90,7 @@ def fingerprint_of(cause: BaseException, stack: list[Place]) -> str:
     """
     own = (code for code, _ in stack if is_own(code.co_filename))
     places = dict.fromkeys(f"{_place(code.co_filename)}:{code.co_qualname}" for code in own)
-    return fingerprint(type_name(cause), *places)
+    return fingerprint(_class_of(cause), *places)
 
 
 def fingerprint(*parts: str) -> str:
@@ -99,9 +99,7 @@ def fingerprint(*parts: str) -> str:
     Of a failure outside the user's code these are the name of its class, its kind and the signal,
     as far as they are known.
     """
-    # A class has another module where the flow's file is run than where it is imported.
-    words = "\0".join(part.removeprefix("__main__.") for part in parts)
-    data = words.encode("utf-8", "surrogatepass")
+    data = "\0".join(parts).encode("utf-8", "surrogatepass")
     return blake2b(data, digest_size=_FINGERPRINT_BYTES, person=b"failure").hexdigest()
 
 
@@ -160,6 +158,18 @@ def _libraries() -> tuple[str, ...]:
 def printable(text: str) -> str:
     """Return a text that UTF-8 can encode."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _class_of(error: BaseException) -> str:
+    """Return the name of a class; of the user's own ones without the module.
+
+    That is another one where the flow's file is run than where it is imported.
+    """
+    kind = type(error)
+    module = sys.modules.get(kind.__module__)
+    file = getattr(module, "__file__", None)
+    is_users = module is None or kind.__module__ == "__main__" or (file and is_own(file))
+    return kind.__qualname__ if is_users else type_name(error)
 
 
 @lru_cache(maxsize=4096)

@@ -34,6 +34,7 @@ class TaskCode:
         context: The task.
         function: The user's function.
         check: Tests what it returned, or None.
+        retry_on: Exception classes, or a function of the exception, or None.
 
     Raises:
         SerializationError: The function, or one of the task's options, cannot be loaded here.
@@ -45,6 +46,12 @@ class TaskCode:
         name = context.task_run_name
         self._name = name if name is None or isinstance(name, str) else name.resolve()
         self.check = None if context.check is None else _check_of(context)
+        given = context.retry_on
+        self.retry_on: Any = (
+            tuple(each.resolve() for each in given)
+            if isinstance(given, tuple)
+            else given and given.resolve()
+        )
 
     @cached_property
     def signature(self) -> inspect.Signature | None:
@@ -63,20 +70,11 @@ class TaskCode:
 
     def retry_verdict(self, error: BaseException) -> RetryVerdict | None:
         """Return what the option `retry_on=` says of an exception; None where there is none."""
-        given = self.context.retry_on
-        if given is None:
+        if self.retry_on is None:
             return None
         from raysched.worker.verdicts import retry_verdict
 
-        try:
-            retry_on: Any = (
-                tuple(each.resolve() for each in given)
-                if isinstance(given, tuple)
-                else given.resolve()
-            )
-        except SerializationError as broken:
-            return RetryVerdict(retry=False, delay_seconds=None, reason=str(broken))
-        return retry_verdict(retry_on, error)
+        return retry_verdict(self.retry_on, error)
 
     @property
     def has_name(self) -> bool:

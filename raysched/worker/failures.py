@@ -114,13 +114,20 @@ def bounded(text: str, limit: int = TEXT_MAX_CHARACTERS) -> str:
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
 
 
-def stack_of(thread: threading.Thread) -> str:
-    """Return where a thread is, as the text of a traceback."""
+def add_stack(error: ErrorInfo, thread: threading.Thread) -> ErrorInfo:
+    """Return `error` with where a thread is now in the place of its traceback and frames."""
     frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - its documented name
     if frame is None:
-        return ""
+        return error
     stack = traceback.extract_stack(frame)
-    return bounded("".join(_ReadableStack(stack, fold=_has_own(stack)).format()))
+    told = "".join(_ReadableStack(stack, fold=_has_own(stack)).format())
+    places = [
+        (frame.f_code, line)
+        for frame, line in reversed(list(traceback.walk_stack(frame)))
+        if not is_ours(frame.f_code.co_filename)
+    ]
+    evidence = Evidence(frames=frames_of(places))
+    return add_evidence(replace(error, traceback=bounded(told)), evidence)
 
 
 def message_of(error: BaseException) -> str:

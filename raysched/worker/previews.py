@@ -144,7 +144,11 @@ class Previews:
         if shape == ():
             return self._leaf(_one_line(repr(value)))
         dtype = getattr(value, "dtype", None)
-        if getattr(value, "size", MANY) <= SMALL_ARRAY and str(dtype) not in ("None", "object"):
+        if (
+            not self._only_quick
+            and getattr(value, "size", MANY) <= SMALL_ARRAY
+            and str(dtype) not in ("None", "object")
+        ):
             return self._leaf(self._masks.text(f"{_name(value)}({value.tolist()}, dtype={dtype})"))
         told = [f"shape={shape}"]
         if dtype is not None:

@@ -6,7 +6,6 @@ import select
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NoReturn
 
 from raysched.errors import TaskRunCancelled
@@ -14,7 +13,12 @@ from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, FailureClass, TimeoutKind
 from raysched.worker.channel import Channel
 from raysched.worker.context import Endpoint
-from raysched.worker.failures import describe_error, describe_timeout, stack_of
+from raysched.worker.failures import (
+    add_evidence,
+    add_stack,
+    describe_error,
+    describe_timeout,
+)
 from raysched.worker.interrupt import Signals
 from raysched.worker.objects import objects
 from raysched.worker.processes import end_processes
@@ -336,7 +340,9 @@ class Reporter:
             started = run.progress.running.get(position, now)
             state, info = self._verdict(run, position)
             if not run.overlaps:
-                info = replace(info, traceback=stack_of(threading.main_thread()))
+                info = add_stack(info, threading.main_thread())
+            late = state is StateType.TIMED_OUT
+            info = add_evidence(info, run.evidence(position, timed_out=late))
             run.progress.end(Outcome(position, state, started, now, error=info))
         channel = self._channel
         if channel is not None:

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from raysched import faults
-from raysched.errors import SerializationError, TaskRunCancelled
+from raysched.errors import SerializationError, TaskRunCancelled, TaskRunTimedOut
 from raysched.model.states import StateType
-from raysched.model.values import CrashKind, ErrorInfo, FailureClass, Input
+from raysched.model.values import CrashKind, ErrorInfo, Evidence, FailureClass
 from raysched.results.envelope import Parts
 from raysched.worker.code import code_of
 from raysched.worker.context import WorkerContext
@@ -287,13 +287,21 @@ class UnitRun:
             ]
         self._end_as_cancelled(unbegun)
 
-    def inputs(self, position: int) -> list[Input]:
-        """Return the arguments of an item that runs, as far as others can tell; for other threads.
+    def evidence(self, position: int, *, timed_out: bool) -> Evidence:
+        """Return what is known of an item that is about to be ended by force; for other threads.
 
-        Those of the item that was the last to begin, without the code of the user's classes.
+        None of the user's code is called: it may never return. So a function `retry_on` is not
+        asked, and arguments are told of the item only that was the last to begin.
         """
-        last = self._last
-        return last.inputs(only_quick=True) if last and last.position == position else []
+        evidence, last = Evidence(), self._last
+        if last is not None and last.position == position:
+            evidence["inputs"] = last.inputs(only_quick=True)
+        code = self._place(position)[0].code
+        if timed_out and isinstance(code.retry_on, tuple):
+            verdict = code.retry_verdict(TaskRunTimedOut(""))
+            assert verdict is not None  # noqa: S101 - there is something to ask
+            evidence["retry"] = verdict
+        return evidence
 
     def hand_back(self) -> None:
         """Give the items that have not begun to others. Thread-safe.

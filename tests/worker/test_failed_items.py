@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from raysched.model.states import StateType
 from raysched.model.values import FailureClass, TimeoutKind
 from raysched.results.envelope import encode
 from raysched.results.rebuild import exception_of
+from raysched.worker.failures import add_stack, describe_timeout
 from raysched.worker.masking import MASK
 from raysched.worker.protocol import (
     FAILURE,
@@ -163,16 +165,49 @@ def test_arguments_of_a_map_name_their_slots(how: str) -> None:
     assert (list(y["slots"]), y["preview"]) == ([0], "'broadcast'")
 
 
-def test_previews_of_a_running_item_for_another_thread() -> None:
+class Careful:
+    def __repr__(self) -> str:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("retry_on", "retry"), [((OSError,), True), ((KeyError,), False), (fail, None), (None, None)]
+)
+def test_evidence_of_an_item_that_is_ended_by_force(retry_on: Any, retry: bool | None) -> None:
     found: list[Any] = []
 
-    def work(x: int) -> None:
-        found.extend(run.inputs(0))
-        assert run.inputs(1) == []
+    def work(x: int, y: Careful) -> None:
+        found.extend((run.evidence(0, timed_out=True), run.evidence(1, timed_out=False)))
 
-    run = new_run(new_context(TaskSpec("work", work)), [((7,), {})])
+    spec = TaskSpec("work", work, retry=RetryOptions(1, retry_on=retry_on))
+    run = new_run(new_context(spec), [((7, Careful()), {})] * 2)
     assert outcomes(run)[0].state is StateType.COMPLETED
-    assert found == [{"name": "x", "preview": "7", "type": "int"}]
+    first, other = found[:2]
+    careful = f"<{__name__}.Careful object>"
+    assert [each["preview"] for each in first["inputs"]] == ["7", careful]
+    assert first.get("retry", {}).get("retry") is retry
+    assert other == {}
+
+
+def test_where_a_thread_is() -> None:
+    def wait_for_the_end() -> None:
+        there.set()
+        end.wait()
+
+    there, end = threading.Event(), threading.Event()
+    thread = threading.Thread(target=wait_for_the_end)
+    thread.start()
+    there.wait()
+    late = describe_timeout("work[0]", TimeoutKind.ATTEMPT, 1.0)
+    found = add_stack(late, thread)
+    end.set()
+    thread.join()
+    frames = found.evidence["frames"]
+    own = [frame["function"].rpartition(".")[2] for frame in frames if frame["own"]]
+    assert own == ["wait_for_the_end"]
+    assert "in wait_for_the_end" in found.traceback
+    assert found.fingerprint == late.fingerprint
+    assert add_stack(late, thread) == late  # it has ended
 
 
 # ---- timeouts

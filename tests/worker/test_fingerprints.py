@@ -109,6 +109,15 @@ def test_the_depth_of_a_recursion_does_not_matter(one: int, other: int) -> None:
     assert info_of(dive, one).fingerprint == info_of(dive, other).fingerprint
 
 
+@pytest.mark.parametrize("base", ["__main__", "flow", __name__])
+def test_the_module_of_ones_own_class_does_not_matter(base: str) -> None:
+    """It is another one where the flow's file is run than where it is imported."""
+    source = "class Empty(Exception): ...\ndef f():\n    raise Empty\n"
+    scope = code(source)
+    scope["Empty"].__module__ = base
+    assert info_of(scope["f"]).fingerprint == info_of(code(source)["f"]).fingerprint
+
+
 WRAPPERS = {
     "alone": "load(n)",
     "cause": "try:\n        load(n)\n    except KeyError as error:\n        raise {} from error",

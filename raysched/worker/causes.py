@@ -112,7 +112,7 @@ def frames_of(stack: list[Place]) -> list[Frame]:
             file=printable(code.co_filename),
             line=line,
             function=code.co_qualname,
-            code=_source(code.co_filename, line),
+            code=source_line(code.co_filename, line),
             own=is_own(code.co_filename),
         )
         for code, line in stack
@@ -193,6 +193,7 @@ def _below(file: str, directories: Iterable[str]) -> str:
     return min(paths, key=len, default="")
 
 
-def _source(file: str, line: int) -> str:
+def source_line(file: str, line: int) -> str:
+    """Return a line of source, stripped; "" where there is none."""
     # Of what does not exist any more, or is of another node, there is no line.
     return printable(linecache.getline(file, line).strip()[:CODE_MAX_CHARACTERS])

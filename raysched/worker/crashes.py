@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from raysched.model.values import Evidence, Frame
-from raysched.worker.causes import LAST_FRAMES, is_ours, is_own
+from raysched.worker.causes import LAST_FRAMES, is_ours, is_own, source_line
 
 FATAL_ERROR_MAX_CHARACTERS = 8 * 1024
 """Texts of fatal errors are cut beyond this length."""
@@ -68,8 +68,8 @@ def file_of(directory: Path, pid: int) -> Path:
 def read(path: Path) -> str:
     """Return the fatal error that a process has left, "" if there is none.
 
-    The thread that died comes first. Frames of raysched, threads without others, and the list of
-    extension modules are left out.
+    The thread that died comes first. Frames of raysched and of what calls it, threads without
+    frames of the user's own, and the list of extension modules are left out.
     """
     try:
         with path.open("rb") as file:
@@ -78,8 +78,12 @@ def read(path: Path) -> str:
         return ""
     reason, threads = _split(text)
     died = [thread for thread in threads if thread[0].startswith(_CURRENT)]
-    others = [thread for thread in threads if not thread[0].startswith(_CURRENT)]
-    blocks = [reason, *died, *(thread for thread in others if len(thread) > 1)]
+    others = [
+        thread
+        for thread in threads
+        if thread not in died and any(is_own(found["file"]) for found in _frames(thread))
+    ]
+    blocks = [reason, *died, *others]
     told = "\n\n".join("\n".join(block) for block in blocks if block)
     return told[:FATAL_ERROR_MAX_CHARACTERS]
 
@@ -99,7 +103,7 @@ def evidence_of(fatal_error: str) -> Evidence:
         if reason.endswith(words):
             evidence["signal"] = name
     _, (died, *_) = _split(fatal_error) if _CURRENT in fatal_error else ((), [[]])
-    if frames := [_frame(found) for line in died if (found := _FRAME.fullmatch(line))]:
+    if frames := [_frame(found) for found in _frames(died)]:
         # Python writes the innermost one first.
         evidence["frames"] = frames[:LAST_FRAMES][::-1]
     return evidence
@@ -114,18 +118,38 @@ def _split(text: str) -> tuple[list[str], list[list[str]]]:
             break
         if _HEADING.match(line):
             threads.append([line])
-        elif line.strip() and not ((found := _FRAME.fullmatch(line)) and is_ours(found["file"])):
+        elif line.strip():
             (threads[-1] if threads else reason).append(line)
-    return reason, threads
+    return reason, list(map(_users_part, threads))
+
+
+def _users_part(thread: list[str]) -> list[str]:
+    """Return the lines of a thread without raysched's frames, and those that had called these."""
+    ours = [
+        number
+        for number, line in enumerate(thread)
+        if (found := _FRAME.fullmatch(line)) and is_ours(found["file"])
+    ]
+    # The innermost frame comes first.
+    return [
+        line
+        for number, line in enumerate(thread[: max(ours, default=len(thread))])
+        if number not in ours
+    ]
+
+
+def _frames(thread: list[str]) -> list[re.Match[str]]:
+    return [found for line in thread if (found := _FRAME.fullmatch(line))]
 
 
 def _frame(found: re.Match[str]) -> Frame:
+    file, line = found["file"], int(found["line"])
     return Frame(
-        file=found["file"],
-        line=int(found["line"]),
+        file=file,
+        line=line,
         function=found["function"],
-        code="",
-        own=is_own(found["file"]),
+        code=source_line(file, line),
+        own=is_own(file),
     )
 
 

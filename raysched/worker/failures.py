@@ -119,13 +119,13 @@ def add_stack(error: ErrorInfo, thread: threading.Thread) -> ErrorInfo:
     frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - its documented name
     if frame is None:
         return error
-    stack = traceback.extract_stack(frame)
+    calls = list(traceback.walk_stack(frame))
+    ours = [n for n, (call, _) in enumerate(calls) if is_ours(call.f_code.co_filename)]
+    # What has called the task run is not its own; the innermost frame comes first.
+    calls = calls[: max(ours, default=len(calls))][::-1]
+    stack = traceback.StackSummary.extract(calls)
     told = "".join(_ReadableStack(stack, fold=_has_own(stack)).format())
-    places = [
-        (frame.f_code, line)
-        for frame, line in reversed(list(traceback.walk_stack(frame)))
-        if not is_ours(frame.f_code.co_filename)
-    ]
+    places = [(call.f_code, line) for call, line in calls if not is_ours(call.f_code.co_filename)]
     evidence = Evidence(frames=frames_of(places))
     return add_evidence(replace(error, traceback=bounded(told)), evidence)
 

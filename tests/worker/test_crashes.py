@@ -55,6 +55,7 @@ def test_a_crash_in_code_of_c(tmp_path: Path) -> None:
     assert evidence["signal"] == "SIGSEGV"
     *own, last = evidence["frames"]
     assert (last["function"], last["own"]) == ("string_at", False)
+    assert own[-1]["code"] == "ctypes.string_at(0)"
     assert all(frame["own"] for frame in own)
 
 
@@ -62,6 +63,7 @@ def test_the_thread_that_died_comes_first(tmp_path: Path) -> None:
     how = "threading.Thread(target=ctypes.string_at, args=(0,)).start()"
     text = death(f"{how}; threading.Event().wait()", tmp_path)
     assert text.index("Current thread") < text.index("Thread 0x")
+    assert text.endswith("in <module>")  # of the main thread, which waits
     assert [frame["function"] for frame in crashes.evidence_of(text)["frames"]][-1] == "string_at"
 
 
@@ -94,12 +96,14 @@ def test_texts_are_bounded_and_readable(tmp_path: Path) -> None:
         "Fatal Python error: Bus error\n\n"
         f'Thread 0x01 (most recent call first):\n  File "{own}", line 1 in f\n\n{threads}'
         f'Current thread 0x02 (most recent call first):\n  File "/b.py", line 2 in g\n'
-        f'  File "{own}", line 1 in f\n\nExtension modules: numpy (total: 1)\n'
+        f'  File "{own}", line 1 in f\n  File "/ray.py", line 3 in main\n\n'
+        "Extension modules: numpy (total: 1)\n"
     )
     text = crashes.read(file)
     assert len(text) == crashes.FATAL_ERROR_MAX_CHARACTERS
     assert own not in text
     assert "Extension" not in text
+    assert "/ray.py" not in text
     assert text.splitlines()[2:4] == [
         "Current thread 0x02 (most recent call first):",
         '  File "/b.py", line 2 in g',

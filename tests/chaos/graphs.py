@@ -75,6 +75,7 @@ class Node:
         alone: Whether it has `batch=False`.
         elsewhere: Whether it runs on the second node only.
         milliseconds: How long each of its task runs takes at least.
+        waited: Whether the flow waits for it before it goes on.
     """
 
     kind: str
@@ -91,6 +92,7 @@ class Node:
     alone: bool = False
     elsewhere: bool = False
     milliseconds: int = 0
+    waited: bool = False
 
     def deed(self, index: int) -> str:
         """Return what a task run does."""
@@ -174,7 +176,8 @@ def _node(chance: Random, earlier: list[Node], *, inline: bool, two_nodes: bool)
     sizes = {"one": 1, "each": earlier[needs[0].node].size if kind == "each" else 0}
     size = sizes.get(kind) or chance.randint(1, 12)
     some = (*DEEDS, *(() if inline else DEADLY))
-    deeds = {i: chance.choice(some) for i in range(size) if chance.random() < 0.08}
+    share = chance.choice((0, 0.05, 0.3))
+    deeds = {i: chance.choice(some) for i in range(size) if chance.random() < share}
     return Node(
         kind,
         size,
@@ -191,6 +194,7 @@ def _node(chance: Random, earlier: list[Node], *, inline: bool, two_nodes: bool)
         alone=chance.random() < 0.15,
         elsewhere=two_nodes and chance.random() < 0.3,
         milliseconds=chance.choice((0, 0, 5, 10) if inline else (0, 20, 50, 150, 300)),
+        waited=chance.random() < 0.3,
     )
 
 
@@ -351,8 +355,16 @@ def around(graph: Graph, place: str) -> None:
     made: list[Any] = []
     for number in range(len(graph.nodes)):
         made.append(_submit(number, graph, place, made))
-    futures = [future for some in made for future in some]
-    wait(futures)
+        if graph.nodes[number].waited:
+            _wait(place, number, made[number])
+    for number, futures in enumerate(made):
+        _wait(place, number, futures)
     if graph.takes:
-        for future in futures:
-            future.result(raise_on_failure=False)
+        for futures in made:
+            for future in futures:
+                future.result(raise_on_failure=False)
+
+
+def _wait(place: str, number: int, futures: Any) -> None:
+    wait(list(futures))
+    note(place, "sees", name_of(number))

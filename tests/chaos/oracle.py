@@ -57,11 +57,13 @@ class Log:
         begun: How often each key began, over all processes.
         processes: Processes that task runs were in.
         children: Processes that task runs have started.
+        seen: Tasks all of whose task runs the flow function has seen ended.
     """
 
     begun: Counter[str]
     processes: set[int]
     children: set[int]
+    seen: set[str]
 
 
 def read_log(place: Path) -> Log:
@@ -73,6 +75,7 @@ def read_log(place: Path) -> Log:
         Counter(line[1] for line in begun),
         {line[3] for line in begun},
         {line[2] for line in lines if line[0] == "child"},
+        {line[1] for line in lines if line[0] == "sees"},
     )
 
 
@@ -108,6 +111,10 @@ class Judge:
             self._say(False, "", f"has {len(self.found)} task runs, not {len(expected)}")  # noqa: FBT003 - what it says
             return self.wrong
         self._say(self.found.keys() <= expected, "", "has more task runs than were called")
+        unkept = {
+            key for key in expected - self.found.keys() if key.partition("[")[0] in self.log.seen
+        }
+        self._say(not unkept, "", f"{sorted(unkept)} were seen ended, and are not kept")
         for key in self._keys():
             if key_of(key) in self.found:
                 self._judge_one(key, lost=lost, stopped=stopped)
@@ -142,6 +149,7 @@ class Judge:
         node, name, found = self.graph.nodes[key[0]], key_of(key), self.found[key_of(key)]
         self._judge_attempts(node, name, found, lost=lost)
         if not found.ended:
+            self._say(name_of(key[0]) not in self.log.seen, name, "was seen ended, and is not kept")
             self._say(lost, name, f"was left {found.state.name}")
             return
         if stopped and found.state is S.CANCELLED:

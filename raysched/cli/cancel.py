@@ -13,7 +13,7 @@ LOOK_SECONDS = 0.25
 """Between two looks at a run that is being cancelled."""
 
 ANSWER_SECONDS = 15.0
-"""How long a driver may take until it begins to cancel (seconds): it asks once a second."""
+"""How long a driver may take until something has stopped (seconds): it asks once a second."""
 
 _ANSWERS = frozenset({StateType.CANCELLING, StateType.CANCELLED})
 
@@ -38,21 +38,29 @@ def cancel_run(text: str, keys: Sequence[str], *, force: bool, wait: bool, as_js
     """
     run = get_run(text)
     asked = run.cancel(force=force, keys=keys)
-    if not asked:
-        _say_why_not(run)
-    else:
-        what = ", ".join(keys) or "everything in it"
-        how = "without time to clean up" if force else "with time to clean up"
-        say(
-            f"asked {run.flow} ",
-            (run.id[:SHORT_ID], "cyan"),
-            f" to cancel {what}, {how}",
-            stderr=True,
-        )
-    code = _wait(run, keys) if asked and wait else int(not asked and not _is_cancelled(run, keys))
+    try:
+        if asked:
+            _say_asked(run, keys, force=force)
+            code = _wait(run, keys) if wait else 0
+        else:
+            _say_why_not(run)
+            code = int(not _is_cancelled(run, keys))
+    except KeyboardInterrupt:
+        say("not waiting any more; the run is still asked to cancel", stderr=True)
+        code = 1
     if as_json:
         print_json(run_record(run) | {"asked": asked})
     return code
+
+
+def _say_asked(run: Run, keys: Sequence[str], *, force: bool) -> None:
+    say(
+        f"asked {run.flow} ",
+        (run.id[:SHORT_ID], "cyan"),
+        f" to cancel {', '.join(keys) or 'everything in it'}, ",
+        "without time to clean up" if force else "with time to clean up",
+        stderr=True,
+    )
 
 
 def _say_why_not(run: Run) -> None:
@@ -64,17 +72,13 @@ def _say_why_not(run: Run) -> None:
 
 
 def _wait(run: Run, keys: Sequence[str]) -> int:
-    try:
-        answered = _wait_for_end(run, keys)
-    except KeyboardInterrupt:
-        say("not waiting any more; the run is still asked to cancel", stderr=True)
-        return 1
-    if not answered:
+    if not _wait_for_end(run, keys):
         say(
             ("! ", "yellow"),
-            f"its process has not answered for {ANSWER_SECONDS:.0f} s. It will as soon as it can: "
-            "the request stays. A flow function in C code that holds Python's lock keeps it from "
-            f"looking; raysched show {run.id[:SHORT_ID]} tells what becomes of it",
+            f"nothing of it has stopped for {ANSWER_SECONDS:.0f} s. It stays asked to cancel: its "
+            "process will do so as soon as the flow function lets it, which may be cleaning up, or "
+            "be in C code that holds Python's lock; "
+            f"raysched show {run.id[:SHORT_ID]} tells what becomes of it",
             stderr=True,
         )
         return 1
@@ -110,7 +114,8 @@ def _has_ended(run: Run, keys: Sequence[str]) -> bool:
 def _answers(run: Run, keys: Sequence[str]) -> bool:
     if keys:
         return any(run.task_run(key).state.type in _ANSWERS for key in keys)
-    return run.state.type in _ANSWERS or not _ANSWERS.isdisjoint(run.counts)
+    # That the run is shown as CANCELLING says no more than that it was asked.
+    return not _ANSWERS.isdisjoint(run.counts)
 
 
 def _is_cancelled(run: Run, keys: Sequence[str]) -> bool:

@@ -45,7 +45,12 @@ FRAME = re.compile(
     re.MULTILINE,
 )
 
-MARKS = {StateType.COMPLETED: "✔", StateType.CANCELLED: "■", StateType.RUNNING: "▶"}
+MARKS = {
+    StateType.COMPLETED: "✔",
+    StateType.CANCELLED: "■",
+    StateType.CANCELLING: "■",
+    StateType.RUNNING: "▶",
+}
 
 
 def print_summary(run: Run, returned: str) -> None:

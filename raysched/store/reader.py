@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Select, select
@@ -16,7 +16,7 @@ from raysched.store import task_runs
 from raysched.store.counts import count_states, count_states_by_group
 from raysched.store.endings import EndingsReader
 from raysched.store.evidence import EvidenceReader, log_view
-from raysched.store.requests import Requests
+from raysched.store.requests import Requests, read_cancellations
 from raysched.store.rows import error_info
 from raysched.store.tables import DRIVER, FLOW_RUN, LOG, TASK_GROUP, TASK_RUN
 from raysched.store.views import LogView, RunView, TaskRunView, shown_state
@@ -272,13 +272,22 @@ class Reader(EvidenceReader, EndingsReader):
 
     def _views(self, rows: Sequence[RowMapping]) -> list[RunView]:
         rows, lost = self._find_lost(rows)
+        going_on = [row["number"] for row in rows if row["state"] < FIRST_TERMINAL]
         uncounted = [row["number"] for row in rows if row["counts"] is None]
         counted: dict[int, dict[int, int]] = {}
-        if uncounted:
+        asked: dict[int, str] = {}
+        if uncounted or going_on:
             with self._reading() as connection:
                 counted = count_states(connection, uncounted)
-        return [
+                asked = read_cancellations(connection, going_on)
+        views = [
             _run_view(row, counted.get(row["number"]), lost=row["number"] in lost) for row in rows
+        ]
+        return [
+            _cancelling(view, asked[view.number])
+            if view.number in asked and not view.lost
+            else view
+            for view in views
         ]
 
     def _find_lost(self, rows: Sequence[RowMapping]) -> tuple[Sequence[RowMapping], set[int]]:
@@ -306,12 +315,14 @@ def _select_runs() -> Select[Any]:
 
 def _recorded_codes(states: Collection[StateType]) -> list[int]:
     """Return the codes that runs shown in these states may be recorded with."""
-    with_lost = StateType.CRASHED in states
+    derived = not _DERIVED.isdisjoint(states)
     return [
-        int(state)
-        for state in StateType
-        if state in states or (with_lost and not state.is_terminal)
+        int(state) for state in StateType if state in states or (derived and not state.is_terminal)
     ]
+
+
+def _cancelling(view: RunView, by: str) -> RunView:
+    return replace(view, state=StateType.CANCELLING, message=f"{by} has asked to cancel it")
 
 
 def _run_view(row: RowMapping, counted: dict[int, int] | None, *, lost: bool) -> RunView:
@@ -335,5 +346,8 @@ def _run_view(row: RowMapping, counted: dict[int, int] | None, *, lost: bool) ->
         late=row["late"],
     )
 
+
+_DERIVED = frozenset({StateType.CRASHED, StateType.CANCELLING})
+"""States that open runs may be shown in."""
 
 _PLAIN = frozenset(field.name for field in fields(FlowRunRow)) - {"error", "pickled_parameters"}

@@ -1,5 +1,6 @@
 """What other processes ask of the driver of a run: rows that it reads about once a second."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,15 @@ def read_requests(connection: Connection, run: int, after: int = 0) -> list[Requ
     """Return the requests of a run with an id over `after`, in order."""
     query = select(REQUEST).where(REQUEST.c.run == run, REQUEST.c.id > after)
     return [request(row) for row in connection.execute(query.order_by(REQUEST.c.id))]
+
+
+def read_cancellations(connection: Connection, runs: Sequence[int]) -> dict[int, str]:
+    """Return of those of these runs that are asked to be cancelled as a whole who asked first."""
+    query = select(REQUEST.c.run, REQUEST.c.asked_by).where(
+        REQUEST.c.run.in_(runs), REQUEST.c["keys"] == json.dumps(())
+    )
+    asked = connection.execute(query.order_by(REQUEST.c.run, REQUEST.c.id.desc()))
+    return {run: by for run, by in asked}  # noqa: C416 - rows are tuples, which mypy does not see
 
 
 class Requests:

@@ -32,8 +32,9 @@ def shown_state(recorded: StateType, *, lost: bool) -> StateType:
 class RunView(FlowRunRow):
     """A flow run as it is now.
 
-    An open run whose driver is dead has the state CRASHED with the message `driver lost`; nothing
-    is written for it. `pickled_parameters` is not read and None.
+    An open run whose driver is dead has the state CRASHED with the message `driver lost`, and one
+    that is asked to be cancelled CANCELLING; nothing is written for it. `pickled_parameters` is not
+    read and None.
 
     Attributes:
         number: Key of its rows.

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from cli.commands import Command
 from cli.kept_runs import NOON, SECOND, close_run, keep_nightly, members, open_run, store
 from raysched.cli import cancel as cancel_module
+from raysched.client import get_run
 from raysched.model.rows import Batch, GroupRow, RequestRow
 from raysched.model.states import StateType
 from raysched.store.sql import SqlStore
@@ -91,7 +93,12 @@ class TestRun:
         self, looking: Command, kept: SqlStore, going_on: tuple[str, int]
     ) -> None:
         done = looking("cancel", "last", "--no-wait", "--force", "--json")
-        assert (done.code, done.json()["asked"], done.json()["state"]) == (0, True, "RUNNING")
+        assert (done.code, done.json()["asked"]) == (0, True)
+        shown = looking("show", "last", "--json").json()
+        assert (shown["state"], "has asked to cancel it" in shown["message"]) == (
+            "CANCELLING",
+            True,
+        )
         assert "without time to clean up" in done.err
         (request,) = kept.requests(going_on[1], 0)
         assert request.kind == "kill"
@@ -119,7 +126,7 @@ class TestRun:
         monkeypatch.setattr(cancel_module, "ANSWER_SECONDS", 0.0)
         done = looking("cancel", "last")
         assert done.code == 1
-        assert "has not answered" in done.err
+        assert "nothing of it has stopped for 0 s. It stays asked" in done.err
         assert len(kept.requests(1, 0)) == 1
 
     def test_ctrl_c_ends_only_the_waiting(self, kept: SqlStore, going_on: tuple[str, int]) -> None:
@@ -137,12 +144,52 @@ class TestRun:
         assert (done.code, "there are no runs yet" in done.err) == (1, True)
 
 
+WAITING = """
+import time
+from pathlib import Path
+from raysched import flow, task
+
+@task
+def work(n):
+    print("begun", flush=True)
+    try:
+        time.sleep(600)
+    finally:
+        Path(f"cleaned-{n}").touch()
+
+@flow
+def slow():
+    work.map(range(3)).result()
+"""
+
+
+def test_flow_in_another_process_cleans_up_and_ends(
+    raysched: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slow.py").write_text(WAITING, encoding="utf-8")
+    command = [sys.executable, "-m", "raysched", "run", "slow.py", "--backend", "inline"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line == "begun\n")
+        done = raysched("cancel", "last")
+        told = process.stdout.read()
+    assert (done.code, process.returncode) == (0, 1)
+    assert "CANCELLED" in told
+    run = get_run()
+    assert run.state.is_cancelled()
+    assert run.counts == {StateType.CANCELLED: 3}
+    assert [path.name for path in tmp_path.glob("cleaned-*")] == ["cleaned-0"]
+
+
 class TestTaskRuns:
     def test_are_waited_for(
         self, looking: Command, kept: SqlStore, going_on: tuple[str, int], drive: Drive
     ) -> None:
         def answer(row: RequestRow) -> None:
             assert row.keys == ("parse[1]",)
+            # It concerns not all of the run.
+            assert get_run("last").state.is_running()
             cancelled = members(0, [1], StateType.CANCELLED)
             cancelled.reasons = {0: "cancelled by me"}
             kept.commit(Batch(going_on[1], task_runs=[cancelled]))

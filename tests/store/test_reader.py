@@ -99,6 +99,29 @@ class TestRuns:
         assert ids(states={StateType.RUNNING}, limit=3) == ["05", "04", "01"]
         assert ids(states=[]) == []
 
+    def test_that_are_asked_to_cancel_are_cancelling_while_they_are_open(
+        self, store: SqlStore, reader: Reader
+    ) -> None:
+        rows = [flow_run() for _ in range(4)]
+        numbers = [store.open_run(row) for row in rows]
+        for by in ("me", "you"):
+            reader.requests.ask(numbers[0], "cancel", by)
+        reader.requests.ask(numbers[1], "cancel", "me", ["parse[0]"])
+        reader.requests.ask(numbers[2], "kill", "me")
+        store.commit(closing(numbers[2]))
+
+        def ids(*states: StateType) -> list[str]:
+            return [run.id for run in reader.runs(states=states)]
+
+        assert ids(StateType.CANCELLING) == [rows[0].id]
+        assert ids(StateType.RUNNING) == [rows[3].id, rows[1].id]
+        assert ids(StateType.COMPLETED) == [rows[2].id]
+        run = reader.find_run(rows[0].id)
+        assert (run.state, run.message) == (StateType.CANCELLING, "me has asked to cancel it")
+        store.close()
+        assert ids(StateType.CANCELLING) == []
+        assert reader.find_run(rows[0].id).state is StateType.CRASHED
+
     def test_many_are_listed_whole(
         self, store: SqlStore, reader: Reader, monkeypatch: pytest.MonkeyPatch
     ) -> None:

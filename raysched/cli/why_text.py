@@ -47,8 +47,6 @@ MOST_LOGS = 10
 MOST_EVIDENCE_LINES = 12
 
 INDENT = 3
-LABEL = 14
-"""Width of the names of facts (characters)."""
 
 
 def print_why(why: Why) -> None:
@@ -146,8 +144,7 @@ def _cause(cause: Cause, run: str) -> None:
         ("runbook", cause.runbook),
     ]
     say()
-    for name, text in facts:
-        _fact(name, text)
+    _facts(facts)
     _attempts(cause.attempts)
     _frames(cause)
     _inputs(cause)
@@ -194,16 +191,17 @@ def _source(source: Source) -> None:
         )
 
 
-def _fact(name: str, text: str) -> None:
-    lines = plain(text).splitlines()
-    if len(lines) > MOST_EVIDENCE_LINES:
-        lines = [*lines[: MOST_EVIDENCE_LINES - 1], "…"]
-    for number, line in enumerate(lines):
-        label = name if number == 0 else ""
-        if number == 0 and len(name) > LABEL:
-            say(" " * INDENT, (name, "dim"))
-            label = ""
-        say(" " * INDENT, (f"{label:<{LABEL}} ", "dim"), line)
+def _facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Print names with their texts, those that there are."""
+    told = [(name, text) for name, text in facts if text]
+    width = max((len(name) for name, _ in told), default=0)
+    for name, text in told:
+        lines = plain(text).splitlines()
+        if len(lines) > MOST_EVIDENCE_LINES:
+            lines = [*lines[: MOST_EVIDENCE_LINES - 1], "…"]
+        for number, line in enumerate(lines):
+            label = "" if number else plain(name)
+            say(" " * INDENT, (f"{label:<{width}}  ", "dim"), line)
 
 
 def _attempts(attempts: Sequence[Try]) -> None:
@@ -283,12 +281,10 @@ def _comparison(comparison: Comparison) -> None:
         ("since the last success ", "bold"),
         (f"run {comparison.run[:SHORT_ID]}, {local_time(comparison.ended)}", "dim"),
     )
-    for change in comparison.changes:
-        _fact(change.what, change_text(change))
     if not comparison.changes:
         say(" " * INDENT, "nothing that is kept differs")
-    for text in comparison.unknown:
-        _fact("not known", text)
+    changes = [(change.what, change_text(change)) for change in comparison.changes]
+    _facts([*changes, *(("not known", text) for text in comparison.unknown)])
 
 
 def _section(name: str) -> None:

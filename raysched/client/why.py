@@ -1,6 +1,7 @@
 """Why a flow run ended as it did: the verdict, where, with what evidence, and what to do."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,9 @@ DEEPEST = 3
 
 LONGEST_PARAMETERS = 2000
 """Characters of parameters that a command is given."""
+
+REPR = re.compile(r'"(?:[\w.]+\(.*\)|<.+>)"')
+"""In JSON, what is most likely a repr: `PosixPath('a')`, `<shop.Cart object at 0x…>`."""
 
 SHORT_ID = 8
 """Digits of a run's id in commands."""
@@ -127,7 +131,9 @@ def _steps(run: "RunView", causes: Sequence[Cause]) -> Iterator[Step]:
         yield Step(f"raysched cancel {short}", "stop it")
     elif run.state is not StateType.COMPLETED and run.target and not run.parent:
         once = "" if run.state is StateType.CANCELLED else ", once the cause is gone"
-        yield Step(_again(run), f"run it again from its beginning{once}")
+        command, missing = _again(run)
+        give = f"; give it {', '.join(missing)} too, which JSON cannot say" if missing else ""
+        yield Step(command, f"run it again from its beginning{once}{give}")
     tried = [cause for cause in causes if cause.key and cause.attempts]
     if tried:
         key = shlex.quote(tried[0].key)
@@ -142,13 +148,16 @@ def _steps(run: "RunView", causes: Sequence[Cause]) -> Iterator[Step]:
         )
 
 
-def _again(run: "RunView") -> str:
-    """Return the command that runs a flow again with the same parameters, as far as they fit."""
+def _again(run: "RunView") -> tuple[str, Sequence[str]]:
+    """Return the command that runs a flow again with the same parameters, and those it lacks.
+
+    What JSON does not know was kept as Python's repr, and is of no use to a command.
+    """
     command = f"raysched run {shlex.quote(run.target)}"
     parameters: Mapping[str, object] = json.loads(run.parameters)
-    if not parameters:
-        return command
-    text = json.dumps(parameters, ensure_ascii=False)
+    lacking = [name for name, value in parameters.items() if REPR.search(json.dumps(value))]
+    given = {name: value for name, value in parameters.items() if name not in lacking}
+    text = json.dumps(given, ensure_ascii=False)
     if len(text) > LONGEST_PARAMETERS or "…" in parameters:
-        return f"{command} --params-json @FILE"
-    return f"{command} --params-json {shlex.quote(text)}"
+        return f"{command} --params-json @FILE", ()
+    return f"{command} --params-json {shlex.quote(text)}" if given else command, lacking

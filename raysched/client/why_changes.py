@@ -20,7 +20,7 @@ MOST_CHARACTERS = 200
 LONGER = 1.5
 """Durations differ from this factor on, up or down."""
 
-SHORTEST = 0.1
+SHORTEST = 1.0
 """Durations below this do not differ (seconds)."""
 
 NOT_KEPT = "the code: no hash of it is kept, so a change of a module is not seen here"

@@ -144,10 +144,11 @@ def publish(group: Group, indices: Sequence[int]) -> None:
 def group_row(planned: PlannedGroup) -> GroupRow:
     """Return the row of a new group."""
     group = planned.group
+    of_all = group.edges if group.size > 1 else tuple(group.edges_of(0))
     edges: dict[tuple[int, str, int, int], None] = {
-        (edge.parent.id, edge.kind.value, edge.index, edge.stop): None for edge in group.edges
+        (edge.parent.id, edge.kind.value, edge.index, edge.stop): None for edge in of_all
     }
-    for own in group.member_edges.values():
+    for own in group.member_edges.values() if group.size > 1 else ():
         # Which member needs which is in the payloads; the row tells which group needs which.
         edges.update(dict.fromkeys((edge.parent.id, edge.kind.value, -1, -1) for edge in own))
     return GroupRow(

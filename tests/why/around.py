@@ -24,10 +24,10 @@ VOLATILE = (
     (re.compile(r"\b\d+\.\d\d? s\b"), "(s)"),
     (re.compile(rf"{re.escape(socket.gethostname())}, pid \d+"), "(host), pid (pid)"),
     (re.compile(re.escape(f"{HERE}{os.sep}")), ""),
-    (re.compile(r"(?<=\S) {2,}"), "  "),
+    (re.compile(r"(?<=[^\s│]) {2,}"), "  "),
     (re.compile(r" +$", re.MULTILINE), ""),
 )
-"""What differs, and what stands for it; also the widths of columns do."""
+"""What differs, and what stands for it; the widths of columns do, but not how code is indented."""
 
 
 @contextmanager

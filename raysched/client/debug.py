@@ -12,10 +12,11 @@ from raysched.client.task_run import handed_over, not_kept
 from raysched.define.context import AttemptContext, attempt_context
 from raysched.define.ports import FlowEnding
 from raysched.define.states import State
-from raysched.errors import ResultError, ResultNotKept
+from raysched.errors import ResultError, ResultNotKept, SerializationError
 from raysched.graph.group import EdgeKind
+from raysched.graph.payload import dumps
 from raysched.model.states import SUCCESSES, StateType
-from raysched.results.envelope import encode
+from raysched.results.envelope import decode, encode
 from raysched.settings import settings
 from raysched.worker.code import CallArguments, NamedArguments, TaskCode
 from raysched.worker.context import context_of
@@ -137,7 +138,8 @@ def prepare(reader: "Reader", run: "RunView", view: "TaskRunView", task: "Task[.
         (own.payload,),
         slots=(slots,),
     )
-    header = encode_header(RunHeader(run.id, run.name, run.flow, b"", run.tags))
+    parameters = _parameters(reader.pickled_parameters(run))
+    header = encode_header(RunHeader(run.id, run.name, run.flow, parameters, run.tags))
     return Rerun(StageRun(code, Unit(0, header, (stage,)), stage, (), {}), code)
 
 
@@ -184,6 +186,17 @@ class _Values:
         if envelope is None:
             self.missing.append(view)
         return INLINE, envelope
+
+
+def _parameters(envelope: bytes | None) -> bytes:
+    """Return the flow run's parameters as units carry them, b"" where they cannot be had."""
+    if envelope is None:
+        return b""
+    try:
+        return dumps(decode(envelope))
+    except SerializationError:
+        # Few tasks ask for them.
+        return b""
 
 
 def _option(group: "GroupRow", name: str) -> Any:

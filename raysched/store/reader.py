@@ -127,6 +127,13 @@ class Reader(EvidenceReader, EndingsReader):
         """Where something is asked of the drivers of runs: the one thing here that writes."""
         return Requests(self._database)
 
+    def pickled_parameters(self, run: RunView) -> bytes | None:
+        """Return the envelope of a run's parameters, or None where they were not kept."""
+        query = select(FLOW_RUN.c.pickled_parameters).where(FLOW_RUN.c.number == run.number)
+        with self._reading() as connection:
+            kept: bytes | None = connection.execute(query).scalar()
+            return kept
+
     def groups(self, run: RunView) -> list[GroupRow]:
         """Return the groups of a run, in the order of their calls."""
         with self._reading() as connection:

@@ -15,7 +15,7 @@ FLOW = """
 import json
 import asyncio
 from helper import parse
-from raysched import flow, get_run_logger, task
+from raysched import flow, get_run_logger, runtime, task
 
 
 @task
@@ -65,6 +65,11 @@ def adding(numbers: list[int]) -> int:
 
 
 @task
+def asking() -> None:
+    raise ValueError(runtime.flow_run.parameters)
+
+
+@task
 def large(data: bytes) -> None:
     raise ValueError(len(data))
 
@@ -79,6 +84,7 @@ def nightly(broken: bool = True):
     use.submit(secret.submit()).wait()
     later.submit(data, failure=allow_failure(loaded[3])).wait()
     parse.submit("x").wait()
+    asking.submit().wait()
     some = parse.map(["1", "x", "3"], min_success=0.5)
     adding.submit(some).wait()
     adding.submit(parse.map(["5", "6"], min_success=1)).wait()
@@ -210,6 +216,10 @@ class TestWithoutDebugger:
     )
     def test_gathers_maps_as_the_run_did(self, raysched: Command, key: str, told: str) -> None:
         assert told in raysched("debug", "last", key, "--no-debugger").err
+
+    def test_knows_the_run_that_it_belongs_to(self, raysched: Command) -> None:
+        told = raysched("debug", "last", "asking", "--no-debugger").err
+        assert "ValueError: {'broken': True}" in told
 
     def test_asks_the_check_too(self, raysched: Command) -> None:
         done = raysched("debug", "last", "checked", "--no-debugger")

@@ -116,7 +116,8 @@ def give_up(turn: Turn, failure: Failure, reason: str) -> bool:
     if group.states[index] == StateType.PENDING:
         turn.run.lane(node, index).discard(node, index)
     else:
-        move(group, index, StateType.AWAITING_RETRY)
+        if group.states[index] != StateType.AWAITING_RETRY:
+            move(group, index, StateType.AWAITING_RETRY)
         move(group, index, StateType.PENDING)
     turn.record(group, index)
     node.variants[index] = fallback_variant(turn.run, group.spec)
@@ -184,6 +185,15 @@ def end_unbegun(turn: Turn, node: Node, index: int) -> None:
     node.group.ended[index] = turn.now
     unknown = Failure(node, index, stopping.state, ErrorInfo("", ""))
     finish(turn, _stopped(unknown, stopping), stopping.reason)
+
+
+def take_back(turn: Turn, node: Node, index: int) -> None:
+    """Let a member wait again that was running through no fault of its own."""
+    group = node.group
+    if group.states[index] == StateType.RUNNING:
+        move(group, index, StateType.PENDING)
+        group.started[index] = 0
+        turn.record(group, index)
 
 
 def queue_again(turn: Turn, node: Node, index: int) -> None:

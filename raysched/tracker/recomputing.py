@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass, Value
-from raysched.tracker.attempts import Failure, end_unbegun, finish
+from raysched.tracker.attempts import Failure, end_unbegun, finish, take_back
 from raysched.tracker.dependencies import settle
 from raysched.tracker.messages import InputsLost, RecordAttempt, ValueLost
 from raysched.tracker.run import Node, Turn
@@ -51,6 +51,7 @@ def inputs_lost(turn: Turn, event: InputsLost) -> None:
     waiting: set[tuple[Node, int]] = set()
     for position in sorted(unit.open):
         node, index = unit.member(position)
+        take_back(turn, node, index)
         state = node.group.states[index]
         node.group.attempts[index] -= 1
         node.riding.discard(index)

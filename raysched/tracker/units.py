@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass, LargeValue
-from raysched.tracker.attempts import Failure, completed, end_unbegun, failed, finish
+from raysched.tracker.attempts import Failure, completed, end_unbegun, failed, finish, take_back
 from raysched.tracker.dependencies import settle
 from raysched.tracker.messages import (
     CallHooks,
@@ -237,33 +237,40 @@ def unit_lost(turn: Turn, event: UnitLost) -> None:
     suspects = len(unit.open) > 1 and not cancelled
     for position in sorted(unit.open):
         node, index = unit.member(position)
-        group = node.group
         if index in node.computing:
             outcome = Recomputed(StateType.CRASHED, unit.began, turn.now, error=event.error)
             recomputed(turn, node, index, outcome)
-            continue
-        stopping = cancelled or group.states[index] == StateType.CANCELLING
-        if _still_needs(node, index):
+        elif _still_needs(node, index):
             _get_off(node, index)
-            continue
-        node.riding.discard(index)
-        if suspects and not stopping and not run.cancelled_by:
-            _run_alone(turn, node, index)
-            continue
-        state = (
-            StateType.CANCELLED
-            if suspects or stopping
-            else _LOST.get(event.error.failure_class, StateType.CRASHED)
-        )
-        if state is not StateType.CANCELLED and group.states[index] == StateType.PENDING:
-            # Nobody has told that it began, so its hooks are not called.
-            move(group, index, StateType.RUNNING)
-            group.started[index] = unit.began or turn.now
-        group.ended[index] = turn.now
-        if failed(turn, Failure(node, index, state, event.error)):
-            settle(turn, node, (index,))
+        else:
+            node.riding.discard(index)
+            _lose(turn, unit, (node, index), event.error, suspect=suspects)
     unit.open.clear()
     _release(turn, event.unit)
+
+
+def _lose(
+    turn: Turn, unit: Unit, member: tuple[Node, int], error: ErrorInfo, *, suspect: bool
+) -> None:
+    """Account for a member whose worker broke; a `suspect` need not be what broke it."""
+    (node, index), run = member, turn.run
+    group = node.group
+    stopping = (
+        error.failure_class is FailureClass.CANCELLED
+        or group.states[index] == StateType.CANCELLING
+        or (suspect and run.cancelled_by and not group.spec.teardown)
+    )
+    if suspect and not stopping:
+        _run_alone(turn, node, index)
+        return
+    state = StateType.CANCELLED if stopping else _LOST.get(error.failure_class, StateType.CRASHED)
+    if not stopping and group.states[index] == StateType.PENDING:
+        # Nobody has told that it began, so its hooks are not called.
+        move(group, index, StateType.RUNNING)
+        group.started[index] = unit.began or turn.now
+    group.ended[index] = turn.now
+    if failed(turn, Failure(node, index, state, error)):
+        settle(turn, node, (index,))
 
 
 def _still_needs(node: Node, index: int) -> bool:
@@ -327,10 +334,7 @@ def _run_alone(turn: Turn, node: Node, index: int) -> None:
     group = node.group
     node.suspects.add(index)
     group.attempts[index] -= 1
-    if group.states[index] == StateType.RUNNING:
-        move(group, index, StateType.PENDING)
-        group.started[index] = 0
-        turn.record(group, index)
+    take_back(turn, node, index)
     turn.run.lane(node, index).add(node, (index,))
 
 

@@ -191,10 +191,8 @@ def waiting_counts_equal_a_recount(ledger: "Ledger") -> None:
 
 def limits_hold(ledger: "Ledger") -> None:
     run = ledger.run
-    nodes = {
-        run.nodes[command.group.id] for command in ledger.commands if isinstance(command, Dispatch)
-    }
-    for lane in map(run.lane, nodes):
+    dispatched = [c.unit for c in ledger.commands if isinstance(c, Dispatch)]
+    for lane in {run.units[number].lane for number in dispatched}:
         assert lane.slots
         assert lane.limit is None or lane.limit.running <= lane.limit.most
         assert lane.units <= window(lane.slots, lane.mean_ns / 1e9)
@@ -256,6 +254,9 @@ def every_failed_attempt_has_one_row(ledger: "Ledger") -> None:
     assert not twice
     for group, index in ledger.members:
         begun = group.attempts[index]
+        if index in ledger.run.nodes[group.id].losses:
+            # It completed, and was tried again for its value.
+            continue
         failed_for_good = S(group.states[index]) in {S.FAILED, S.TIMED_OUT, S.CRASHED}
         ended = begun if failed_for_good else begun - 1
         for attempt in range(1, ended + 1):

@@ -354,10 +354,9 @@ class Ledger:
         self.riding = {(other, position) for other, position in self.riding if other != unit}
         if not several or error.failure_class is FailureClass.CANCELLED:
             return
-        if self.run.cancelled_by:
-            return
         for group, index in suspects:
-            if group.states[index] != StateType.CANCELLING:
+            stops = self.run.cancelled_by and not group.spec.teardown
+            if group.states[index] != StateType.CANCELLING and not stops:
                 self.uncharged[group, index] += 1
                 self.suspects.add((group, index))
 

@@ -83,7 +83,8 @@ class GroupRow:
         first: Index of its first member among the flow run's task runs of that name.
         size: Number of members. Members without a row of their own are SCHEDULED.
         mapped: Whether one `.map` made it.
-        edges: JSON text: `[[parent group, kind, index, stop], …]` of edges of every member.
+        edges: JSON text: `[[parent group, kind, index, stop], …]`; index and stop are -1 where
+            members differ in what they need of that group.
         tags: Tags.
         options: JSON text of the options that people want to see.
         parent_key: Key of the task run in which it ran, or "".

@@ -89,18 +89,25 @@ class TestPublish:
 
 
 class TestGroupRow:
-    def test_tells_edges_of_groups_in_full_and_those_of_members_by_parent(self) -> None:
+    def test_tells_edges_of_all_members_in_full_and_others_by_parent(self) -> None:
         builder = Builder("run")
         (parents,) = add_map(builder, spec("parents"), range(3))
         single = add(builder, spec("single"))
         (mapped,) = add_map(builder, spec("mapped"), parents, static=[every(parents)])
-        called = add(builder, spec("called"), one(single), one(parents, 1))
+        alone = add(builder, spec("alone"), one(single), one(parents, 1))
+        called_twice = spec("called twice")
+        several = add(builder, called_twice, one(single))
+        add(builder, called_twice, one(parents, 1))
         groups = {group.spec.name: group for group in builder.take()}
         assert json.loads(group_row(PlannedGroup(mapped[0])).edges) == [
             [groups["parents"].id, "gather", 0, 3],
             [groups["parents"].id, "one_to_one", 0, 1],
         ]
-        assert json.loads(group_row(PlannedGroup(called[0])).edges) == [
+        assert json.loads(group_row(PlannedGroup(alone[0])).edges) == [
+            [groups["single"].id, "broadcast", 0, 1],
+            [groups["parents"].id, "broadcast", 1, 2],
+        ]
+        assert json.loads(group_row(PlannedGroup(several[0])).edges) == [
             [groups["single"].id, "broadcast", -1, -1],
             [groups["parents"].id, "broadcast", -1, -1],
         ]

@@ -103,7 +103,7 @@ class TestHead:
         ("piece", "says"),
         [
             ("raylet", "error: the Ray node that this driver is connected to has died"),
-            ("gcs_server", "Failed to connect to GCS within 5 seconds"),
+            ("gcs_server", "does not answer. If it does not come back, Ray ends this program"),
         ],
     )
     def test_does_not_hang_the_run(self, own_ray_place: Place, piece: str, says: str) -> None:

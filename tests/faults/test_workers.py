@@ -1,6 +1,11 @@
 """Workers that die in the middle of a task."""
 
-from faults.drivers import Place
+import os
+import signal
+
+import psutil
+
+from faults.drivers import Place, is_alive, until
 
 DYING = """
 from common import *
@@ -35,6 +40,89 @@ def dying():
     double.submit(2).wait()
     end.wait()
 """
+
+
+COUNTING = """
+from common import *
+
+@task(retries=5, crash_retries=2)
+def die(how):
+    mark(f"{how}-{time.monotonic_ns()}")
+    if how == "exit":
+        os._exit(3)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "segfault":
+        import ctypes
+        ctypes.string_at(0)
+
+@flow
+def counting():
+    die.map(["exit", "kill", "segfault"]).wait()
+"""
+
+FAMILY = """
+from common import *
+import subprocess
+
+@task(batch=False)
+def family(how):
+    script = f"echo $$ > {HERE}/child-{how}; sleep 600 & echo $! > {HERE}/grandchild-{how}; wait"
+    subprocess.Popen(["/bin/sh", "-c", script])
+    wait_for(f"grandchild-{how}")
+    mark(f"family-{how}")
+    if how == "deaf":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:
+            if how == "polite":
+                raise
+
+@flow
+def families():
+    family.map(["polite", "stubborn", "deaf"]).wait()
+"""
+
+
+def test_attempts_are_as_many_as_declared(ray_place: Place) -> None:
+    ray_place.write(COUNTING)
+    driver = ray_place.run("flows.py:counting")
+    assert driver.finish(60) == 1, driver.output
+    found = {each["key"]: each for each in ray_place.show()["task_runs"]}
+    assert {(each["state"], each["attempts"]) for each in found.values()} == {("CRASHED", 3)}
+    evidence = [found[f"die[{index}]"]["error"]["evidence"] for index in range(3)]
+    assert evidence[0]["exit_code"] == 3
+    assert "signal" not in evidence[1]
+    assert evidence[2]["signal"] == "SIGSEGV"
+    assert "string_at" in evidence[2]["fatal_error"]
+    # Each of the three died alone three times, and at most once with others.
+    for how in ("exit", "kill", "segfault"):
+        assert len(list(ray_place.path.glob(f"{how}-*"))) in {3, 4}
+
+
+def test_nothing_is_left_after_cancellation(ray_place: Place) -> None:
+    """Neither what task runs have started, nor the workers of those that did not react."""
+    ray_place.write(FAMILY)
+    driver = ray_place.run("flows.py:families")
+    names = ["polite", "stubborn", "deaf"]
+    workers = [int(ray_place.until_marked(f"family-{name}")) for name in names]
+    kin = [
+        int((ray_place.path / f"{kind}-{name}").read_text())
+        for kind in ("child", "grandchild")
+        for name in names
+    ]
+    driver.signal_group(signal.SIGINT)
+    assert driver.finish(60) == 1, driver.output
+    assert set(ray_place.states().values()) == {"CANCELLED"}
+    until(lambda: not any(is_alive(pid) for pid in (*kin, *workers[1:])), "the end of all")
+    assert not [each for each in workers_of(os.getpid()) if each.name() == "ray::family"]
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """Return the processes of the Ray of this session."""
+    return psutil.Process(pid).children(recursive=True)
 
 
 def test_another_attempt_completes_whatever_ended_the_worker(ray_place: Place) -> None:

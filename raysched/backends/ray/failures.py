@@ -1,12 +1,18 @@
 """What Ray raises, as evidence in our words."""
 
 import re
+import shutil
+from typing import Any
 
 from ray import exceptions
+from ray._private.worker import global_worker
 
 from raysched.model.values import CrashKind, ErrorInfo, Evidence, FailureClass, TimeoutKind
 from raysched.worker.causes import fingerprint, type_name
 from raysched.worker.failures import add_evidence, bounded, describe_timeout
+
+FULL_SHARE = 0.02
+"""A file system with less than this share free is taken for full."""
 
 # A subclass stands before its base.
 _KINDS: tuple[tuple[type[BaseException], CrashKind], ...] = (
@@ -70,11 +76,28 @@ def node_of_driver_died() -> ErrorInfo:
     """Return the evidence of whatever was not back when the driver lost its own node."""
     return ErrorInfo(
         "ray.exceptions.LocalRayletDiedError",
-        "the Ray node that this driver is connected to has died, so nothing can run any more. What "
-        "was committed is kept; start Ray again where it was started by hand, and run once more",
+        f"the Ray node that this driver is connected to has died{_full_store()}, so nothing can "
+        "run any more. What was committed is kept; start Ray again where it was started by hand, "
+        "and run once more",
         failure_class=FailureClass.INFRASTRUCTURE,
         kind=CrashKind.NODE_DIED,
     )
+
+
+def _full_store() -> str:
+    """Return that the object store's file system is full, "" if it is not.
+
+    Ray reserves no room there: the first value for which there is none ends the node by SIGBUS.
+    """
+    node: Any = global_worker.node
+    directory = (node and node._ray_params.plasma_directory) or "/dev/shm"  # noqa: S108, SLF001
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError:
+        return ""
+    if usage.free > FULL_SHARE * usage.total:
+        return ""
+    return f", and {directory}, where its object store lies, is full"
 
 
 def _info(error: BaseException, kind: CrashKind, evidence: Evidence) -> ErrorInfo:
@@ -84,9 +107,19 @@ def _info(error: BaseException, kind: CrashKind, evidence: Evidence) -> ErrorInf
         bounded(_told(_COLOURS.sub("", str(error)).strip(), kind, evidence)),
         failure_class=FailureClass.INFRASTRUCTURE,
         kind=kind,
-        fingerprint=fingerprint(name, kind, evidence.get("signal", "")),
+        fingerprint=fingerprint(name, kind, *_marks(evidence)),
         evidence=evidence,
     )
+
+
+def _marks(evidence: Evidence) -> list[str]:
+    """Return what tells crashes of one kind apart."""
+    innermost = evidence.get("frames", [])[-1:]
+    return [
+        evidence.get("signal", ""),
+        str(evidence.get("exit_code", "")),
+        *(f"{frame['file']}:{frame['function']}" for frame in innermost),
+    ]
 
 
 def _told(said: str, kind: CrashKind, evidence: Evidence) -> str:

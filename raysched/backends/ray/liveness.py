@@ -1,29 +1,40 @@
-"""Seeing the death of the driver's own Ray node, of which Ray does not always tell."""
+"""Seeing the death of the driver's own Ray node, or of the head, of which Ray does not tell."""
 
+import logging
+import socket
 import threading
 from collections.abc import Callable
 
 import ray
 
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 2.0
 """How often the cluster is asked. It finds out itself after about 15 s (Ray 2.60)."""
+
+ANSWER_SECONDS = 2.0
+"""How long the head's port may take to answer."""
 
 _JOIN_SECONDS = 2.0
 
+_log = logging.getLogger(__name__)
+
 
 class NodeWatch:
-    """A thread that looks whether this driver's node is alive.
+    """A thread that looks whether this driver's node is alive, and whether the head is there.
 
     Ray does not end calls that were on their way to a raylet that is gone: they would be awaited
-    for ever.
+    for ever. Without its head, it ends this process from native code after a minute, where nothing
+    of ours runs any more: so what that means is said as soon as the head is missed.
 
     Args:
         on_death: Called once, in the thread, when the node is dead.
     """
 
     def __init__(self, on_death: Callable[[], None]) -> None:
-        self._node = ray.get_runtime_context().get_node_id()
+        context = ray.get_runtime_context()
+        self._node = context.get_node_id()
+        self._head = context.gcs_address
         self._on_death = on_death
+        self._missed = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, name="raysched node watch", daemon=True)
         self._thread.start()
@@ -36,9 +47,31 @@ class NodeWatch:
 
     def _look(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
-            if self._is_dead():
+            # Without the head, Ray blocks whoever asks for its nodes.
+            if self._is_head_there() and self._is_dead():
                 self._on_death()
                 return
+
+    def _is_head_there(self) -> bool:
+        host, _, port = self._head.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS):
+                there = True
+        except OSError:
+            there = False
+        if there == self._missed and not self._ended.is_set():
+            self._missed = not there
+            if there:
+                _log.warning("the head of the Ray cluster at %s answers again", self._head)
+            else:
+                _log.warning(
+                    "the head of the Ray cluster at %s does not answer. If it does not come back, "
+                    "Ray ends this program after a minute "
+                    "(RAY_gcs_rpc_server_reconnect_timeout_s), and its runs are shown as CRASHED. "
+                    "What was committed is kept: start Ray again, and run once more",
+                    self._head,
+                )
+        return there
 
     def _is_dead(self) -> bool:
         try:

@@ -1,5 +1,6 @@
 """What a worker leaves behind on its node, for whoever asks how it died."""
 
+import mmap
 import os
 import signal
 import struct
@@ -22,7 +23,7 @@ _NONE = -(2**63)
 class Traces:
     """A worker's file of its last act: which unit it has begun, and what ended it.
 
-    Writing into it costs a microsecond, and what was written survives the process.
+    It is mapped into memory: writing costs less than a microsecond and survives the process.
 
     Args:
         directory: Where the file is made.
@@ -31,14 +32,16 @@ class Traces:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / f"{os.getpid()}.last"
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with self.path.open("w+b") as file:
+            file.truncate(_LAST_ACT.size)
+            self._memory = mmap.mmap(file.fileno(), _LAST_ACT.size)
         self._process = os.getpid()
         self._unit = _NONE
 
     def begin(self, unit: int) -> None:
         """Take note of a unit that begins."""
         self._unit = unit
-        self._write()
+        _LAST_ACT.pack_into(self._memory, 0, unit, _NONE, _NONE)
 
     def note_exits(self) -> None:
         """Take note from now on of what Ray does not tell: the code of `os._exit`, and SIGTERM.
@@ -64,7 +67,7 @@ class Traces:
     def _write(self, code: int = _NONE, number: int = _NONE) -> None:
         # A child that was forked leaves by `os._exit`, too.
         if os.getpid() == self._process:
-            os.pwrite(self._file, _LAST_ACT.pack(self._unit, code, number), 0)
+            _LAST_ACT.pack_into(self._memory, 0, self._unit, code, number)
 
 
 @lru_cache(maxsize=1)

@@ -233,11 +233,8 @@ class _Open:
         if most is not None and running >= most:
             return f"waits for its turn: {running:,} run, and max_parallel is {most:,}", since
         total = sum(self._count(each.id, StateType.RUNNING) for each in self.groups)
-        others = (
-            f"{count_of(total, 'task run')} of this run are running"
-            if total
-            else ("none of this run is known to be running")
-        )
+        verb = "runs" if total == 1 else "run"
+        others = f"{count_of(total, 'task run')} of this run {verb} now"
         return f"ready, or begun and not told yet; {others}", since or self.run.started
 
     def _lacking(self, task: str) -> "LogView | None":

@@ -212,8 +212,7 @@ class TestWhatIsStillOpen:
 
         @flow
         def late() -> None:
-            for how, then in cases:
-                ruled.submit(end.submit(how), end_late.submit(then))
+            wait([ruled.submit(end.submit(how), end_late.submit(then)) for how, then in cases])
 
         with inline(FakeClock()):
             late(return_state=True)
@@ -250,7 +249,7 @@ class TestTeardown:
         def broken() -> None:
             made = end.with_options(name="make", setup=True).submit(SUCCESS)
             used = end.submit(FAILED, wait_for=[made])
-            clean.submit(made, wait_for=[used])
+            clean.submit(made, wait_for=[used]).wait()
 
         with inline():
             state = broken(return_state=True)
@@ -264,7 +263,7 @@ class TestTeardown:
 
         @flow
         def broken() -> None:
-            clean.submit(end.with_options(name="make", setup=True).submit(SKIPPED))
+            clean.submit(end.with_options(name="make", setup=True).submit(SKIPPED)).wait()
 
         with inline():
             assert broken(return_state=True).type is StateType.COMPLETED

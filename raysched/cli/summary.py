@@ -63,7 +63,8 @@ def print_summary(run: Run, returned: str) -> None:
     print_tasks(run)
     say()
     say(("run   ", "dim"), run.id)
-    say(("next  ", "dim"), "raysched show last   raysched logs last")
+    why = "" if run.state.is_completed() else "raysched why last   "
+    say(("next  ", "dim"), f"{why}raysched show last   raysched logs last")
 
 
 def print_outcome(run: Run, *, stderr: bool = False) -> None:
@@ -213,7 +214,7 @@ def _print_followers(run: Run) -> None:
     style = STYLES[StateType.UPSTREAM_FAILED]
     _print_number("never ran because of that", followers, style)
     for reason, tasks in stopped.items():
-        _print_number(f"never ran, {reason}", tasks, style)
+        _print_number("never ran", tasks, style, f" ({reason})")
 
 
 def print_remedies(run: Run) -> None:
@@ -229,12 +230,12 @@ def print_remedies(run: Run) -> None:
     _print_number("rolled back: what they did was undone", rolled_back, "yellow")
 
 
-def _print_number(what: str, by_task: Counter[str], style: str) -> None:
+def _print_number(what: str, by_task: Counter[str], style: str, remark: str = "") -> None:
     number = by_task.total()
     if number:
         tasks = ", ".join(f"{task} {each:,}" for task, each in by_task.items() if each)
         say()
-        say((f"{noun(number, 'task run')} {what}: {tasks}", style))
+        say((f"{noun(number, 'task run')} {what}: {tasks}{remark}", style))
 
 
 def _first_line(text: str) -> str:

@@ -175,7 +175,7 @@ class TestShow:
         # Two lines of the code, one innermost cause.
         assert "and 1 more like it: train[1]" in out
         assert "train[2]  FAILED" in out
-        assert "3 task runs never ran, stopped by max_failures=3: train 3" in out
+        assert "3 task runs never ran: train 3 (stopped by max_failures=3)" in out
         assert "1 task run never ran because of that: report 1" in out
         assert "2 task runs completed by their fallback: load 2" in out
         assert "1 task run rolled back: what they did was undone: load 1" in out

@@ -11,9 +11,11 @@ import pytest
 
 from face.around import caught, ignore, in_flow
 from raysched import (
+    Fail,
     FlowRunFailed,
     FutureError,
     InvalidOption,
+    Retry,
     SerializationError,
     State,
     StateType,
@@ -24,7 +26,10 @@ from raysched import (
     flow,
     quote,
     runtime,
+    skip,
     task,
+    transaction,
+    when,
 )
 
 PAGE = (Path(__file__).parents[2] / "docs" / "prefect.md").read_text(encoding="utf-8")
@@ -214,6 +219,117 @@ def generator() -> None:
         task(rows)
 
 
+def rules() -> None:
+    assert isinstance(in_flow(lambda: same(fail.submit(), trigger_rule="all_done")), ValueError)
+    assert isinstance(in_flow(lambda: same(allow_failure(fail.submit()))), ValueError)
+
+
+def skipping() -> None:
+    @task
+    def load(rows: list[int]) -> list[int]:
+        return rows or skip("no rows")
+
+    def body() -> list[StateType]:
+        futures = [load.submit([]), same.submit(load.submit([])), same.submit(when(0, bool))]
+        for future in futures:
+            future.wait()
+        return [future.state.type for future in futures]
+
+    assert in_flow(body) == [StateType.SKIPPED] * 3
+
+
+def fail_if_empty(text: str) -> str:
+    return text or fail.fn()  # type: ignore[return-value]
+
+
+def some_fail() -> None:
+    found = in_flow(lambda: task(fail_if_empty).map(["a", "", "b"], min_success=0.6).result())
+    assert found == ["a", "b"]
+    assert [str(error) for error in found.failures] == ["no"]
+
+
+def retry_on() -> None:
+    @task(retries=1, retry_on=lambda error: Retry(0, "busy") if "busy" in str(error) else Fail())
+    def load(message: str) -> int:
+        if runtime.task_run.attempt == 1:
+            raise ValueError(message)
+        return 3
+
+    assert in_flow(load, "busy") == 3
+    assert in_flow(caught, load, "wrong") == "ValueError: wrong"
+
+
+def fallback() -> None:
+    assert in_flow(fail.with_options(fallback=0)) == 0
+
+
+def cancel() -> None:
+    slow = fail.with_options(retries=1, retry_delay_seconds=600)
+
+    def body() -> StateType:
+        future = slow.submit()
+        assert future.cancel()
+        future.wait()
+        return future.peek()
+
+    assert in_flow(body) is StateType.CANCELLED
+
+
+def transaction_waits() -> None:
+    def body() -> None:
+        with transaction():
+            ignore(fail.submit())
+
+    assert in_flow(caught, body) == "ValueError: no"
+
+
+def transaction_rolls_back_at_its_end() -> None:
+    undone: list[str] = []
+    write = task(same.fn, name="write", on_rollback=[lambda txn: undone.append(txn.key)])
+
+    def body() -> None:
+        with transaction():
+            caught(fail)
+            write(1)
+
+    in_flow(body)
+    assert undone == ["write[0]"]
+
+
+def transaction_hook() -> None:
+    committed: list[str] = []
+    write = task(same.fn, name="write", on_commit=[lambda txn: txn.nothing])
+    write.on_commit(lambda txn: committed.append(txn.key))
+
+    def body() -> bool:
+        with transaction() as txn:
+            write(1)
+        return txn.is_committed()
+
+    assert in_flow(body)
+    assert committed == ["write[0]"]
+
+
+def transaction_value() -> None:
+    values: list[int] = []
+    write = task(same.fn, on_commit=[lambda txn: values.append(txn.result())])
+
+    def body() -> None:
+        with transaction():
+            write(3)
+
+    in_flow(body)
+    assert values == [3]
+
+
+def transaction_key() -> None:
+    def body() -> bool:
+        with transaction("load") as txn:
+            return txn.is_committed()
+
+    assert [in_flow(body), in_flow(body)] == [False, False]
+
+
 CHECKS: dict[str, Callable[[], None]] = {
     "upstream": upstream,
     "returned": returned,
@@ -237,6 +353,17 @@ CHECKS: dict[str, Callable[[], None]] = {
     "runner": runner,
     "server": server,
     "runtime": runtime_import,
+    "rules": rules,
+    "skip": skipping,
+    "min-success": some_fail,
+    "retry-on": retry_on,
+    "fallback": fallback,
+    "cancel": cancel,
+    "txn-wait": transaction_waits,
+    "txn-later": transaction_rolls_back_at_its_end,
+    "txn-hook": transaction_hook,
+    "txn-task": transaction_value,
+    "txn-key": transaction_key,
     "generator": generator,
 }
 

@@ -1,16 +1,17 @@
 """What failures have in common: their innermost cause, its frames, and a fingerprint of both."""
 
+import inspect
 import linecache
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from traceback import walk_tb
 from types import CodeType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from raysched.model.values import Frame
 
@@ -57,7 +58,7 @@ def causes_of(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def stack_of_cause(causes: list[BaseException]) -> list[Place]:
+def stack_of_cause(causes: list[BaseException], home: str = "") -> list[Place]:
     """Return where the innermost cause was raised, outermost first, without raysched's frames.
 
     Its own traceback begins only where it was caught; what had called that is in those of the
@@ -65,6 +66,7 @@ def stack_of_cause(causes: list[BaseException]) -> list[Place]:
 
     Args:
         causes: What `causes_of` returned.
+        home: See `is_own`.
     """
     stack = list(walk_tb(causes[-1].__traceback__))
     for follower in reversed(causes[:-1]):
@@ -72,7 +74,7 @@ def stack_of_cause(causes: list[BaseException]) -> list[Place]:
         caught = (n for n, (frame, _) in enumerate(calls) if stack and frame is stack[0][0])
         if (position := next(caught, None)) is not None:
             stack = calls[:position] + stack
-        elif not any(is_own(frame.f_code.co_filename) for frame, _ in stack):
+        elif not any(is_own(frame.f_code.co_filename, home) for frame, _ in stack):
             stack = calls + stack
     return [
         # The line is None where an instruction belongs to none.
@@ -82,13 +84,13 @@ def stack_of_cause(causes: list[BaseException]) -> list[Place]:
     ]
 
 
-def fingerprint_of(cause: BaseException, stack: list[Place]) -> str:
+def fingerprint_of(cause: BaseException, stack: list[Place], home: str = "") -> str:
     """Return the fingerprint of a cause in the user's code: of its class and of its own frames.
 
     Frames count by file and function, each once, so that neither edits elsewhere in the file nor
     the depth of a recursion change it.
     """
-    own = (code for code, _ in stack if is_own(code.co_filename))
+    own = (code for code, _ in stack if is_own(code.co_filename, home))
     places = dict.fromkeys(f"{_place(code.co_filename)}:{code.co_qualname}" for code in own)
     return fingerprint(_class_of(cause), *places)
 
@@ -103,7 +105,7 @@ def fingerprint(*parts: str) -> str:
     return blake2b(data, digest_size=_FINGERPRINT_BYTES, person=b"failure").hexdigest()
 
 
-def frames_of(stack: list[Place]) -> list[Frame]:
+def frames_of(stack: list[Place], home: str = "") -> list[Frame]:
     """Return a stack as data; of a deep one the middle is left out."""
     if len(stack) > FIRST_FRAMES + LAST_FRAMES:
         stack = [*stack[:FIRST_FRAMES], *stack[-LAST_FRAMES:]]
@@ -113,21 +115,39 @@ def frames_of(stack: list[Place]) -> list[Frame]:
             line=line,
             function=code.co_qualname,
             code=source_line(code.co_filename, line),
-            own=is_own(code.co_filename),
+            own=is_own(code.co_filename, home),
         )
         for code, line in stack
     ]
 
 
 @lru_cache(maxsize=4096)
-def is_own(file: str) -> bool:
-    """Whether a file of a traceback has the user's own code: neither Python's, nor a library's."""
+def is_own(file: str, home: str = "") -> bool:
+    """Whether a file of a traceback has the user's own code: neither Python's, nor a library's.
+
+    Args:
+        file: The file.
+        home: The library that the task's function is in, see `home_of`: an installed project is
+            its user's own.
+    """
     if file.startswith("<"):
         return not file.startswith(_PACKAGED)
+    if is_ours(file):
+        return False
+    if home and library_of(file) == home:
+        return True
     # Cython tells the path of its source within its project.
-    if not file.startswith(os.sep) or is_ours(file):
+    if not file.startswith(os.sep):
         return False
     return not file.startswith(_libraries()) and not any(part in file for part in _INSTALLED)
+
+
+def home_of(function: Callable[..., Any]) -> str:
+    """Return the library that a function is in, "" if it is in none."""
+    with suppress(Exception):  # a callable of the user's may answer anything, or raise
+        file = inspect.unwrap(function).__code__.co_filename
+        return "" if is_own(file) else library_of(file)
+    return ""
 
 
 def is_ours(file: str) -> bool:

@@ -9,6 +9,7 @@ from raysched.errors import ResultError, SerializationError
 from raysched.graph.payload import ATOMS
 from raysched.model.values import RetryVerdict
 from raysched.results.envelope import Encoded, encode
+from raysched.worker.causes import home_of
 from raysched.worker.context import WorkerContext
 from raysched.worker.failures import bounded
 
@@ -60,6 +61,11 @@ class TaskCode:
             return inspect.signature(self.function)
         except (TypeError, ValueError):
             return None
+
+    @cached_property
+    def home(self) -> str:
+        """The library that the function is in, "" if it is in none."""
+        return home_of(self.function)
 
     @cached_property
     def masks(self) -> "Masks":

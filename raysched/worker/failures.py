@@ -45,25 +45,32 @@ def describe_error(
     error: BaseException,
     failure_class: FailureClass = FailureClass.USER,
     kind: str = "",
+    home: str = "",
 ) -> ErrorInfo:
     """Return what is known about `error`; never raises.
 
     The traceback has the causes and notes, all frames of the user and, of those of libraries, where
     they begin to matter: rows of them are one line. The frames of the innermost cause are evidence,
     too. The exception itself is kept if a round trip through its pickle gives its class back.
+
+    Args:
+        error: The exception.
+        failure_class: Who is to blame.
+        kind: See `ErrorInfo`.
+        home: The library that the task is in, if it is in one (see `causes.is_own`).
     """
     causes = causes_of(error)
-    stack = stack_of_cause(causes)
-    frames = frames_of(stack)
+    stack = stack_of_cause(causes, home)
+    frames = frames_of(stack, home)
     if failure_class is FailureClass.USER:
-        digest = fingerprint_of(causes[-1], stack)
+        digest = fingerprint_of(causes[-1], stack, home)
     else:
         # Where code was when it was ended from outside tells nothing about why.
         digest = fingerprint(type_name(error), kind)
     return ErrorInfo(
         type=type_name(error),
         message=bounded(message_of(error)),
-        traceback=bounded(_traceback(error)),
+        traceback=bounded(_traceback(error, home)),
         failure_class=failure_class,
         kind=kind,
         exception=_envelope(error),
@@ -138,13 +145,13 @@ def message_of(error: BaseException) -> str:
         return f"<its __str__ raised {type(broken).__name__}>"
 
 
-def _traceback(error: BaseException) -> str:
+def _traceback(error: BaseException, home: str) -> str:
     try:
         story = traceback.TracebackException.from_exception(error)
         parts = _parts(story)
-        fold = any(_has_own(part.stack) for part in parts)
+        fold = any(_has_own(part.stack, home) for part in parts)
         for part in parts:
-            part.stack = _ReadableStack(part.stack, fold=fold)
+            part.stack = _ReadableStack(part.stack, home, fold=fold)
         return "".join(story.format())
     except Exception as broken:  # noqa: BLE001 - a user's __str__ or __repr__ may raise anything
         return f"<traceback cannot be formatted: {type(broken).__name__}>"
@@ -162,8 +169,8 @@ def _parts(story: traceback.TracebackException) -> list[traceback.TracebackExcep
     return list(parts.values())
 
 
-def _has_own(frames: Sequence[traceback.FrameSummary]) -> bool:
-    return any(is_own(frame.filename) for frame in frames)
+def _has_own(frames: Sequence[traceback.FrameSummary], home: str = "") -> bool:
+    return any(is_own(frame.filename, home) for frame in frames)
 
 
 class _ReadableStack(traceback.StackSummary):
@@ -171,12 +178,15 @@ class _ReadableStack(traceback.StackSummary):
 
     Args:
         frames: All frames.
+        home: See `describe_error`.
         fold: Whether rows become one line: where there is nothing of the user's own they do not.
     """
 
-    def __init__(self, frames: Sequence[traceback.FrameSummary], *, fold: bool) -> None:
+    def __init__(
+        self, frames: Sequence[traceback.FrameSummary], home: str = "", *, fold: bool
+    ) -> None:
         theirs = [frame for frame in frames if not is_ours(frame.filename)]
-        super().__init__(_folded(theirs) if fold else theirs)
+        super().__init__(_folded(theirs, home) if fold else theirs)
 
     def format_frame_summary(self, frame_summary: traceback.FrameSummary) -> str:
         """Return the lines of a frame, or the one of a row of them."""
@@ -189,10 +199,12 @@ class _Row(traceback.FrameSummary):
     """Adjacent frames of libraries; `name` describes them."""
 
 
-def _folded(frames: Sequence[traceback.FrameSummary]) -> Iterator[traceback.FrameSummary]:
+def _folded(
+    frames: Sequence[traceback.FrameSummary], home: str
+) -> Iterator[traceback.FrameSummary]:
     row: list[traceback.FrameSummary] = []
     for frame in frames:
-        if is_own(frame.filename):
+        if is_own(frame.filename, home):
             yield from _told(row)
             row = []
             yield frame

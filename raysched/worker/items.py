@@ -257,7 +257,8 @@ class ItemRun:
 
     def _fail(self, state: StateType, error: BaseException) -> None:
         kind = TimeoutKind.ATTEMPT if state is StateType.TIMED_OUT else ""
-        info = describe_error(error, _CLASSES.get(state, FailureClass.USER), kind)
+        failure_class = _CLASSES.get(state, FailureClass.USER)
+        info = describe_error(error, failure_class, kind, self._code.home)
         evidence = Evidence()
         if state is not StateType.CANCELLED and (inputs := self.inputs()):
             evidence["inputs"] = inputs

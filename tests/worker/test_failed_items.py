@@ -165,6 +165,17 @@ def test_arguments_of_a_map_name_their_slots(how: str) -> None:
     assert (list(y["slots"]), y["preview"]) == ([0], "'broadcast'")
 
 
+def test_an_installed_project_is_its_users_own() -> None:
+    def inside(text: str) -> Any:
+        return json.loads(text)
+
+    own = [frame["own"] for frame in outcome(inside, "{").error.evidence["frames"]]
+    assert own == [True, False, False, False]
+    error = outcome(json.loads, "{").error
+    assert [frame["own"] for frame in error.evidence["frames"]] == [True, True, True]
+    assert "…" not in error.traceback
+
+
 class Careful:
     def __repr__(self) -> str:
         raise AssertionError

@@ -29,7 +29,7 @@ def run_record(run: Run, *, failures: bool = False) -> dict[str, Any]:
         "target": run.target or None,
         "backend": run.backend or None,
         "versions": run.versions,
-        "error": _error_record(run.error),
+        "error": error_record(run.error),
         "late": run.late,
     }
     if failures:
@@ -49,7 +49,7 @@ def task_run_record(task_run: TaskRun) -> dict[str, Any]:
         "attempts": task_run.attempts,
         "started": iso(task_run.started),
         "ended": iso(task_run.ended),
-        "error": _error_record(task_run.error),
+        "error": error_record(task_run.error),
         "roots": list(task_run.roots),
         "handled": task_run.handled,
         "reason": task_run.reason,
@@ -96,7 +96,8 @@ def iso(moment: datetime | None) -> str | None:
     return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z" if moment else None
 
 
-def _error_record(error: ErrorInfo | None) -> Mapping[str, Any] | None:
+def error_record(error: ErrorInfo | None) -> Mapping[str, Any] | None:
+    """Return what is known of a failure, or None where there is none."""
     if error is None:
         return None
     return {

@@ -68,6 +68,7 @@ def show_run(
         print_failures(run)
         print_remedies(run)
         print_tasks(run)
+        _print_why(run)
     else:
         print_outcome(run)
     _print_task_runs(run, task, states, most)
@@ -106,6 +107,14 @@ def _last_warning(run: Run) -> str:
     """Return what raysched itself has said last of an open run: what it waits for."""
     said = run.logs(logger="raysched")
     return f"{local_time(utc(said[-1].at))}  {said[-1].message}" if said else ""
+
+
+def _print_why(run: Run) -> None:
+    """Print which command tells more of a run that did not end well, or does not end."""
+    if not run.state.is_completed():
+        waiting = "" if run.state.is_final() else "--waiting "
+        say()
+        say(("why   ", "dim"), f"raysched why {waiting}{run.id[:SHORT_ID]}")
 
 
 def _print_task_runs(

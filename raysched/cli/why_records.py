@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from raysched.cli.records import iso
+from raysched.cli.records import error_record, iso
 from raysched.client.why_facts import Cause, Comparison, Line, Part, Source, Try, Why
 from raysched.client.why_waiting import Waiting
 
@@ -76,29 +76,11 @@ def _cause(cause: Cause) -> dict[str, Any]:
         "teardown": cause.teardown,
         "not_run": dict(cause.victims),
         "state": cause.state.name,
-        "error": {
-            "type": cause.type,
-            "message": cause.message,
-            "traceback": cause.traceback,
-            "class": cause.failure_class.value,
-            "kind": cause.kind,
-        },
-        "fingerprint": cause.fingerprint or None,
-        "frames": [dict(frame) for frame in cause.frames],
+        "error": error_record(cause.error),
         "source": None if cause.source is None else _source(cause.source),
         "attempts": [_attempt(each) for each in cause.attempts],
         "attempts_begun": cause.attempts_begun,
         "stopped": cause.stopped,
-        "evidence": {each.name: each.text for each in cause.evidence},
-        "inputs": [
-            {
-                "name": each.name,
-                "value": each.preview,
-                "type": each.type,
-                "sources": list(each.sources),
-            }
-            for each in cause.arguments
-        ],
         "logs": [_log(line) for line in cause.logs],
         "before": [
             {

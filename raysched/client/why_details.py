@@ -120,6 +120,7 @@ def _of_error(reader: "Reader", run: "RunView", error: ErrorInfo) -> dict[str, A
     frames = tuple(kept.get("frames", ()))
     seen = reader.seen(error.fingerprint) if error.fingerprint else None
     return {
+        "error": error,
         "failure_class": error.failure_class,
         "kind": error.kind,
         "type": error_type(error),

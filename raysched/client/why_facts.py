@@ -9,7 +9,7 @@ from datetime import datetime
 
 from raysched.client.advice import Advice
 from raysched.model.states import StateType
-from raysched.model.values import FailureClass, Frame
+from raysched.model.values import ErrorInfo, FailureClass, Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,7 @@ class Cause:
         teardown: Whether it is a teardown task, whose failure never fails the run.
         victims: Number of task runs by task that did not run because of them.
         state: How the first one ended.
+        error: Of its last attempt, as it was kept; what follows is taken from it.
         failure_class: Who is to blame.
         kind: `CrashKind` or `TimeoutKind` value, or "".
         type: Class of the exception, as in tracebacks.
@@ -185,6 +186,7 @@ class Cause:
     teardown: bool
     victims: Mapping[str, int]
     state: StateType
+    error: ErrorInfo
     failure_class: FailureClass
     kind: str
     type: str

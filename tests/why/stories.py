@@ -122,3 +122,13 @@ def verdict() -> object:
 @flow
 def fine() -> int:
     return clean(1)
+
+
+@flow
+def choosing(number: int = 1) -> float:
+    return share(number)
+
+
+@task
+def share(number: int) -> float:
+    return 1 / number

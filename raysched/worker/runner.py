@@ -264,6 +264,11 @@ class UnitRun:
         return self._contexts[number].timeout_seconds
 
     @property
+    def has_timeout(self) -> bool:
+        """Whether the attempts of some of its items are limited."""
+        return any(context.timeout_seconds for context in self._contexts)
+
+    @property
     def has_heartbeat(self) -> bool:
         """Whether the silence of this process is limited while some of its items run."""
         return any(context.heartbeat_timeout_seconds for context in self._contexts)
@@ -297,9 +302,8 @@ class UnitRun:
         if last is not None and last.position == position:
             evidence["inputs"] = last.inputs(only_quick=True)
         code = self._place(position)[0].code
-        if timed_out and isinstance(code.retry_on, tuple):
-            verdict = code.retry_verdict(TaskRunTimedOut(""))
-            assert verdict is not None  # noqa: S101 - there is something to ask
+        asked = timed_out and isinstance(code.retry_on, tuple)
+        if asked and (verdict := code.retry_verdict(TaskRunTimedOut(""))):
             evidence["retry"] = verdict
         return evidence
 

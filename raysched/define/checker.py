@@ -244,6 +244,6 @@ def is_number(value: object) -> TypeGuard[float]:
 def _unknown(option: str, names: list[str]) -> str:
     if option in _INSTEAD and "num_cpus" in names:
         return f"{option} is Ray's, but raysched decides on it itself: {_INSTEAD[option]}"
-    close = get_close_matches(option, names, 1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    close = " or ".join(map(repr, get_close_matches(option, names, 2)))
+    hint = f"did you mean {close}? " if close else ""
     return f"there is no option {option!r}; {hint}The options are {', '.join(names)}"

@@ -21,12 +21,15 @@ def work(path: str = "", n: int = 0) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"retry": 3}, r"'retry'; did you mean 'retries'\?"),
-        ({"num_cpu": 1}, r"'num_cpu'; did you mean 'num_cpus'\?.*The options are accelerator_type"),
+        ({"retry": 3}, r"'retry'; did you mean 'retry_on' or 'retries'\?"),
+        (
+            {"num_cpu": 1},
+            r"'num_cpu'; did you mean 'num_cpus' or 'num_gpus'\?.*The options are accelerator_type",
+        ),
         ({"cache_policy": 1}, r"there is no option 'cache_policy'"),
         ({"max_retries": 3}, r"max_retries is Ray's.*use crash_retries"),
         ({"num_returns": 2}, r"num_returns is Ray's.*return a tuple"),
-        ({"retry_exceptions": True}, r"retry_exceptions is Ray's.*retry_condition_fn"),
+        ({"retry_exceptions": True}, r"retry_exceptions is Ray's.*retry_on"),
         ({"enable_task_events": True}, r"enable_task_events is Ray's"),
         ({"name": ""}, r"name='': must be a text"),
         ({"name": 3}, r"name=3: must be a text"),

@@ -268,8 +268,9 @@ def _act(name: str, told: Told, *given: Any) -> int:
         case "skip":
             skip(key)
         case "late":
-            with subprocess.Popen(["sleep", str(CHILD)]) as child:
-                note(place, "child", key, child.pid)
+            child = subprocess.Popen(["sleep", str(CHILD)])
+            note(place, "child", key, child.pid)
+            child.wait()
         case "die":
             os._exit(1)
         case "die once":

@@ -5,15 +5,14 @@ was judged before. Chance decides only what infrastructure may: who ran out of `
 where `max_failures` stopped a map.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from chaos.graphs import FALLBACK, Graph, Need, Node, name_of, value_of
+from chaos.log import Log
 from raysched.model.states import FAILURES, ROOT_FAILURES, SUCCESSES, StateType
 from raysched.model.triggers import MinSuccess, Trigger, TriggerRule
 from raysched.policies.trigger import EAGER, Decision, Parents, decide
@@ -47,36 +46,6 @@ class Found:
     handled: bool
     history: Sequence[tuple[int, StateType]]
     value: Any
-
-
-@dataclass(frozen=True)
-class Log:
-    """What task runs have written down themselves.
-
-    Attributes:
-        begun: How often each key began, over all processes.
-        processes: Processes that task runs were in.
-        children: Processes that task runs have started.
-        seen: Tasks all of whose task runs the flow function has seen ended.
-    """
-
-    begun: Counter[str]
-    processes: set[int]
-    children: set[int]
-    seen: set[str]
-
-
-def read_log(place: Path) -> Log:
-    """Read the log of a story."""
-    path = place / "log"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    begun = [line for line in lines if line[0] == "begins"]
-    return Log(
-        Counter(line[1] for line in begun),
-        {line[3] for line in begun},
-        {line[2] for line in lines if line[0] == "child"},
-        {line[1] for line in lines if line[0] == "sees"},
-    )
 
 
 @dataclass

@@ -8,12 +8,11 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-import psutil
-
 from chaos.breaking import FAULTS, INLINE
 from chaos.cluster import Cluster
 from chaos.graphs import make
-from chaos.oracle import Found, Judge, read_log
+from chaos.log import is_alive, read_log
+from chaos.oracle import Found, Judge
 from chaos.story import TASK_RUNS, Story
 from raysched.client import Run
 from raysched.model.states import SUCCESSES, StateType
@@ -133,14 +132,16 @@ def _look_for_what_is_left(story: Story) -> None:
     """Look for processes of the story that live on, and for resources that are not given back."""
     log = read_log(story.place)
     # Whom SIGKILL hits cannot end what it has started.
-    children = set() if story.kills or story.lost else log.children
+    killed = story.kills or story.lost
+    children = set() if killed else log.children
+    story.wrong += [f"process {pid} outlived its task run" for pid in log.left if not killed]
     assert story.driver is not None
     mine = {story.driver.pid}
     workers = log.processes - mine if story.cluster is not None else set()
     deadline = time.monotonic() + CLEAN_SECONDS
     left: list[str] = ["not looked"]
     while left and time.monotonic() < deadline:
-        left = [f"process {pid} is left" for pid in sorted(workers | children) if _is_alive(pid)]
+        left = [f"process {pid} is left" for pid in sorted(workers | children) if is_alive(pid)]
         if story.cluster is not None:
             look = story.cluster.say("look")
             left += [
@@ -154,9 +155,3 @@ def _look_for_what_is_left(story: Story) -> None:
     for pid in log.children:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def _is_alive(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    return False

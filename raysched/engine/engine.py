@@ -349,6 +349,8 @@ class Engine:
 
     def _interrupt(self, run: OpenFlowRun) -> None:
         """Stop what runs in the thread of a flow, which could not be told otherwise."""
+        # A flow function that waits beside another one looks again only then.
+        self.post(self._loop.made_visible)
         if self.backend.pumped:
             for number in tuple(run.unit_numbers.values()):
                 self.backend.cancel(number)

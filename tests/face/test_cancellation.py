@@ -1,13 +1,15 @@
 """A flow cancels task runs of its own."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from face.around import ignore, in_flow
+from face.around import caught, ignore, in_flow
 from raysched import (
+    FlowRunCancelled,
     FlowRunFailed,
     StateType,
     TaskFuture,
@@ -158,3 +160,52 @@ def test_flows_that_fail_still_do() -> None:
 
     with pytest.raises(FlowRunFailed, match="fail"):
         in_flow(body)
+
+
+class TestFromElsewhere:
+    """As `raysched cancel` does: by a request in the database, which the engine looks for."""
+
+    def test_a_run(self) -> None:
+        cleaned: list[int] = []
+
+        @flow
+        def body() -> None:
+            get_run(str(runtime.flow_run.id)).cancel(by="me@here")
+            try:
+                ignore(slow_to_retry())
+            finally:
+                cleaned.append(give(3))
+
+        with pytest.raises(FlowRunCancelled, match="cancelled by me@here"):
+            body()
+        assert cleaned == [3]
+
+    def test_beside_another_one_that_waits(self) -> None:
+        ids: list[str] = []
+        errors: list[str] = []
+        begun = threading.Event()
+
+        @flow
+        def cancelled() -> None:
+            ids.append(str(runtime.flow_run.id))
+            begun.set()
+            slow_to_retry()
+
+        @flow
+        def waiting() -> None:
+            begun.wait()
+            get_run(ids[0]).cancel(by="me@here")
+            future = slow_to_retry.submit()
+
+            def cancel_afterwards() -> None:
+                thread.join()
+                ignore(future.cancel())
+
+            threading.Thread(target=cancel_afterwards).start()
+            future.wait()
+
+        thread = threading.Thread(target=lambda: errors.append(caught(cancelled)))
+        thread.start()
+        waiting()
+        thread.join()
+        assert errors == ["FlowRunCancelled: cancelled by me@here"]

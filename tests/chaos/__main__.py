@@ -69,7 +69,11 @@ def _play(options: argparse.Namespace, faults: list[str]) -> Iterator[Story]:
             seed, fault = options.seed + number, faults[number % len(faults)]
             began = time.monotonic()
             where = there if fault in FAULTS else None
-            story = play(seed, fault, place.absolute() / str(seed), where)
+            directory = place.absolute() / str(seed)
+            try:
+                story = play(seed, fault, directory, where)
+            except Exception as error:  # noqa: BLE001 - the others are played all the same
+                story = Story(seed, fault, directory, wrong=[repr(error)])
             seconds = time.monotonic() - began
             verdict = "[red]wrong[/red]" if story.wrong else "ok"
             console.print(f"{seed:6} {seconds:5.1f} s  {verdict}  {fault}", markup=True)

@@ -1,6 +1,5 @@
 """`raysched why`."""
 
-import time
 from pathlib import Path
 
 from raysched.cli.output import print_json, say
@@ -28,7 +27,7 @@ def explain_run(text: str, html: Path | None, *, waiting: bool, as_json: bool) -
         raise UsageError("--html: a page is of how a run ended; leave --waiting out")
     run = get_run(text)
     if waiting:
-        waits = run.waiting(time.time_ns())
+        waits = run.waiting()
         print_json(waiting_record(waits)) if as_json else print_waiting(waits)
         return
     why = run.why()

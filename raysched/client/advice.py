@@ -253,9 +253,10 @@ RULES: Sequence[Rule] = (
             _crash(case, CrashKind.WORKER_DIED)
             and case.signal not in {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGKILL"}
         ),
-        "Look for os._exit and the like in the code and its libraries. Where it happens by chance, "
-        "more tries help.",
-        "crash_retries=10",
+        "It went without a word: os._exit in the code or a library, a kill from outside, or the "
+        "system for want of memory. Reserve memory, so that fewer of them run at once; where it "
+        "happens by chance, more tries help.",
+        'memory="2GiB", crash_retries=10',
     ),
     Rule(
         "node-died",

@@ -1,6 +1,7 @@
 """A flow run that was kept."""
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
@@ -283,11 +284,11 @@ class Run:
 
         return explain(self._reader, self._view)
 
-    def waiting(self, now: int) -> "Waiting":
-        """Return what it waits for at a time `now` (ns since the epoch)."""
+    def waiting(self, now: int | None = None) -> "Waiting":
+        """Return what it waits for at a time `now` (ns since the epoch), by default the present."""
         from raysched.client.why_waiting import waiting_for
 
-        return waiting_for(self._reader, self._view, now)
+        return waiting_for(self._reader, self._view, time.time_ns() if now is None else now)
 
     @cached_property
     def _sizes(self) -> Mapping[str, int]:

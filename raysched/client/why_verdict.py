@@ -84,9 +84,16 @@ def _handled(why: Why) -> str:
 
 
 def _under_way(why: Why) -> str:
+    """Return what was open when the driver died, and what had failed before."""
     crashed = sum(cause.count for cause in why.causes if cause.kind == CrashKind.DRIVER_LOST)
+    waited = sum(count for state, count in why.counts.items() if not state.is_terminal)
+    told = ", ".join(
+        f"{number:,} {word}"
+        for number, word in ((crashed, "task runs under way"), (waited, "not begun"))
+        if number
+    )
+    told = f" with {told}" if told else ""
     others = [cause for cause in why.causes if cause.kind != CrashKind.DRIVER_LOST]
-    told = f" with {count_of(crashed, 'task run')} under way" if crashed else ""
     if not others:
         return told
     number = sum(cause.count for cause in others)
@@ -106,7 +113,8 @@ def _name(cause: Cause) -> str:
     if len(message) > LONGEST_MESSAGE:
         message = f"{message[:LONGEST_MESSAGE]}…"
     if cause.failure_class is FailureClass.INFRASTRUCTURE and cause.kind:
-        what = f"CRASHED ({cause.kind})"
+        signal = cause.error.evidence.get("signal", "")
+        what = f"CRASHED ({', '.join(filter(None, (cause.kind, signal)))})"
     elif cause.failure_class is FailureClass.TIMEOUT and cause.kind:
         what = f"TIMED_OUT ({cause.kind}) {message}"
     elif _is_cancelled(cause):

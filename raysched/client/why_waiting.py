@@ -233,8 +233,7 @@ class _Open:
         if most is not None and running >= most:
             return f"waits for its turn: {running:,} run, and max_parallel is {most:,}", since
         total = sum(self._count(each.id, StateType.RUNNING) for each in self.groups)
-        verb = "runs" if total == 1 else "run"
-        others = f"{count_of(total, 'task run')} of this run {verb} now"
+        others = f"{count_of(total, 'task run')} of this run known to be running"
         return f"ready, or begun and not told yet; {others}", since or self.run.started
 
     def _lacking(self, task: str) -> "LogView | None":

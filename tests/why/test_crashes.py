@@ -86,7 +86,9 @@ class TestDriverLost:
         )
         kept.close()
         why = get_run(run_id).why()
-        assert why.verdict == ("its driver died with 2 task runs under way → 0 of 2 results kept")
+        assert why.verdict == (
+            "its driver died with 2 task runs under way, 2 not begun → 0 of 2 results kept"
+        )
         (cause,) = why.causes
         assert (cause.kind, cause.count) == (CrashKind.DRIVER_LOST, 2)
         assert [each.rule for each in cause.advice] == ["driver-lost"]

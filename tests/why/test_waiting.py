@@ -103,7 +103,8 @@ def test_what_was_lacking_before_one_of_them_ran_is_over(run: Open) -> None:
         logs=[LogRow(-1, 0, 1, NOON - SECOND, 30, ENGINE_LOGGER, text)],
     )
     assert (
-        run.waits()[-1][-1] == "ready, or begun and not told yet; 1 task run of this run runs now"
+        run.waits()[-1][-1]
+        == "ready, or begun and not told yet; 1 task run of this run known to be running"
     )
 
 

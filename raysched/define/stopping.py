@@ -210,6 +210,12 @@ def stopped(run_id: str) -> str | None:
     return None if stop is None else stop.by
 
 
+def was_told(run_id: str) -> bool:
+    """Whether a flow run that somebody wants to end has ended, or its function was told."""
+    stop = _open.get(run_id)
+    return stop is None or stop.delivered
+
+
 def _is_within(stop: Stop | None, run_id: str) -> bool:
     while stop is not None:
         if stop.run_id == run_id:

@@ -5,12 +5,12 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from raysched.define.stopping import stop_flow
+from raysched.define.stopping import stop_flow, was_told
 from raysched.engine.closing import FORCE_SECONDS
 from raysched.engine.ports import Store
 from raysched.errors import StoreError
 from raysched.graph.builder import Member
-from raysched.model.rows import RequestRow
+from raysched.model.rows import ENGINE_LOGGER, RequestRow
 from raysched.tracker.messages import CancelRequested, MembersCancelled
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ class Requests:
             with self._changed:
                 if run in self._runs:
                     self._runs[run] = request.id
-            logger.warning("%s by %s: flow run %s", request.kind, request.by, run.row.id[:8])
+            text = f"{request.by} has asked to {request.kind} {_what(run, request)}"
+            logger.warning(text)
+            run.log(logging.WARNING, ENGINE_LOGGER, text, request.at)
             self._obey(run, request)
 
     def _obey(self, run: "OpenFlowRun", request: RequestRow) -> None:
@@ -96,16 +98,20 @@ class Requests:
             kill = CancelRequested(request.by, force=True, teardowns=True)
             run.host.post(run.host.advance, run, kill)
         else:
-            # A flow function that cannot be interrupted does not keep its task runs going.
             timer = threading.Timer(FORCE_SECONDS, self._insist, (run, request.by))
-            timer.daemon = True
+            timer.name, timer.daemon = "raysched-insist", True
             timer.start()
 
     def _insist(self, run: "OpenFlowRun", by: str) -> None:
+        """Stop the task runs of a flow function that could not be interrupted."""
         with self._changed:
-            still_open = run in self._runs
-        if still_open and not run.tracker.cancelled_by:
+            is_open = run in self._runs
+        if is_open and not was_told(run.row.id) and not run.tracker.cancelled_by:
             run.host.post(run.host.advance, run, CancelRequested(by))
+
+
+def _what(run: "OpenFlowRun", request: RequestRow) -> str:
+    return ", ".join(request.keys) or f"flow run {run.row.id[:8]}"
 
 
 def _members(run: "OpenFlowRun", keys: tuple[str, ...]) -> list[Member]:

@@ -32,7 +32,8 @@ def exception_of(key: str, state: StateType, error: ErrorInfo) -> BaseException:
         state: How it ended.
         error: What is kept of it. The worker's traceback becomes a note of the exception.
     """
-    exception = _original(error) if state is StateType.FAILED else None
+    # Also of a crash: a full disk is told by an OSError of the user's own code.
+    exception = _original(error) if state in {StateType.FAILED, StateType.CRASHED} else None
     if exception is None:
         factory = ERRORS.get(state, TaskRunFailed)
         exception = factory(_message(key, state, error), key=key, remote_traceback=error.traceback)

@@ -1,5 +1,6 @@
 """What failures have in common: their innermost cause, its frames, and a fingerprint of both."""
 
+import errno
 import inspect
 import linecache
 import os
@@ -37,6 +38,14 @@ Place: TypeAlias = tuple[CodeType, int]
 def type_name(error: BaseException) -> str:
     """Return the qualified name of an exception's class, for example `builtins.KeyError`."""
     return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an exception, or what it followed from, says that there is no room on a disk."""
+    return any(
+        isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}
+        for cause in causes_of(error)
+    )
 
 
 def causes_of(error: BaseException) -> list[BaseException]:

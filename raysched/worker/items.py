@@ -13,9 +13,9 @@ from raysched.define.ports import FlowEnding, FlowOutcome
 from raysched.define.states import State
 from raysched.errors import ResultError, TaskRunCancelled, TaskRunFailed, TaskRunSkipped
 from raysched.model.states import SUCCESSES, StateType
-from raysched.model.values import ErrorInfo, Evidence, FailureClass, Input, TimeoutKind
+from raysched.model.values import CrashKind, ErrorInfo, Evidence, FailureClass, Input, TimeoutKind
 from raysched.results.envelope import Encoded
-from raysched.worker.causes import type_name
+from raysched.worker.causes import is_full_disk, type_name
 from raysched.worker.code import CallArguments, NamedArguments
 from raysched.worker.failures import (
     add_evidence,
@@ -252,11 +252,15 @@ class ItemRun:
         elif isinstance(error, TaskRunSkipped) and not error.key:
             # With a key it is another task run's, which this one has called.
             self._skip(error)
+        elif is_full_disk(error):
+            # No fault of the function: it is tried again as after a crash.
+            self._fail(StateType.CRASHED, error, CrashKind.OUT_OF_DISK)
         else:
             self._fail(StateType.FAILED, error)
 
-    def _fail(self, state: StateType, error: BaseException) -> None:
-        kind = TimeoutKind.ATTEMPT if state is StateType.TIMED_OUT else ""
+    def _fail(self, state: StateType, error: BaseException, kind: str = "") -> None:
+        if state is StateType.TIMED_OUT:
+            kind = TimeoutKind.ATTEMPT
         failure_class = _CLASSES.get(state, FailureClass.USER)
         info = describe_error(error, failure_class, kind, self._code.home)
         evidence = Evidence()
@@ -307,6 +311,7 @@ _TRIED_AGAIN = frozenset({StateType.FAILED, StateType.TIMED_OUT})
 """States of attempts that `retries` are for."""
 
 _CLASSES = {
+    StateType.CRASHED: FailureClass.INFRASTRUCTURE,
     StateType.TIMED_OUT: FailureClass.TIMEOUT,
     StateType.CANCELLED: FailureClass.CANCELLED,
 }

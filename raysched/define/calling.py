@@ -217,11 +217,12 @@ class Caller:
 def hint(spec: TaskSpec) -> None:
     """Say once a process that policies do not hold where a task is called outside a flow."""
     global _hinted  # noqa: PLW0603 - once a process
-    if not _hinted and (spec.retry.retries or spec.timeout_seconds or spec.ray):
+    policies = spec.retry.retries, spec.timeout_seconds, spec.ray, spec.fallback, spec.check
+    if not _hinted and any(policies):
         _hinted = True
         _log.warning(
             "task %r was called outside a flow: there it is the plain function, without "
-            "retries, timeouts or resources",
+            "retries, timeouts, resources, checks or fallbacks",
             spec.name,
         )
 

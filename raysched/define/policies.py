@@ -77,7 +77,7 @@ def trigger_of(what: str, given: Rule) -> Trigger:
         return given
     if given in _RULES:
         return TriggerRule(given)
-    close = get_close_matches(str(given), _RULES, 1)
+    close = get_close_matches(str(given).lower(), _RULES, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise InvalidOption(
         f"{what}: trigger_rule={given!r}: there is no such rule; {hint}The rules are "

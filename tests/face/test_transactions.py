@@ -418,6 +418,27 @@ def test_async(told: Told) -> None:
     assert told.calls == [("commit", "a[0]", 1), ("rollback", "a[1]", 2)]
 
 
+def test_in_a_task() -> None:
+    @task
+    def around() -> list[str]:
+        calls: list[str] = []
+        write = task(lambda x: x, name="write")
+        write.on_commit(lambda txn: calls.append(f"commit {txn.result()}"))
+        write.on_rollback(lambda txn: calls.append(f"rollback {txn.result()}"))
+
+        def broken() -> None:
+            with transaction():
+                write(2)
+                raise KeyError
+
+        with transaction():
+            write(1)
+        caught(broken)
+        return calls
+
+    assert in_flow(around) == ["commit 1", "rollback 2"]
+
+
 def test_what_was_rolled_back_runs_again(told: Told) -> None:
     ran: list[int] = []
     a = told.write("a")

@@ -10,18 +10,18 @@ import psutil
 from chaos.story import EXAMPLES, HERE, TASK_RUNS, Story
 from raysched.errors import StoreUnavailable
 from raysched.faults import POINTS
-from raysched.testing import FaultPoints, Point
 
 if TYPE_CHECKING:
     from subprocess import Popen
+
+    from raysched.testing import Point
 
 Fault: TypeAlias = Callable[[Story], None]
 """Starts the story's driver, and breaks something while it runs."""
 
 
-def _drive(story: Story, points: FaultPoints | None = None) -> None:
-    environment = points.environment() if points is not None else {}
-    story.start(HERE / "driver.py", story.place, **environment)
+def _drive(story: Story) -> None:
+    story.start(HERE / "driver.py", story.place, **story.points.environment())
 
 
 def kill_workers(story: Story) -> None:
@@ -30,23 +30,23 @@ def kill_workers(story: Story) -> None:
     _drive(story)
     most = story.chance.randint(1, 6)
     story.until_begun()
-    while story.sleep(story.chance.uniform(0, 0.4)) and story.kills < most:
+    while story.sleep(story.chance.uniform(0, 0.4)) and story.struck < most:
         workers = story.cluster.workers()
         if workers:
             with suppress(psutil.NoSuchProcess):
                 story.chance.choice(workers).kill()
-                story.kills += 1
+                story.strike()
 
 
 def kill_workers_at_points(story: Story) -> None:
     """Have workers kill themselves at points of items, or right before they report."""
-    points = FaultPoints(story.place)
     choices = [point for point in POINTS if point.startswith("worker")]
     for point in story.chance.sample(choices, 2):
-        times = story.chance.choice((1, 1, 2))
-        points.kill(point, nth=story.chance.randint(1, 25), times=times)
+        nth, times = story.chance.randint(1, 25), story.chance.choice((1, 1, 2))
+        story.points.kill(point, nth=nth, times=times)
+        story.told.append((point, nth, times))
         story.kills += times
-    _drive(story, points)
+    _drive(story)
 
 
 def kill_node(story: Story) -> None:
@@ -56,7 +56,7 @@ def kill_node(story: Story) -> None:
     story.until_begun()
     if story.sleep(story.chance.uniform(0, 2)):
         story.cluster.say("kill node")
-        story.kills += 1
+        story.strike()
         story.sleep(story.chance.uniform(0, 2))
         story.cluster.say("add node")
 
@@ -84,8 +84,8 @@ def kill_driver_at_points(story: Story) -> None:
     )
     point = story.chance.choice(choices)
     nth = 1 if point == "flow: before end" else story.chance.randint(1, 12)
-    points = FaultPoints(story.place).kill(point, nth=nth)
-    _drive(story, points)
+    story.points.kill(point, nth=nth)
+    _drive(story)
     assert story.driver is not None
     story.lost = story.finish() == -signal.SIGKILL
 
@@ -100,12 +100,12 @@ def interrupt(story: Story) -> None:
 
 def lose_database(story: Story) -> None:
     """Have commits fail as if the database were away, before or after they are written."""
-    points = FaultPoints(story.place)
-    for point in ("before commit", "after commit"):
+    choices: Sequence[Point] = ("before commit", "after commit")
+    for point in choices:
         nth, times = story.chance.randint(1, 20), story.chance.randint(1, 2)
-        points.raises(point, StoreUnavailable, nth=nth, times=times)
-        story.refused += times
-    _drive(story, points)
+        story.points.raises(point, StoreUnavailable, nth=nth, times=times)
+        story.told.append((point, nth, times))
+    _drive(story)
 
 
 def kill_workers_of_an_example(story: Story) -> None:
@@ -115,12 +115,12 @@ def kill_workers_of_an_example(story: Story) -> None:
     calm = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     story.start("-m", "raysched", "run", EXAMPLES / story.example, **calm)
     most = story.chance.randint(1, 3)
-    while story.sleep(story.chance.uniform(0.2, 1.5)) and story.kills < most:
+    while story.sleep(story.chance.uniform(0.2, 1.5)) and story.struck < most:
         workers = story.cluster.workers()
         if workers:
             with suppress(psutil.NoSuchProcess):
                 story.chance.choice(workers).kill()
-                story.kills += 1
+                story.strike()
 
 
 FAULTS: Mapping[str, Fault] = {

@@ -12,6 +12,7 @@ from chaos.cluster import ENVIRONMENT, Cluster
 from raysched import get_run
 from raysched.client import Run
 from raysched.settings import settings
+from raysched.testing import FaultPoints, Point
 
 PATIENCE_SECONDS = 90.0
 """What has not come by then does not come any more."""
@@ -33,10 +34,13 @@ class Story:
         place: Its directory.
         cluster: Where it runs; None for inline.
         driver: Its process, once it runs.
-        kills: How many processes we have killed, or told to be killed.
+        points: What happens at points.
+        struck: How many processes we have killed from outside, the driver not among them.
+        kills: How many processes have died of us, at most.
         lost: Whether its driver was killed.
         stopped: Whether it was told to end.
-        refused: How many commits were refused.
+        told: Point, first time and number of times of faults that others than its driver's end were
+            told of.
         example: The example that it runs, or "" for a random flow.
         wrong: What was found that must not be.
     """
@@ -46,15 +50,18 @@ class Story:
     place: Path
     cluster: Cluster | None = None
     driver: "subprocess.Popen[bytes] | None" = None
+    points: FaultPoints = field(init=False)
+    struck: int = 0
     kills: int = 0
     lost: bool = False
     stopped: bool = False
-    refused: int = 0
+    told: list[tuple[Point, int, int]] = field(default_factory=list)
     example: str = ""
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.chance = Random(f"{self.seed} {self.fault}")
+        self.points = FaultPoints(self.place)
         self.environment = {
             "RAYSCHED_HOME": str(self.place / "home"),
             "RAYSCHED_BACKEND": "inline",
@@ -68,8 +75,12 @@ class Story:
 
     @property
     def broken(self) -> int:
-        """How many faults happened, as far as is known."""
-        return self.kills + self.lost + self.stopped + self.refused
+        """How many faults happened: some points are not reached as often as was told."""
+        return self.struck + self.lost + self.stopped + sum(map(self._happened, self.told))
+
+    def _happened(self, fault: tuple[Point, int, int]) -> int:
+        point, nth, times = fault
+        return min(times, max(0, self.points.reached(point) - nth + 1))
 
     def start(self, *command: str | Path, **environment: str) -> "subprocess.Popen[bytes]":
         """Start the driver."""
@@ -94,6 +105,11 @@ class Story:
     def output(self) -> str:
         """What the driver has printed."""
         return (self.place / "output").read_text("utf-8", "replace")
+
+    def strike(self) -> None:
+        """Note that we have killed a process, or a node with all of its own."""
+        self.struck += 1
+        self.kills += 1
 
     def sleep(self, seconds: float) -> bool:
         """Let time pass while the driver runs; return whether it still does."""

@@ -6,6 +6,7 @@ import select
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from raysched.errors import TaskRunCancelled
@@ -13,6 +14,9 @@ from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, FailureClass, TimeoutKind
 from raysched.worker.channel import Channel
 from raysched.worker.context import Endpoint
+from raysched.worker.deadlines import Deadlines
+from raysched.worker.deadman import DeadMan
+from raysched.worker.deadman import file_of as dead_man_file
 from raysched.worker.failures import (
     add_evidence,
     add_stack,
@@ -41,19 +45,16 @@ from raysched.worker.wire import (
 TICK_SECONDS = 0.05
 """What runs longer than this is announced; outcomes are sent this often."""
 
-GRACE_SECONDS = 5.0
-"""How long user code may go on after its timeout or cancellation before its worker is ended."""
-
-FORCE_SECONDS = 0.5
-"""The same after a forced cancellation. Ray's own comes first, unless another one of that unit is
-still on its way: then Ray drops it (2.60)."""
-
 CLOSE_SECONDS = 2.0
 """How long the last report of a worker that is ended has time to leave."""
 
 LOGS_AT_ONCE = 200
 """Log records a tick that are sent by the thread that logs; a flood goes in batches, a tick late,
 or logging would cost each of them a system call and the driver a message."""
+
+DEAD_MAN_SECONDS = 1.0
+"""How much later than this thread would end the process it is ended without its help: it gets no
+turn while native code holds the GIL."""
 
 SIGNS_PER_TIMEOUT = 4
 """Signs of life within `heartbeat_timeout_seconds`: one of them may be late, and one be lost."""
@@ -94,7 +95,7 @@ class Reporter:
         self._tried = 0.0
         self._run: UnitRun | None = None
         self._announced: set[int] = set()
-        self._cancelled_due: dict[int, float] = {}
+        self._deadlines: Any = None
         self._changed_at = 0.0
         self._logs_sent = 0
         self._asleep = False
@@ -106,6 +107,9 @@ class Reporter:
         self._ordering = threading.Lock()
         self._silence = 0.0
         self._sign_due = 0.0
+        self._dead_man = DeadMan(dead_man_file(Path(traces).parent, os.getpid()))
+        self._arming = threading.Lock()
+        self._armed_until = 0.0
         self._wake_up, self._wake = os.pipe()
         self._connect()
         threading.Thread(target=self._loop, name="raysched reporter", daemon=True).start()
@@ -113,10 +117,11 @@ class Reporter:
     def begin(self, run: UnitRun) -> None:
         """See `runner.Watcher`."""
         self._announced = set()
-        self._cancelled_due = {}
+        self._deadlines = Deadlines(run)
         self._silence = 0.0
         run.progress.on_log = self._on_log
-        run.progress.on_change = self._on_heart_change if run.has_heartbeat else self._on_change
+        limited = run.has_heartbeat or run.has_timeout
+        run.progress.on_change = self._on_limited_change if limited else self._on_change
         self._run = run
         # After that line: an order that is not seen here is carried out by the thread it came to.
         if self._orders:
@@ -125,7 +130,11 @@ class Reporter:
 
     def end(self) -> None:
         """See `runner.Watcher`."""
-        self._run = None
+        with self._arming:
+            self._run = None
+            if self._armed_until:
+                self._dead_man.disarm()
+                self._armed_until = 0.0
         channel = self._channel
         if objects.are_there and channel is not None and channel is not self._told:
             self._told = channel
@@ -141,13 +150,15 @@ class Reporter:
             self._asleep = False
             os.write(self._wake, b"\0")
 
-    def _on_heart_change(self) -> None:
+    def _on_limited_change(self) -> None:
         """Tell how long this process may be silent from now on, where that changes.
 
         In the thread of the item: it may hold the GIL from its first line on.
         """
         run = self._run
         if run is not None:
+            if not self._armed_until:
+                self._arm(run)
             running = tuple(run.progress.running)
             limits = [run.heartbeat_seconds(position) or 0.0 for position in running]
             silence = min(filter(None, limits), default=0.0)
@@ -156,6 +167,23 @@ class Reporter:
                 self._silence = silence
                 self._give_sign(run)
         self._on_change()
+
+    def _arm(self, run: UnitRun) -> None:
+        """Have the process ended, even if this thread gets no turn, after what is due first."""
+        due = self._deadlines.due()
+        first = min(due, key=due.__getitem__, default=None)
+        until = 0.0 if first is None else due[first] + DEAD_MAN_SECONDS
+        with self._arming:
+            # Not once the unit has ended: nobody would disarm it.
+            if self._run is not run or until == self._armed_until:
+                return
+            self._armed_until = until
+            if first is None:
+                self._dead_man.disarm()
+            else:
+                limit = run.timeout_seconds(first) or 0.0
+                left = max(until - time.monotonic(), DEAD_MAN_SECONDS)
+                self._dead_man.arm(run.progress.key(first), limit, left)
 
     def _give_sign(self, run: UnitRun) -> None:
         self._sign_due = time.monotonic() + self._silence / SIGNS_PER_TIMEOUT
@@ -217,12 +245,13 @@ class Reporter:
         self._send_unsent(run)
         self._announce(run)
         self._end_overdue(run)
+        self._arm(run)
         if self._silence and now >= self._sign_due:
             self._give_sign(run)
         unannounced = run.progress.running.keys() - self._announced
         if run.progress.has_unsent() or unannounced or run.lease_left() is not None:
             return TICK_SECONDS
-        return self._next_due(run)
+        return self._next_due()
 
     def _announce(self, run: UnitRun) -> None:
         now = time.time_ns()
@@ -282,9 +311,8 @@ class Reporter:
         with self._ordering:
             orders = self._orders.pop(run.progress.unit.id, ())
         for positions, force in orders:
-            due = time.monotonic() + (FORCE_SECONDS if force else GRACE_SECONDS)
-            for position in range(run.progress.unit.size) if positions is None else positions:
-                self._cancelled_due[position] = min(due, self._cancelled_due.get(position, due))
+            every = range(run.progress.unit.size)
+            self._deadlines.cancel(every if positions is None else positions, force=force)
             run.cancel(positions)
             run.end_unbegun()
         if orders:
@@ -307,31 +335,16 @@ class Reporter:
 
     def _end_overdue(self, run: UnitRun) -> None:
         now = time.monotonic()
-        overdue = [position for position, at in self._overdue_at(run).items() if at <= now]
+        overdue = [position for position, at in self._deadlines.due().items() if at <= now]
         if overdue:
             self._end_process(run, overdue)
 
-    def _next_due(self, run: UnitRun) -> float | None:
+    def _next_due(self) -> float | None:
         """Return when an item is overdue, or a sign of life is due, first (seconds from now)."""
-        due = list(self._overdue_at(run).values())
+        due = list(self._deadlines.due().values())
         if self._silence:
             due.append(self._sign_due)
         return min(due) - time.monotonic() if due else None
-
-    def _overdue_at(self, run: UnitRun) -> dict[int, float]:
-        """Return when each running item has to be ended by force (monotonic seconds)."""
-        elsewhere = time.time() - time.monotonic()
-        due = {}
-        for position, started in dict(run.progress.running).items():
-            timeout = run.timeout_seconds(position)
-            limits = []
-            if timeout is not None:
-                limits.append(started / 1e9 - elsewhere + timeout + GRACE_SECONDS)
-            if position in self._cancelled_due:
-                limits.append(self._cancelled_due[position])
-            if limits:
-                due[position] = min(limits)
-        return due
 
     def _end_process(self, run: UnitRun, overdue: list[int]) -> NoReturn:
         """End this process, which runs code that cannot be interrupted, and say why before."""
@@ -355,7 +368,7 @@ class Reporter:
     def _verdict(self, run: UnitRun, position: int) -> tuple[StateType, ErrorInfo]:
         key = run.progress.key(position)
         how = "and did not react, so its worker was ended"
-        if position in self._cancelled_due:
+        if self._deadlines.is_cancelled(position):
             cancelled = TaskRunCancelled(f"{key} was cancelled {how}", key=key)
             return StateType.CANCELLED, describe_error(cancelled, FailureClass.CANCELLED)
         timeout = run.timeout_seconds(position) or 0.0

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -252,21 +250,17 @@ def stop(path: str = "") -> None:
 
 
 def hold_gil(path: str = "") -> None:
-    """Match for hours, without giving up the GIL."""
+    """Add for days in C, without giving up the GIL or looking for signals."""
     mark(path)
-    re.match(r"(x+x+)+y", "x" * 60)
+    sum(range(10**15))
 
 
 def mark(path: str) -> None:
+    """Leave the process id, and the time that it has computed so far."""
     if path:
-        os.close(os.open(path, os.O_CREAT))
-
-
-def start_children(path: str) -> None:
-    """Start a child that starts another one, leave the ids of both, and go on for long."""
-    script = f"sleep 600 & echo $$ $! > {path}.new; mv {path}.new {path}; wait"
-    subprocess.Popen(["/bin/sh", "-c", script])
-    never_react()
+        with open(f"{path}.new", "w", encoding="utf-8") as file:  # noqa: PTH123 - of a user
+            file.write(f"{os.getpid()} {os.times().user}")
+        os.rename(f"{path}.new", path)  # noqa: PTH104 - of a user
 
 
 def wait_for_file(path: str) -> None:

@@ -176,6 +176,23 @@ def hold_gil_for(seconds: float) -> None:
         sys.setswitchinterval(interval)
 
 
+class TestTimeouts:
+    def test_of_one_that_holds_the_gil(self, ray_harness: Harness) -> None:
+        ended = ray_harness.run(jobs.hold_gil, timeout_seconds=0.2)
+        error = lost(ended)
+        assert error.failure_class is FailureClass.TIMEOUT
+        assert error.kind == TimeoutKind.ATTEMPT
+        assert "timeout_seconds=0.2" in error.message
+        assert "hold_gil" in error.evidence["fatal_error"]
+
+    def test_worker_lives_on_after_one_that_was_in_time(self, ray_harness: Harness) -> None:
+        ended = ray_harness.run(jobs.sleep, (0.2,), timeout_seconds=0.5)
+        # Longer than the limit of the first, with the grace.
+        after = ray_harness.run(jobs.sleep, (7,))
+        assert after.states == {0: COMPLETED}
+        assert after.process == ended.process
+
+
 class TestLive:
     def test_log_records_come_while_it_runs(self, ray_harness: Harness, tmp_path: Path) -> None:
         go = tmp_path / "go"
@@ -252,6 +269,10 @@ class TestCancel:
         first = ray_harness.submit(TaskSpec("job", jobs.hold_gil), [(str(marks[0]),)])
         second = ray_harness.submit(TaskSpec("job", jobs.stop), [(str(marks[1]),), ("",)])
         wait_for(lambda: all(mark.exists() for mark in marks))
+        pid, computed = marks[0].read_text().split()
+        wait_for(lambda: psutil.Process(int(pid)).cpu_times().user > float(computed) + 0.3)
+        pid, _ = marks[1].read_text().split()
+        wait_for(lambda: psutil.Process(int(pid)).status() == psutil.STATUS_STOPPED)
         ray_harness.backend.cancel(first)
         ray_harness.backend.cancel(second, [0])
         assert lost(ray_harness.finish(first)).failure_class is FailureClass.CANCELLED

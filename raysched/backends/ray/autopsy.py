@@ -15,7 +15,7 @@ from ray.core.generated import common_pb2, gcs_pb2
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysched.backends.ray.hearts import Whereabouts
-from raysched.backends.ray.traces import read
+from raysched.backends.ray.traces import Remains, read
 from raysched.model.values import Evidence
 
 ANSWER_SECONDS = 1.0
@@ -46,7 +46,7 @@ class Autopsies:
         unit: int,
         error: BaseException,
         carriers: Sequence[Whereabouts],
-        then: Callable[[Evidence], None],
+        then: Callable[[Remains], None],
     ) -> None:
         """Call `then` in another thread with what is to be known about a lost unit.
 
@@ -56,7 +56,7 @@ class Autopsies:
             carriers: The workers of which one may have had it.
             then: What is to be called.
         """
-        self._submit(lambda: then(self._evidence(unit, error, carriers)))
+        self._submit(lambda: then(self._remains(unit, error, carriers)))
 
     def end(self, unit: int, workers: Sequence[Whereabouts]) -> None:
         """End the worker of a unit, which does not react, with the processes that it has started.
@@ -76,20 +76,20 @@ class Autopsies:
         with contextlib.suppress(RuntimeError):
             self._threads.submit(job)
 
-    def _evidence(
-        self, unit: int, error: BaseException, carriers: Sequence[Whereabouts]
-    ) -> Evidence:
+    def _remains(self, unit: int, error: BaseException, carriers: Sequence[Whereabouts]) -> Remains:
         found = evidence_of(error)
         if isinstance(error, exceptions.NodeDiedError):
             self._ask_about_node(found)
+            return Remains(found)
         answers = self._on_nodes(read_first, unit, carriers)
         if answers:
             worker, left = answers[0]
         elif len(carriers) == 1:
-            worker, left = carriers[0], Evidence()
+            worker, left = carriers[0], Remains(Evidence())
         else:
-            return found
-        return place(worker) | _of_worker(worker.worker_id) | found | left
+            return Remains(found)
+        known = place(worker) | _of_worker(worker.worker_id) | found
+        return left._replace(evidence=known | left.evidence)
 
     def _ask_about_node(self, found: Evidence) -> None:
         with contextlib.suppress(Exception):
@@ -128,7 +128,7 @@ def _call_on(node: str, function: Callable[..., Any], *args: Any) -> Any:
     return remote.remote(*args)
 
 
-def read_first(workers: Sequence[Whereabouts], unit: int) -> tuple[Whereabouts, Evidence] | None:
+def read_first(workers: Sequence[Whereabouts], unit: int) -> tuple[Whereabouts, Remains] | None:
     """Return which of these workers of this node has died in a unit, and what it has left."""
     for worker in workers:
         left = read(worker.traces, unit)

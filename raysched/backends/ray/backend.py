@@ -16,7 +16,13 @@ from ray._private.state import state
 from raysched.backends.ray.autopsy import Autopsies, evidence_of, place
 from raysched.backends.ray.capacity import Node, capacity
 from raysched.backends.ray.connection import Connection, connect
-from raysched.backends.ray.failures import cancelled, describe_loss, node_of_driver_died, silent
+from raysched.backends.ray.failures import (
+    cancelled,
+    describe_loss,
+    node_of_driver_died,
+    silent,
+    stuck,
+)
 from raysched.backends.ray.hearts import Silence, Whereabouts
 from raysched.backends.ray.listener import Listener
 from raysched.backends.ray.liveness import NodeWatch
@@ -24,11 +30,12 @@ from raysched.backends.ray.objects import are_lost
 from raysched.backends.ray.options import validate_ray_options
 from raysched.backends.ray.remote import WITH_LARGE, Place, remote_function
 from raysched.backends.ray.shipping import default_code_path
+from raysched.backends.ray.traces import Remains
 from raysched.compiler.plan import SchedulingClass
 from raysched.engine.ports import Capacity, Lost, Message, Reported, Sink, UnitCall
 from raysched.errors import BackendUnreachable, InvalidOption, ResultLost, SerializationError
 from raysched.model.options import TaskSpec
-from raysched.model.values import Evidence, LargeValue
+from raysched.model.values import LargeValue
 from raysched.results.envelope import decode
 from raysched.settings import settings
 from raysched.worker.context import context_of
@@ -306,9 +313,9 @@ class RayBackend:
             carriers: Sequence[Whereabouts] = listener.carriers(unit)
             autopsies.examine(unit, error, carriers, partial(self._lose, unit, error))
         else:
-            self._lose(unit, error, evidence_of(error))
+            self._lose(unit, error, Remains(evidence_of(error)))
 
-    def _lose(self, unit: int, error: BaseException, evidence: Evidence) -> None:
+    def _lose(self, unit: int, error: BaseException, left: Remains) -> None:
         call, listener = self._calls.pop(unit, None), self._listener
         if call is None or listener is None:
             return
@@ -319,9 +326,11 @@ class RayBackend:
         if call.forced:
             info = cancelled()
         elif call.silence is not None:
-            info = silent(call.silence.key, call.silence.seconds, evidence)
+            info = silent(call.silence.key, call.silence.seconds, left.evidence)
+        elif left.overdue is not None and left.overdue.seconds:
+            info = stuck(left.overdue, left.evidence)
         else:
-            info = describe_loss(error, evidence)
+            info = describe_loss(error, left.evidence)
         self._sink(Lost(unit, info))
 
     def _end_silent(self, silence: Silence) -> None:
@@ -339,7 +348,7 @@ class RayBackend:
         call = self._calls.get(unit)
         if call is not None and call.silence is not None:
             ray.cancel(call.report, force=True)
-            self._lose(unit, exceptions.WorkerCrashedError(), place(call.silence.worker))
+            self._lose(unit, exceptions.WorkerCrashedError(), Remains(place(call.silence.worker)))
 
     def _end_deaf(self, unit: int) -> None:
         """End a worker that does not hear that its unit is cancelled; in the listener's thread."""

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from typing import Any
 
 from ray import exceptions
@@ -9,6 +10,7 @@ from ray._private.worker import global_worker
 
 from raysched.model.values import CrashKind, ErrorInfo, Evidence, FailureClass, TimeoutKind
 from raysched.worker.causes import fingerprint, type_name
+from raysched.worker.deadman import Overdue
 from raysched.worker.failures import add_evidence, bounded, describe_timeout
 
 FULL_SHARE = 0.02
@@ -61,6 +63,13 @@ def silent(key: str, seconds: float, evidence: Evidence) -> ErrorInfo:
     """Return what is known about a unit whose worker gave no sign of life for `seconds`."""
     info = describe_timeout(key, TimeoutKind.HEARTBEAT, seconds, reaction="so its worker was ended")
     return add_evidence(info, evidence)
+
+
+def stuck(overdue: Overdue, evidence: Evidence) -> ErrorInfo:
+    """Return what is known about a unit whose worker was ended while native code held the GIL."""
+    reaction = "in native code that holds Python's GIL, so its worker was ended"
+    info = describe_timeout(overdue.key, TimeoutKind.ATTEMPT, overdue.seconds, reaction=reaction)
+    return add_evidence(replace(info, traceback=overdue.stacks), evidence)
 
 
 def cancelled() -> ErrorInfo:

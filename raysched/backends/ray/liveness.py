@@ -19,14 +19,14 @@ _log = logging.getLogger(__name__)
 
 
 class NodeWatch:
-    """A thread that looks whether this driver's node is alive, and whether the head is there.
+    """Looks whether this driver's node is alive, and whether the head is there.
 
     Ray does not end calls that were on their way to a raylet that is gone: they would be awaited
     for ever. Without its head, it ends this process from native code after a minute, where nothing
     of ours runs any more: so what that means is said as soon as the head is missed.
 
     Args:
-        on_death: Called once, in the thread, when the node is dead.
+        on_death: Called once, in a thread of its own, when the node is dead.
     """
 
     def __init__(self, on_death: Callable[[], None]) -> None:
@@ -36,42 +36,53 @@ class NodeWatch:
         self._on_death = on_death
         self._missed = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="raysched node watch", daemon=True)
-        self._thread.start()
+        # Two: Ray blocks whoever asks for its nodes while the head is away.
+        self._threads = [
+            threading.Thread(target=look, name="raysched watch", daemon=True)
+            for look in (self._look_at_head, self._look_at_node)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """End the thread."""
+        """End the threads."""
         self._ended.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(_JOIN_SECONDS)
+        for thread in self._threads:
+            if threading.current_thread() is not thread and not self._missed:
+                thread.join(_JOIN_SECONDS)
 
-    def _look(self) -> None:
+    def _look_at_node(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
-            # Without the head, Ray blocks whoever asks for its nodes.
-            if self._is_head_there() and self._is_dead():
+            if not self._missed and self._is_dead():
                 self._on_death()
                 return
+
+    def _look_at_head(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            there = self._is_head_there()
+            if there == self._missed and not self._ended.is_set():
+                self._missed = not there
+                self._say(there=there)
 
     def _is_head_there(self) -> bool:
         host, _, port = self._head.rpartition(":")
         try:
             with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS):
-                there = True
+                return True
         except OSError:
-            there = False
-        if there == self._missed and not self._ended.is_set():
-            self._missed = not there
-            if there:
-                _log.warning("the head of the Ray cluster at %s answers again", self._head)
-            else:
-                _log.warning(
-                    "the head of the Ray cluster at %s does not answer. If it does not come back, "
-                    "Ray ends this program after a minute "
-                    "(RAY_gcs_rpc_server_reconnect_timeout_s), and its runs are shown as CRASHED. "
-                    "What was committed is kept: start Ray again, and run once more",
-                    self._head,
-                )
-        return there
+            return False
+
+    def _say(self, *, there: bool) -> None:
+        if there:
+            _log.warning("the head of the Ray cluster at %s answers again", self._head)
+        else:
+            _log.warning(
+                "the head of the Ray cluster at %s does not answer. If it does not come back, "
+                "Ray ends this program after a minute "
+                "(RAY_gcs_rpc_server_reconnect_timeout_s), and its runs are shown as CRASHED. "
+                "What was committed is kept: start Ray again, and run once more",
+                self._head,
+            )
 
     def _is_dead(self) -> bool:
         try:

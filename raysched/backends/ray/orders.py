@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from raysched.worker.reporter import FORCE_SECONDS, GRACE_SECONDS
+from raysched.worker.deadlines import FORCE_SECONDS, GRACE_SECONDS
 
 SLACK_SECONDS = 1.0
 """How much later than a worker would end itself its silence is taken for inability."""

@@ -7,12 +7,13 @@ import struct
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray._private.worker import global_worker
 
 from raysched.model.values import Evidence
-from raysched.worker import crashes
+from raysched.worker import crashes, deadman
+from raysched.worker.deadman import Overdue
 
 _LAST_ACT = struct.Struct("<qqq")
 """The unit that was begun last, the exit code that was asked for, and the signal that ended it."""
@@ -80,7 +81,19 @@ def traces() -> Traces:
     return found
 
 
-def read(path: str, unit: int) -> Evidence | None:
+class Remains(NamedTuple):
+    """What a dead worker has left.
+
+    Attributes:
+        evidence: What it tells.
+        overdue: The task run for which the worker was ended, holding the GIL, or None.
+    """
+
+    evidence: Evidence
+    overdue: Overdue | None = None
+
+
+def read(path: str, unit: int) -> Remains | None:
     """Return what a worker of this node has left, or None if it is not, or was not, in this unit.
 
     Args:
@@ -94,9 +107,13 @@ def read(path: str, unit: int) -> Evidence | None:
         return None
     if last != unit:
         return None
-    found = crashes.evidence_of(crashes.read(crashes.file_of(file.parent, int(file.stem))))
+    directory, pid = file.parent, int(file.stem)
+    found = crashes.evidence_of(crashes.read(crashes.file_of(directory, pid)))
     if code != _NONE:
         found["exit_code"] = code
     if number != _NONE:
         found["signal"] = signal.Signals(number).name
-    return found
+    overdue = deadman.read(deadman.file_of(directory, pid)) if code == _NONE else None
+    if overdue is not None:
+        found["fatal_error"] = overdue.stacks
+    return Remains(found, overdue)

@@ -272,8 +272,8 @@ def _records(cause: Cause) -> None:
         for each in cause.before:
             where = " ".join(filter(None, (each.flow, each.run[:SHORT_ID], each.key)))
             moment = local_time(each.at).partition(" ")[2]
-            text = next(iter(plain(each.text).splitlines()), "")
-            say(" " * INDENT, (f"{moment} ", "dim"), (f"{where} ", "cyan"), text)
+            what = next(iter(plain(each.text).splitlines()), "")
+            say(" " * INDENT, (f"{moment} ", "dim"), (f"{where} ", "cyan"), what)
 
 
 def _comparison(comparison: Comparison) -> None:

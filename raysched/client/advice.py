@@ -167,8 +167,14 @@ RULES: Sequence[Rule] = (
     ),
     Rule(
         "retried-bug",
-        "an exception that comes again with the same input, such as `KeyError`, was tried again",
-        lambda case: _user(case) and _name(case) in BUGS and case.attempts > 1,
+        "an exception that comes again with the same input, such as `KeyError`, was tried again, "
+        "and there is no `retry_on`",
+        lambda case: (
+            _user(case)
+            and _name(case) in BUGS
+            and case.attempts > 1
+            and not case.options.get("retry_on")
+        ),
         "The same input gives the same error: say what is worth a retry, so that a bug does not "
         "cost them.",
         "retry_on=(ConnectionError, TimeoutError)",
@@ -234,8 +240,8 @@ RULES: Sequence[Rule] = (
             _crash(case, CrashKind.WORKER_DIED)
             and case.signal in {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL"}
         ),
-        "Native code broke: the last lines that Python wrote name the function. Keep it from "
-        "others until it is repaired.",
+        "Native code broke: the last lines that Python wrote name the function that called it. "
+        "Until it is repaired, have it run alone in its worker, so that no other is lost with it.",
         "batch=False",
     ),
     Rule(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -183,6 +184,14 @@ def _options(spec: TaskSpec) -> dict[str, Any]:
     options: dict[str, Any] = {name: repr(value) for name, value in spec.ray.items()}
     if spec.retry.retries:
         options["retries"] = spec.retry.retries
+    if spec.retry.retry_on is not None:
+        chosen = spec.retry.retry_on
+        classes = chosen if isinstance(chosen, tuple) else (chosen,)
+        options["retry_on"] = [getattr(each, "__qualname__", repr(each)) for each in classes]
+    if spec.retry.on_oom is not None:
+        options["on_oom"] = asdict(spec.retry.on_oom)
+    if spec.fallback is not None:
+        options["fallback"] = True
     if spec.timeout_seconds is not None:
         options["timeout_seconds"] = spec.timeout_seconds
     if spec.max_concurrency > 1:

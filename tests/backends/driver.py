@@ -18,7 +18,10 @@ import psutil
 from backends.harness import Harness
 from raysched.backends.ray.backend import RayBackend
 from raysched.errors import ResultLost
+from raysched.graph.payload import reduce_dependency
 from raysched.model.options import TaskSpec
+from raysched.model.values import LargeValue
+from raysched.worker.protocol import LARGE
 
 ELSEWHERE = {"resources": {"elsewhere": 1}}
 
@@ -37,7 +40,11 @@ def use_both_nodes(harness: Harness, module: str) -> dict[str, Any]:
 
 def lose_a_node(harness: Harness) -> dict[str, Any]:
     """Kill all of a node's processes while a unit runs and a value is there."""
-    made = harness.run(lambda: np.zeros(1_000_000), ray=ELSEWHERE)
+    made = harness.run(lambda: np.zeros(1_000_000), ray=ELSEWHERE).values[0]
+    kept = harness.run(lambda: np.zeros(1_000_000)).values[0]
+    assert isinstance(made, LargeValue)
+    assert isinstance(kept, LargeValue)
+    before = harness.backend.are_lost([made, kept])
     raylet = psutil.Process(harness.value(harness.run(os.getppid, ray=ELSEWHERE)))
     spec = TaskSpec("sleep", _sleep, ray=ELSEWHERE)
     number = harness.submit(spec, [(600,)])
@@ -45,12 +52,41 @@ def lose_a_node(harness: Harness) -> dict[str, Any]:
     for process in (raylet, *raylet.children(recursive=True)):
         process.kill()
     ended = harness.finish(number)
+    slots = ((LARGE, (0, made.position)),)
+    follower = harness.submit(TaskSpec("use", _use), [(Slot(),)], slots, (made.handle,))
+    starved = harness.finish(follower)
+    assert ended.lost is not None
+    assert starved.lost is not None
     try:
-        harness.value(made)
+        harness.backend.fetch(made)
         lost = ""
     except ResultLost as error:
         lost = str(error)
-    return {"kind": ended.lost.kind if ended.lost else "", "lost": lost}
+    return {
+        "kind": ended.lost.kind,
+        "evidence": ended.lost.evidence,
+        "starved": starved.lost.kind,
+        "before": before,
+        "after": harness.backend.are_lost([made, kept, made]),
+        "lost": lost,
+    }
+
+
+class Slot:
+    """Pickles as the next slot, like the futures of the face."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduce_dependency(self)
+
+    def identity(self) -> bytes:
+        return b""
+
+    def edge(self) -> Any:
+        return None
+
+
+def _use(value: Any) -> int:
+    return len(value)
 
 
 def _sleep(seconds: float) -> None:

@@ -82,7 +82,14 @@ class TestArguments:
 def test_both_nodes_of_a_cluster(project: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_worker_niceness": "0",
+        # By default Ray takes 15 s to see the death of a node.
+        "RAY_health_check_initial_delay_ms": "0",
+        "RAY_health_check_period_ms": "500",
+        "RAY_health_check_failure_threshold": "6",
+    }
     with subprocess.Popen(
         [sys.executable, HERE / "cluster.py"],
         cwd=elsewhere,
@@ -111,4 +118,8 @@ def test_both_nodes_of_a_cluster(project: Path, tmp_path: Path) -> None:
     assert found["elsewhere"]["inner"] == "tools.deep.inner"
     # The node was killed then, under a unit and a value.
     assert found["kind"] in {CrashKind.NODE_DIED, CrashKind.WORKER_DIED}
+    assert found["evidence"]["node_id"]
+    assert found["starved"] == CrashKind.OBJECT_LOST
+    assert found["before"] == [False, False]
+    assert found["after"] == [True, False, True]
     assert "lost" in found["lost"]

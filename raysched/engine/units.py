@@ -9,7 +9,7 @@ from raysched.engine.ports import Backend, UnitCall
 from raysched.errors import TaskRunUnfinished
 from raysched.graph.builder import Member
 from raysched.graph.group import Edge, EdgeKind, Group
-from raysched.model.states import FIRST_TERMINAL
+from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.states import SUCCESSES as SUCCESS_STATES
 from raysched.model.triggers import MinSuccess, Trigger
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass, LargeValue
@@ -153,9 +153,14 @@ def _slot_value(edge: Edge, index: int, arguments: _Arguments, rule: Trigger) ->
         case EdgeKind.ONE_TO_ONE:
             return _member_value(edge.parent, index + edge.index, arguments)
         case EdgeKind.GATHER:
-            members = range(edge.index, edge.stop)
+            members: Sequence[int] = range(edge.index, edge.stop)
+            partial = edge.parent.min_success is not None or isinstance(rule, MinSuccess)
+            if partial:
+                # What was skipped is neither a success nor a failure.
+                states = edge.parent.states
+                members = [index for index in members if states[index] != StateType.SKIPPED]
             values = [_member_value(edge.parent, member, arguments) for member in members]
-            if edge.parent.min_success is None and not isinstance(rule, MinSuccess):
+            if not partial:
                 return LIST, values
             failures = [envelope for kind, envelope in values if kind == FAILURE]
             return SUCCESSES, ([value for value in values if value[0] != FAILURE], failures)

@@ -48,10 +48,9 @@ def explain(reader: "Reader", run: "RunView", *, depth: int = 0) -> Why:
         run: The run.
         depth: How many subflows it is in that are told, too.
     """
-    groups = reader.groups(run)
-    failures = find_failures(reader, run, groups)
+    failures = find_failures(reader, run)
     shown = failures.kinds[:MOST_CAUSES]
-    name_some(reader, run, shown, Keys(groups))
+    name_some(reader, run, shown, Keys(failures.groups))
     subflows = tuple(_subflows(reader, run, depth))
     causes = [cause_of(reader, run, kind, number) for number, kind in enumerate(shown, 1)]
     if run.error is not None and not _is_told(run, causes, subflows):
@@ -79,7 +78,7 @@ def explain(reader: "Reader", run: "RunView", *, depth: int = 0) -> Why:
         reasons=failures.reasons,
         causes=tuple(causes),
         more_causes=len(failures.kinds) - len(shown),
-        part=locate(groups, failures.touched),
+        part=locate(failures.groups, failures.touched),
         comparison=_comparison(reader, run, shown),
         steps=tuple(_steps(run, causes)),
         subflows=subflows,

@@ -67,19 +67,21 @@ class Failures:
     """What failed in a run, and what did not run because of that.
 
     Attributes:
+        groups: The groups of the run.
         kinds: By innermost cause, in the order in which they are told.
         touched: By group, for `why_graph.locate`.
         not_run: How many did not run because of failures.
         reasons: Why task runs ended without an attempt, with how many there are.
     """
 
+    groups: Sequence[GroupRow]
     kinds: tuple[Kind, ...]
     touched: Mapping[int, Touched]
     not_run: int
     reasons: Mapping[str, int]
 
 
-def find_failures(reader: "Reader", run: "RunView", groups: Sequence[GroupRow]) -> Failures:
+def find_failures(reader: "Reader", run: "RunView") -> Failures:
     """Return what failed in a run; what was only cancelled counts if others hang on it.
 
     Takes memory for each group and each innermost cause; where there are several causes, also for
@@ -87,6 +89,8 @@ def find_failures(reader: "Reader", run: "RunView", groups: Sequence[GroupRow]) 
     """
     endings = reader.endings(run, ROOT_FAILURES)
     followers = reader.followers(run)
+    # Read last: a group is written before its members, so each of those has its group here.
+    groups = reader.groups(run)
     kinds = _kinds(endings, groups)
     keys = Keys(groups)
     roots: defaultdict[int, set[int]] = defaultdict(set)
@@ -111,7 +115,7 @@ def find_failures(reader: "Reader", run: "RunView", groups: Sequence[GroupRow]) 
     for each in followers:
         if each.reason:
             reasons[each.reason] += each.count
-    return Failures(tuple(told), touched, not_run.total(), reasons)
+    return Failures(groups, tuple(told), touched, not_run.total(), reasons)
 
 
 def name_some(reader: "Reader", run: "RunView", kinds: Sequence[Kind], keys: "Keys") -> None:
@@ -121,7 +125,7 @@ def name_some(reader: "Reader", run: "RunView", kinds: Sequence[Kind], keys: "Ke
     with closing(reader.members(run, ROOT_FAILURES)) as members:
         for ending in members:
             kind = wanted.get(_alike(ending))
-            if kind is None:
+            if kind is None or ending.group not in keys.tasks:
                 continue
             if len(kind.keys) < MOST_KEYS:
                 kind.keys.append(keys.key(ending.group, ending.first))
@@ -195,7 +199,9 @@ def _attribute(
     by_key: dict[str, Kind] = {}
     if any(each.roots for each in followers):
         for ending in reader.members(run, ROOT_FAILURES):
-            by_key[keys.key(ending.group, ending.first)] = kinds[_alike(ending)]
+            # What has failed since the kinds were counted is of no kind yet.
+            if (kind := kinds.get(_alike(ending))) and ending.group in tasks:
+                by_key[keys.key(ending.group, ending.first)] = kind
     for each in followers:
         for kind in {id(by_key[key]): by_key[key] for key in each.roots if key in by_key}.values():
             kind.victims[tasks[each.group]] += each.count

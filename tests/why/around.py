@@ -32,13 +32,13 @@ VOLATILE = (
 
 @contextmanager
 def home() -> Iterator[Path]:
-    """A home of its own, in which flows run inline; texts are 100 columns wide."""
+    """A home of its own, in which flows run inline; texts are 80 columns wide."""
     before, directory = dict(os.environ), Path.cwd()
     with TemporaryDirectory() as folder:
         kept = {name: text for name, text in before.items() if not name.startswith("RAYSCHED_")}
         os.environ.clear()
         os.environ.update(
-            kept, RAYSCHED_HOME=folder, RAYSCHED_BACKEND="inline", COLUMNS="100", TZ="UTC"
+            kept, RAYSCHED_HOME=folder, RAYSCHED_BACKEND="inline", COLUMNS="80", TZ="UTC"
         )
         os.chdir(HERE)
         _forget()

@@ -254,14 +254,15 @@ class ItemRun:
             self._skip(error)
         elif is_full_disk(error):
             # No fault of the function: it is tried again as after a crash.
-            self._fail(StateType.CRASHED, error, CrashKind.OUT_OF_DISK)
+            self._fail(StateType.CRASHED, error, FailureClass.INFRASTRUCTURE)
         else:
             self._fail(StateType.FAILED, error)
 
-    def _fail(self, state: StateType, error: BaseException, kind: str = "") -> None:
-        if state is StateType.TIMED_OUT:
-            kind = TimeoutKind.ATTEMPT
-        failure_class = _CLASSES.get(state, FailureClass.USER)
+    def _fail(
+        self, state: StateType, error: BaseException, failure_class: FailureClass | None = None
+    ) -> None:
+        failure_class = failure_class or _CLASSES.get(state, FailureClass.USER)
+        kind = _KINDS.get(failure_class, "")
         info = describe_error(error, failure_class, kind, self._code.home)
         evidence = Evidence()
         if state is not StateType.CANCELLED and (inputs := self.inputs()):
@@ -311,10 +312,16 @@ _TRIED_AGAIN = frozenset({StateType.FAILED, StateType.TIMED_OUT})
 """States of attempts that `retries` are for."""
 
 _CLASSES = {
-    StateType.CRASHED: FailureClass.INFRASTRUCTURE,
     StateType.TIMED_OUT: FailureClass.TIMEOUT,
     StateType.CANCELLED: FailureClass.CANCELLED,
 }
+
+
+_KINDS = {
+    FailureClass.TIMEOUT: TimeoutKind.ATTEMPT,
+    FailureClass.INFRASTRUCTURE: CrashKind.OUT_OF_DISK,
+}
+"""What an attempt has met that fails here by these classes."""
 
 
 def _value_of(returned: object) -> object:

@@ -3,6 +3,8 @@
 import contextlib
 import re
 import signal
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -20,6 +22,12 @@ from raysched.model.values import Evidence
 
 ANSWER_SECONDS = 1.0
 """How long another node may take to tell what a worker there has left behind."""
+
+LATELY_SECONDS = 5.0
+"""How long ago the worker of a unit that is lost now may have died. Clocks of nodes differ."""
+
+DONE_KEPT = 256
+"""Workers whose death is explained already."""
 
 THREADS = 4
 """How many losses are looked into at once."""
@@ -39,6 +47,7 @@ class Autopsies:
 
     def __init__(self) -> None:
         self._node = ray.get_runtime_context().get_node_id()
+        self._done: deque[str] = deque(maxlen=DONE_KEPT)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="raysched autopsy")
 
     def examine(
@@ -84,10 +93,15 @@ class Autopsies:
         answers = self._on_nodes(read_first, unit, carriers)
         if answers:
             worker, left = answers[0]
-        elif len(carriers) == 1:
-            worker, left = carriers[0], Remains(Evidence())
         else:
-            return Remains(found)
+            # Its node does not answer in time: it is the one that has just died, if only one has.
+            dead = (
+                carriers if len(carriers) == 1 else [each for each in carriers if _just_died(each)]
+            )
+            if len(dead) != 1:
+                return Remains(found, found=False)
+            worker, left = dead[0], Remains(Evidence(), found=False)
+        self._done.append(worker.worker_id)
         known = place(worker) | _of_worker(worker.worker_id) | found
         return left._replace(evidence=known | left.evidence)
 
@@ -151,21 +165,35 @@ def evidence_of(error: BaseException) -> Evidence:
 
 def _of_worker(worker_id: str) -> Evidence:
     """Return what Ray's head knows of a worker's death."""
-    found = Evidence()
+    found, row = Evidence(), _row_of(worker_id)
+    if row is not None and not row.is_alive and row.exit_detail:
+        kind = common_pb2.WorkerExitType.Name(row.exit_type)  # type: ignore[attr-defined]
+        found["death_reason"] = f"{kind}: {row.exit_detail.partition(_USUAL)[0]}"
+        if name := _SIGNAL.search(row.exit_detail):
+            found["signal"] = name[1]
+        elif code := _CODE.search(row.exit_detail):
+            found["exit_code"] = int(code[1])
+    return found
+
+
+def _just_died(worker: Whereabouts) -> bool:
+    row = _row_of(worker.worker_id)
+    return (
+        row is not None
+        and not row.is_alive
+        and row.exit_type == common_pb2.SYSTEM_ERROR  # type: ignore[attr-defined]
+        and time.time() - row.end_time_ms / 1000 < LATELY_SECONDS
+    )
+
+
+def _row_of(worker_id: str) -> Any:
+    """Return the head's row of a worker, or None."""
     # Private: what is missing here is missing in the evidence, no more.
     with contextlib.suppress(Exception):
         accessor = state._connect_and_get_accessor()  # noqa: SLF001
-        row = gcs_pb2.WorkerTableData.FromString(  # type: ignore[attr-defined]
-            accessor.get_worker_info(ray.WorkerID.from_hex(worker_id))
-        )
-        if not row.is_alive and row.exit_detail:
-            kind = common_pb2.WorkerExitType.Name(row.exit_type)  # type: ignore[attr-defined]
-            found["death_reason"] = f"{kind}: {row.exit_detail.partition(_USUAL)[0]}"
-            if name := _SIGNAL.search(row.exit_detail):
-                found["signal"] = name[1]
-            elif code := _CODE.search(row.exit_detail):
-                found["exit_code"] = int(code[1])
-    return found
+        data = accessor.get_worker_info(ray.WorkerID.from_hex(worker_id))
+        return gcs_pb2.WorkerTableData.FromString(data)  # type: ignore[attr-defined]
+    return None
 
 
 def place(worker: Whereabouts) -> Evidence:

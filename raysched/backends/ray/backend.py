@@ -330,7 +330,7 @@ class RayBackend:
         elif left.overdue is not None and left.overdue.seconds:
             info = stuck(left.overdue, left.evidence)
         else:
-            info = describe_loss(error, left.evidence)
+            info = describe_loss(error, left.evidence, silent=left.found)
         self._sink(Lost(unit, info))
 
     def _end_silent(self, silence: Silence) -> None:

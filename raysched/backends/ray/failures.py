@@ -37,17 +37,24 @@ _SILENT = (
     "an exit from native code"
 )
 
+_TOLD = {"signal", "exit_code"}
+
+_UNKNOWN = "the worker process died; its node did not tell in time how"
+
 _USERS = re.compile(r"Top \d+ memory users:.*?(?=\nRefer to |\Z)", re.DOTALL)
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def describe_loss(error: BaseException, evidence: Evidence | None = None) -> ErrorInfo:
+def describe_loss(
+    error: BaseException, evidence: Evidence | None = None, *, silent: bool = False
+) -> ErrorInfo:
     """Return what is known about a Ray call that gave no report.
 
     Args:
         error: What Ray raised.
         evidence: What else was found out.
+        silent: Whether what the worker would have left behind is known not to be there.
     """
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, exceptions.TaskCancelledError):
@@ -55,7 +62,10 @@ def describe_loss(error: BaseException, evidence: Evidence | None = None) -> Err
     evidence = evidence or Evidence()
     for kind_of_error, kind in _KINDS:
         if isinstance(cause, kind_of_error):
-            return _info(cause, kind, evidence)
+            info = _info(cause, kind, evidence)
+            if kind is CrashKind.WORKER_DIED and not (silent or evidence.keys() & _TOLD):
+                return replace(info, message=_UNKNOWN)
+            return info
     return _info(error, CrashKind.BACKEND, evidence)
 
 

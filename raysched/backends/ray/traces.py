@@ -87,10 +87,12 @@ class Remains(NamedTuple):
     Attributes:
         evidence: What it tells.
         overdue: The task run for which the worker was ended, holding the GIL, or None.
+        found: Whether it was there to be read.
     """
 
     evidence: Evidence
     overdue: Overdue | None = None
+    found: bool = True
 
 
 def read(path: str, unit: int) -> Remains | None:

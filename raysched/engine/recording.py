@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -17,9 +18,11 @@ from raysched.model.values import LargeValue
 from raysched.tracker.messages import Command, Record, RecordAttempt
 
 _TOLD = (
+    "timeout_seconds",
     "queue_timeout_seconds",
     "total_timeout_seconds",
     "heartbeat_timeout_seconds",
+    "max_parallel",
     "setup",
     "teardown",
     "max_failures",
@@ -27,7 +30,7 @@ _TOLD = (
     "owner",
     "runbook",
 )
-"""Further options that people want to see, where they are set."""
+"""Options that people want to see as they are, where they are set."""
 
 
 def fill(batch: Batch, commands: Iterable[Command]) -> list[tuple[Group, Sequence[int]]]:
@@ -160,7 +163,7 @@ def group_row(planned: PlannedGroup) -> GroupRow:
         group.mapped,
         json.dumps(list(edges)),
         group.tags,
-        json.dumps(_options(group.spec) | _options_of_call(group)),
+        _options(group.spec, group.min_success),
         plan=json.dumps(_plan(planned), separators=(",", ":")),
     )
 
@@ -180,32 +183,27 @@ def _plan(planned: PlannedGroup) -> Mapping[str, Any]:
     return {name: value for name, value in told.items() if value or name == "fused_behind"}
 
 
-def _options(spec: TaskSpec) -> dict[str, Any]:
+# Bounded: a flow may make new options for each call.
+@lru_cache(maxsize=1024)
+def _options(spec: TaskSpec, min_success: int | None) -> str:
+    """Return the options that people want to see, as JSON text."""
+    retry = spec.retry
     options: dict[str, Any] = {name: repr(value) for name, value in spec.ray.items()}
-    if spec.retry.retries:
-        options["retries"] = spec.retry.retries
-    if spec.retry.retry_on is not None:
-        chosen = spec.retry.retry_on
-        classes = chosen if isinstance(chosen, tuple) else (chosen,)
-        options["retry_on"] = [getattr(each, "__qualname__", repr(each)) for each in classes]
-    if spec.retry.on_oom is not None:
-        options["on_oom"] = asdict(spec.retry.on_oom)
+    if retry.retry_on is not None:
+        chosen = retry.retry_on if isinstance(retry.retry_on, tuple) else (retry.retry_on,)
+        options["retry_on"] = [getattr(each, "__qualname__", repr(each)) for each in chosen]
+    if retry.on_oom is not None:
+        options["on_oom"] = asdict(retry.on_oom)
     if spec.fallback is not None:
         options["fallback"] = True
-    if spec.timeout_seconds is not None:
-        options["timeout_seconds"] = spec.timeout_seconds
-    if spec.max_concurrency > 1:
-        options["max_concurrency"] = spec.max_concurrency
-    if spec.max_parallel is not None:
-        options["max_parallel"] = spec.max_parallel
     if spec.trigger_rule is not TriggerRule.ALL_SUCCESS:
         options["trigger_rule"] = str(spec.trigger_rule)
-    options.update({name: getattr(spec, name) for name in _TOLD if getattr(spec, name)})
-    return options
-
-
-def _options_of_call(group: Group) -> dict[str, Any]:
-    return {} if group.min_success is None else {"min_success": group.min_success}
+    told = {name: getattr(spec, name) for name in _TOLD}
+    told |= {"retries": retry.retries or None, "min_success": min_success}
+    told["max_concurrency"] = spec.max_concurrency if spec.max_concurrency > 1 else None
+    # None of something is a limit, too.
+    said = {name: value for name, value in told.items() if value or type(value) is int}
+    return json.dumps(options | said)
 
 
 def _size(value: bytes | LargeValue | None) -> int:

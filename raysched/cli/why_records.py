@@ -78,7 +78,7 @@ def _cause(cause: Cause) -> dict[str, Any]:
         "state": cause.state.name,
         "error": error_record(cause.error),
         "source": None if cause.source is None else _source(cause.source),
-        "attempts": [_attempt(each) for each in cause.attempts],
+        "attempts": [attempt_record(each) for each in cause.attempts],
         "attempts_begun": cause.attempts_begun,
         "stopped": cause.stopped,
         "logs": [_log(line) for line in cause.logs],
@@ -119,7 +119,8 @@ def _source(source: Source) -> dict[str, Any]:
     }
 
 
-def _attempt(each: Try) -> dict[str, Any]:
+def attempt_record(each: Try) -> dict[str, Any]:
+    """Return an attempt of a task run."""
     return {
         "number": each.number,
         "state": each.state.name,

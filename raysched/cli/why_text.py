@@ -144,8 +144,8 @@ def _cause(cause: Cause, run: str) -> None:
         ("runbook", cause.runbook),
     ]
     say()
-    _facts(facts)
-    _attempts(cause.attempts)
+    print_facts(facts)
+    print_attempts(cause.attempts)
     _frames(cause)
     _inputs(cause)
     _records(cause)
@@ -191,7 +191,7 @@ def _source(source: Source) -> None:
         )
 
 
-def _facts(facts: Sequence[tuple[str, str]]) -> None:
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Print names with their texts, those that there are."""
     told = [(name, text) for name, text in facts if text]
     width = max((len(name) for name, _ in told), default=0)
@@ -204,7 +204,8 @@ def _facts(facts: Sequence[tuple[str, str]]) -> None:
             say(" " * INDENT, (f"{label:<{width}}  ", "dim"), line)
 
 
-def _attempts(attempts: Sequence[Try]) -> None:
+def print_attempts(attempts: Sequence[Try]) -> None:
+    """Print a table of the attempts of a task run."""
     if not attempts:
         return
     # What all of them said is told above the table already.
@@ -285,7 +286,7 @@ def _comparison(comparison: Comparison) -> None:
     if not comparison.changes:
         say(" " * INDENT, "nothing that is kept differs")
     changes = [(change.what, change_text(change)) for change in comparison.changes]
-    _facts([*changes, *(("not known", text) for text in comparison.unknown)])
+    print_facts([*changes, *(("not known", text) for text in comparison.unknown)])
 
 
 def _section(name: str) -> None:

@@ -72,7 +72,7 @@ def cause_of(reader: "Reader", run: "RunView", kind: Kind, number: int) -> Cause
         teardown=bool(options.get("teardown")),
         victims=dict(kind.victims),
         state=kind.state,
-        attempts=tuple(map(_try, _some(attempts))),
+        attempts=tuple(map(try_of, _some(attempts))),
         attempts_begun=begun,
         stopped=kind.reason or (attempts[-1].stop_reason if attempts else ""),
         logs=tuple(Line(utc(row.at), row.level, row.logger, row.message) for row in logs),
@@ -129,7 +129,7 @@ def _of_error(reader: "Reader", run: "RunView", error: ErrorInfo) -> dict[str, A
         "traceback": error.traceback,
         "frames": frames,
         "source": source_of(frames, run.started),
-        "evidence": tuple(_evidence(kept)),
+        "evidence": tuple(evidence_of(kept)),
         "arguments": tuple(
             Argument(
                 each.get("name", ""),
@@ -144,7 +144,8 @@ def _of_error(reader: "Reader", run: "RunView", error: ErrorInfo) -> dict[str, A
     }
 
 
-def _try(row: AttemptRow) -> Try:
+def try_of(row: AttemptRow) -> Try:
+    """Return what is told of an attempt."""
     error = row.error
     kept = error.evidence if error is not None else Kept()
     where = Where(
@@ -175,7 +176,7 @@ def _some(attempts: Sequence[AttemptRow]) -> Sequence[AttemptRow]:
     return [*attempts[:half], *attempts[-half:]]
 
 
-def _evidence(kept: Kept) -> Iterator[Evidence]:
+def evidence_of(kept: Kept) -> Iterator[Evidence]:
     """Yield what is known beside the exception, each with its name."""
     if "exit_code" in kept:
         yield Evidence("exit code", str(kept["exit_code"]))

@@ -278,9 +278,18 @@ def kept_parameters(start: FlowRunStart) -> bytes | None:
 
 
 def preview(parameters: object, limit: int = 10_000) -> str:
-    """Return parameters as JSON text for people; what JSON does not know is shown by its repr."""
-    text = json.dumps(parameters, default=repr, skipkeys=True)
+    """Return parameters as JSON text for people.
+
+    What JSON does not know is as pydantic writes it, a path as its text, or shown by its repr.
+    """
+    text = json.dumps(parameters, default=_as_json, skipkeys=True)
     return text if len(text) <= limit else json.dumps({"…": text[:limit]})
+
+
+def _as_json(value: object) -> object:
+    from pydantic_core import to_jsonable_python  # 20 ms that most parameters do not need
+
+    return to_jsonable_python(value, fallback=repr)
 
 
 def _header(start: FlowRunStart) -> bytes:

@@ -172,6 +172,10 @@ def _obstacle(item: PlannedGroup, parent: PlannedGroup, children: set[Group]) ->
             "its trigger_rule looks at how that ended",
         ),
         (
+            item.group.spec.teardown != parent.group.spec.teardown,
+            "one of them is a teardown, which a cancelled run spares",
+        ),
+        (
             item.scheduling_class != parent.scheduling_class,
             "they ask for different resources",
         ),

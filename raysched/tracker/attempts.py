@@ -1,12 +1,13 @@
 """What follows when an attempt ends: a terminal state, or another attempt."""
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from raysched.graph.builder import Member
 from raysched.graph.group import Group
 from raysched.model.states import FAILED_ITSELF, SUCCESSES, StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
-from raysched.policies.retry import Ask, Retry, decide, told
+from raysched.policies.retry import NANOSECONDS, Ask, Retry, decide, told
 from raysched.tracker.breaker import trip
 from raysched.tracker.messages import Arguments, AskRetry, CallHooks, RecordAttempt
 from raysched.tracker.run import Node, Stopping, Turn
@@ -54,11 +55,8 @@ def failed(turn: Turn, failure: Failure, *, answer: bool | None = None) -> bool:
     group = node.group
     stopping = node.stopping.pop(index, None)
     if stopping is not None:
-        finish(turn, _stopped(failure, stopping), stopping.reason)
-        return True
-    if group.states[index] == StateType.CANCELLING or (
-        turn.run.cancelled_by and not group.spec.teardown
-    ):
+        return _end_stopped(turn, failure, stopping)
+    if group.states[index] == StateType.CANCELLING or turn.run.cancels(group):
         reason = f"cancelled by {turn.run.cancelled_by or 'the flow'}"
         if failure.state is StateType.CANCELLED:
             failure = _stopped(failure, Stopping(StateType.CANCELLED, reason))
@@ -106,6 +104,8 @@ def give_up(turn: Turn, failure: Failure, reason: str) -> bool:
         finish(turn, failure, reason)
         return True
     node.fell_back.add(index)
+    # It has a budget of its own.
+    node.crashes.pop(index, None)
     if group.attempts[index]:
         _record(turn, group, index, failure.state, failure.error, f"{reason}; then the fallback")
     if fallback.value is not None:
@@ -121,6 +121,7 @@ def give_up(turn: Turn, failure: Failure, reason: str) -> bool:
         move(group, index, StateType.PENDING)
     turn.record(group, index)
     node.variants[index] = fallback_variant(turn.run, group.spec)
+    became_ready(turn, node, (index,), again=True)
     turn.run.lane(node, index).add(node, (index,))
     return False
 
@@ -172,19 +173,17 @@ def cancel_waiting(turn: Turn, node: Node, index: int, reason: str = "") -> None
     group.ended[index] = turn.now
     group.errors[index] = ErrorInfo("", reason, failure_class=FailureClass.CANCELLED)
     group.reasons[index] = reason
-    node.retrying.pop(index, None)
     _enter(turn, group, index, StateType.CANCELLED)
 
 
-def end_unbegun(turn: Turn, node: Node, index: int) -> None:
-    """End a member that was to stop, and has turned out not to have begun."""
+def end_unbegun(turn: Turn, node: Node, index: int) -> bool:
+    """End a member that was to stop, and has not begun; return whether it has ended."""
     stopping = node.stopping.pop(index, None)
     if stopping is None or stopping.state is StateType.CANCELLED:
         cancel_waiting(turn, node, index, stopping.reason if stopping else "")
-        return
+        return True
     node.group.ended[index] = turn.now
-    unknown = Failure(node, index, stopping.state, ErrorInfo("", ""))
-    finish(turn, _stopped(unknown, stopping), stopping.reason)
+    return _end_stopped(turn, Failure(node, index, stopping.state, ErrorInfo("", "")), stopping)
 
 
 def take_back(turn: Turn, node: Node, index: int) -> None:
@@ -198,7 +197,9 @@ def take_back(turn: Turn, node: Node, index: int) -> None:
 
 def queue_again(turn: Turn, node: Node, index: int) -> None:
     """Queue a member for its next attempt, with what that one is to ask for."""
-    node.retrying.pop(index, None)
+    if index in node.group.reasons:
+        # Empty, not gone: what is kept of it has to be replaced.
+        node.group.reasons[index] = ""
     move(node.group, index, StateType.PENDING)
     choose_variant(turn.run, node, index)
     became_ready(turn, node, (index,), again=True)
@@ -217,6 +218,18 @@ def _count(turn: Turn, failure: Failure) -> None:
         node.same = node.same + 1 if same else 1
         node.last_fingerprint = error.fingerprint
         trip(turn, node)
+
+
+def _end_stopped(turn: Turn, failure: Failure, stopping: Stopping) -> bool:
+    """End a member whose attempt was ended from here; return whether it has ended.
+
+    A limit of time is a failure like others, and may have a fallback; a cancellation has none.
+    """
+    stopped = _stopped(failure, stopping)
+    if stopping.state is StateType.CANCELLED or turn.run.cancels(failure.node.group):
+        finish(turn, stopped, stopping.reason)
+        return True
+    return give_up(turn, stopped, stopping.reason)
 
 
 def _stopped(failure: Failure, stopping: Stopping) -> Failure:
@@ -248,10 +261,12 @@ def _retry(turn: Turn, failure: Failure, at: int) -> None:
     _record(turn, group, index, failure.state, failure.error, told(failure.error))
     move(group, index, StateType.AWAITING_RETRY)
     turn.record(group, index)
+    node.last_failures[index] = failure.state, failure.error
     if at <= turn.now:
         queue_again(turn, node, index)
         return
-    node.retrying[index] = failure.state, failure.error
+    due = datetime.fromtimestamp(at // NANOSECONDS, UTC)
+    group.reasons[index] = f"next attempt at {due.isoformat()}"
     retry_at(turn.run, node, index, at)
 
 

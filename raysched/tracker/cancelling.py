@@ -125,12 +125,15 @@ def _stop_group(turn: Turn, node: Node) -> None:
     open_ones = [
         index
         for index, state in enumerate(group.states)
-        if state < FIRST_TERMINAL and (node, index) not in dispatched
+        if state < FIRST_TERMINAL
+        and (node, index) not in dispatched
+        # Who waits for a fallback has failed already.
+        and not (state == StateType.PENDING and index in node.fell_back)
     ]
     ended: list[int] = []
     never_begun: list[int] = []
     for index in open_ones:
-        tried = node.retrying.pop(index, None) or node.questions.pop(index, None)
+        tried = node.questions.pop(index, None) or node.last_failures.get(index)
         if tried is None:
             never_begun.append(index)
         elif give_up(turn, Failure(node, index, *tried), node.stopped):

@@ -32,14 +32,14 @@ def _end_queued(turn: Turn, node: Node, members: range) -> None:
     assert limit is not None  # noqa: S101 - or there would be no timer
     assert ready_at is not None  # noqa: S101 - as above
     before = turn.now - int(limit * NANOSECONDS)
-    late = [
-        index
-        for index in members
-        if node.group.states[index] == StateType.PENDING and ready_at[index] <= before
-    ]
-    lacking = turn.run.lane(node).lacking
-    why = f": it needs {lacking}" if lacking else ""
-    _time_out(turn, node, late, TimeoutKind.QUEUED, f"queue_timeout_seconds={limit:g} passed{why}")
+    late: dict[str, list[int]] = {}
+    for index in members:
+        if node.group.states[index] == StateType.PENDING and ready_at[index] <= before:
+            late.setdefault(turn.run.lane(node, index).lacking, []).append(index)
+    for lacking, indices in late.items():
+        why = f": it needs {lacking}" if lacking else ""
+        reason = f"queue_timeout_seconds={limit:g} passed{why}"
+        _time_out(turn, node, indices, TimeoutKind.QUEUED, reason)
 
 
 def _end_late(turn: Turn, node: Node, members: range) -> None:
@@ -58,8 +58,8 @@ def _time_out(turn: Turn, node: Node, late: list[int], kind: TimeoutKind, reason
         return
 
     def end(index: int) -> None:
-        node.questions.pop(index, None)
-        _, last = node.retrying.pop(index, (None, None))
+        tried = node.questions.pop(index, None) or node.last_failures.get(index)
+        last = tried[1] if tried else None
         before = f"; the last attempt failed with {last.type}: {last.message}" if last else ""
         error = ErrorInfo(
             "raysched.errors.TaskRunTimedOut",

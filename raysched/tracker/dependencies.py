@@ -166,9 +166,10 @@ def _close(turn: Turn, node: Node, ended: Sequence[int]) -> None:
     node.open -= len(ended)
     run.open -= len(ended)
     turn.record_all(group, ended)
-    if node.stopping:
-        for index in ended:
-            node.stopping.pop(index, None)
+    for kept in (node.stopping, node.last_failures):
+        if kept:
+            for index in ended:
+                kept.pop(index, None)
     if not node.open:
         if not turn.run.pace(node).large:
             group.shared, group.columns = b"", ()

@@ -55,9 +55,10 @@ def inputs_lost(turn: Turn, event: InputsLost) -> None:
         state = node.group.states[index]
         node.group.attempts[index] -= 1
         node.riding.discard(index)
-        if state == StateType.CANCELLING or (state == StateType.PENDING and run.cancelled_by):
-            end_unbegun(turn, node, index)
-            settle(turn, node, (index,))
+        cancelled = run.cancels(node.group) and state == StateType.PENDING
+        if state == StateType.CANCELLING or cancelled:
+            if end_unbegun(turn, node, index):
+                settle(turn, node, (index,))
         elif state == StateType.PENDING or index in node.recomputing:
             waiting.add((node, index))
     unit.open.clear()

@@ -66,7 +66,7 @@ class Node:
         memory_kills: Number of attempts of each member that were killed for memory.
         variants: What the next attempt of a member runs with, where that is not the group's own.
         fell_back: Members whose fallback was used.
-        retrying: How the last attempt failed of members that wait for their next one.
+        last_failures: How the last attempt failed of open members that are tried again.
         recomputing: Completed members whose values are lost, with the members that wait for them.
         computing: Those of them that are queued or on their way.
         losses: How often each value was lost.
@@ -95,7 +95,7 @@ class Node:
     memory_kills: dict[int, int] = field(default_factory=dict)
     variants: dict[int, TaskSpec] = field(default_factory=dict)
     fell_back: set[int] = field(default_factory=set)
-    retrying: dict[int, tuple[StateType, ErrorInfo]] = field(default_factory=dict)
+    last_failures: dict[int, tuple[StateType, ErrorInfo]] = field(default_factory=dict)
     recomputing: "dict[int, set[tuple[Node, int]]]" = field(default_factory=dict)
     computing: set[int] = field(default_factory=set)
     losses: dict[int, int] = field(default_factory=dict)
@@ -246,6 +246,10 @@ class Run:
         if lane is None:
             lane = self.lanes[key] = Lane(key[0], self.lane(node).limit, variant)
         return lane
+
+    def cancels(self, group: Group) -> bool:
+        """Whether the run was cancelled, and a group with it: teardowns are spared."""
+        return bool(self.cancelled_by) and not group.spec.teardown
 
     def planned_for_nobody(self, group: Group) -> PlannedGroup | None:
         """Return what was planned for a group that is open and that no other needs, or None."""

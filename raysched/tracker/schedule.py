@@ -103,8 +103,9 @@ def _dispatch_one(turn: Turn, lane: Lane, size: int) -> None:
     node, indices = lane.take(size)
     lease = lease_seconds(lane.slots or 1)
     pace = run.pace(node)
-    # Large values are told when their unit ends: what takes long is not to hold them up.
-    alone = pace.large and pace.mean_ns > lease * 1e9
+    # Large values are told when their unit ends: what takes long is not to hold them up. And what
+    # rides was planned for the resources of the group.
+    alone = lane.variant is not None or (pace.large and pace.mean_ns > lease * 1e9)
     riding = () if alone else ride_along(node, indices, _most(run, node))
     parts = (Part(node, indices), *riding)
     attempts = [_begin_attempts(part.node.group, part.indices) for part in parts]

@@ -16,7 +16,9 @@ TRANSITIONS: dict[StateType, frozenset[StateType]] = {
         {
             _S.RUNNING,
             _S.COMPLETED,
+            _S.FAILED,
             _S.TIMED_OUT,
+            _S.CRASHED,
             _S.UPSTREAM_FAILED,
             _S.CANCELLED,
             _S.CANCELLING,
@@ -46,12 +48,21 @@ TRANSITIONS: dict[StateType, frozenset[StateType]] = {
         }
     ),
     _S.CANCELLING: frozenset(
-        {_S.COMPLETED, _S.SKIPPED, _S.FAILED, _S.TIMED_OUT, _S.CRASHED, _S.CANCELLED}
+        {
+            _S.AWAITING_RETRY,
+            _S.COMPLETED,
+            _S.SKIPPED,
+            _S.FAILED,
+            _S.TIMED_OUT,
+            _S.CRASHED,
+            _S.CANCELLED,
+        }
     ),
 }
 """From each open state, where it may go. RUNNING goes back to PENDING when its worker was lost
-through another task run of its unit. One that waits completes by its fallback. Terminal states have
-no entry: nothing leaves them."""
+through another task run of its unit. One that waits completes by its fallback, or ends with its
+last failure when its group is stopped. What was stopped by a limit of time may go on with its
+fallback. Terminal states have no entry: nothing leaves them."""
 
 _LEGAL = frozenset(source * 32 + target for source in TRANSITIONS for target in TRANSITIONS[source])
 

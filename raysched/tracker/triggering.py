@@ -62,13 +62,14 @@ def begin_early(turn: Turn, node: Node, members: Sequence[int]) -> None:
 def _make_ready(turn: Turn, node: Node, ready: Sequence[int]) -> None:
     run, group = turn.run, node.group
     move_all(group, ready, StateType.PENDING)
+    if ready:
+        became_ready(turn, node, ready)
     if node.riding:
         # These are on their way already, and so is whatever ended their unit.
         if run.aborted:
             move_all(group, [i for i in ready if i in node.riding], StateType.CANCELLING)
         ready = [index for index in ready if index not in node.riding]
     if ready:
-        became_ready(turn, node, ready)
         run.lane(node).add(node, ready)
 
 

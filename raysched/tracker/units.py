@@ -19,6 +19,7 @@ from raysched.tracker.messages import (
 from raysched.tracker.recomputing import Recomputed, inputs_lost, recomputed
 from raysched.tracker.run import Node, Part, Turn, Unit
 from raysched.tracker.schedule import hold_places, learn
+from raysched.tracker.timers import became_ready
 from raysched.tracker.transitions import move, move_all
 
 _CLASSES = {
@@ -258,7 +259,7 @@ def _lose(
     stopping = (
         error.failure_class is FailureClass.CANCELLED
         or group.states[index] == StateType.CANCELLING
-        or (suspect and run.cancelled_by and not group.spec.teardown)
+        or (suspect and run.cancels(group))
     )
     if suspect and not stopping:
         _run_alone(turn, node, index)
@@ -307,23 +308,32 @@ def unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
             continue
         if _still_needs(node, index):
             _get_off(node, index)
-            if (run.cancelled_by or index in node.stopping) and (
-                node.group.states[index] < FIRST_TERMINAL
-            ):
-                end_unbegun(turn, node, index)
-                settle(turn, node, (index,))
+            _end_if_stopped(turn, node, index)
             continue
         node.riding.discard(index)
         node.group.attempts[index] -= 1
-        if run.cancelled_by or node.group.states[index] == StateType.CANCELLING:
-            end_unbegun(turn, node, index)
-            settle(turn, node, (index,))
+        if _end_if_stopped(turn, node, index):
+            continue
+        if index in node.variants:
+            run.lane(node, index).add_first(node, (index,))
         else:
             again.setdefault(node, []).append(index)
     for node, indices in again.items():
         adjacent = indices[-1] - indices[0] == len(indices) - 1
         run.lane(node).add_first(node, range(indices[0], indices[-1] + 1) if adjacent else indices)
     _release(turn, event.unit)
+
+
+def _end_if_stopped(turn: Turn, node: Node, index: int) -> bool:
+    """End a member that has not begun, if it was to stop; return whether it was."""
+    group, state = node.group, node.group.states[index]
+    if state >= FIRST_TERMINAL or not (
+        turn.run.cancels(group) or state == StateType.CANCELLING or index in node.stopping
+    ):
+        return False
+    if end_unbegun(turn, node, index):
+        settle(turn, node, (index,))
+    return True
 
 
 def _run_alone(turn: Turn, node: Node, index: int) -> None:
@@ -335,6 +345,7 @@ def _run_alone(turn: Turn, node: Node, index: int) -> None:
     node.suspects.add(index)
     group.attempts[index] -= 1
     take_back(turn, node, index)
+    became_ready(turn, node, (index,), again=True)
     turn.run.lane(node, index).add(node, (index,))
 
 

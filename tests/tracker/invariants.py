@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from raysched.graph.builder import Member
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.states import FAILURES, FIRST_TERMINAL, ROOT_FAILURES, SUCCESSES, StateType
-from raysched.model.triggers import TriggerRule
+from raysched.model.triggers import Trigger, TriggerRule
 from raysched.policies.limits import window
 from raysched.policies.trigger import EAGER
 from raysched.tracker.attempts import HOOKS
@@ -77,11 +77,11 @@ def dispatched_only_when_every_parent_has_ended_well_enough(ledger: "Ledger") ->
         assert not ended or _allows(rule, ended), (rule, ended)
 
 
-def _allows(rule: object, states: list[StateType]) -> bool:
+def _allows(rule: Trigger, states: list[StateType]) -> bool:
     """Whether a rule lets a task run begin, said once more."""
     successes = [state in SUCCESSES for state in states]
     failures = [state in FAILURES for state in states]
-    return {
+    allowed: dict[Trigger, bool] = {
         TriggerRule.ALL_SUCCESS: all(successes),
         TriggerRule.ALL_FAILED: all(failures),
         TriggerRule.ALL_DONE_SETUP_SUCCESS: True,
@@ -90,7 +90,8 @@ def _allows(rule: object, states: list[StateType]) -> bool:
         TriggerRule.ONE_FAILED: any(failures),
         TriggerRule.NONE_FAILED: not any(failures),
         TriggerRule.ALWAYS: True,
-    }[rule]
+    }
+    return allowed[rule]
 
 
 def no_member_is_in_two_places(ledger: "Ledger") -> None:
@@ -241,7 +242,8 @@ def attempts_stay_within_the_budget(ledger: "Ledger") -> None:
         retry = group.spec.retry
         charged = number - ledger.uncharged[group, index]
         assert group.attempts[index] == charged, group.key(index)
-        fallbacks = group.spec.fallback is not None
+        instead = group.spec.fallback and group.spec.fallback.spec
+        fallbacks = 1 + instead.retry.crash_retries if instead else 0
         losses = ledger.run.nodes[group.id].losses.get(index, 0)
         assert charged <= 1 + retry.retries + retry.crash_retries + fallbacks + losses
 
@@ -400,7 +402,7 @@ def nothing_is_left(ledger: "Ledger") -> None:
     assert not any(node.questions for node in ledger.run.nodes.values())
     assert not any(node.gates for node in ledger.run.nodes.values())
     assert not any(node.recomputing or node.computing for node in ledger.run.nodes.values())
-    assert not any(node.stopping or node.retrying for node in ledger.run.nodes.values())
+    assert not any(node.stopping or node.last_failures for node in ledger.run.nodes.values())
 
 
 def dispatched_now(ledger: "Ledger") -> Iterator[Member]:

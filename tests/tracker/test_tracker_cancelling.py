@@ -3,7 +3,7 @@
 import pytest
 
 from raysched.errors import IllegalTransition
-from raysched.model.options import RetryOptions, TaskSpec
+from raysched.model.options import RetryOptions
 from raysched.model.states import StateType
 from raysched.tracker import Run
 from raysched.tracker.messages import (
@@ -17,18 +17,10 @@ from raysched.tracker.transitions import TRANSITIONS, move
 from tracker.graphs import add, add_map, one, spec
 from tracker.invariants import nothing_is_left
 from tracker.ledger import STOPPED, Ledger
+from tracker.stories import ledger_of
 
 COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CRASHED
 CANCELLED, RUNNING, PENDING = StateType.CANCELLED, StateType.RUNNING, StateType.PENDING
-
-
-def ledger_of(*tasks: TaskSpec, slots: int = 2, max_parallel: int | None = None) -> Ledger:
-    """A run with one call of each task, planned."""
-    ledger = Ledger(Run("run", max_parallel), slots=slots)
-    for task in tasks:
-        add(ledger.builder, task)
-    ledger.plan()
-    return ledger
 
 
 class TestCancelling:

@@ -82,7 +82,7 @@ failing = st.builds(
             None,
             None,
             Fallback(b"fallback"),
-            Fallback(spec=spec("g", RetryOptions(crash_retries=0))),
+            Fallback(spec=spec("g", RetryOptions(crash_retries=1))),
         ]
     ),
     queue_timeout_seconds=st.sampled_from([None, None, 1.0]),

@@ -6,10 +6,9 @@ import pytest
 
 from raysched.compiler import compile_segment
 from raysched.errors import InternalError
-from raysched.model.options import RetryOptions, TaskSpec
+from raysched.model.options import RetryOptions
 from raysched.model.states import StateType
 from raysched.policies.retry import CRASH_DELAYS
-from raysched.tracker import Run
 from raysched.tracker.messages import (
     SegmentPlanned,
     TimePassed,
@@ -18,18 +17,10 @@ from raysched.tracker.messages import (
 from tracker.graphs import add, add_map, every, one, spec
 from tracker.invariants import nothing_is_left
 from tracker.ledger import EPOCH, SECOND, Ledger
+from tracker.stories import ledger_of
 
 COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CRASHED
 CANCELLED, RUNNING, PENDING = StateType.CANCELLED, StateType.RUNNING, StateType.PENDING
-
-
-def ledger_of(*tasks: TaskSpec, slots: int = 2, max_parallel: int | None = None) -> Ledger:
-    """A run with one call of each task, planned."""
-    ledger = Ledger(Run("run", max_parallel), slots=slots)
-    for task in tasks:
-        add(ledger.builder, task)
-    ledger.plan()
-    return ledger
 
 
 class TestRetries:

@@ -280,9 +280,7 @@ class SignalInterruption(Interruption):
             if threading.current_thread() is threading.main_thread():
                 self.deliver()
             else:
-                threading.Thread(
-                    target=self._insist, name="raysched insist", daemon=True
-                ).start()
+                threading.Thread(target=self._insist, name="raysched insist", daemon=True).start()
 
     def deliver(self) -> None:
         """Raise what is due, at most once."""

@@ -126,7 +126,16 @@ class CheckFailed(TaskRunError):
 
     Raised in the worker, so the task run fails like one whose own code raised; where the check
     raised an exception, that is the cause.
+
+    Attributes:
+        check: The name of the function, or the type, for example `list[Customer]`.
     """
+
+    def __init__(
+        self, message: str, *, key: str = "", remote_traceback: str = "", check: str = ""
+    ) -> None:
+        super().__init__(message, key=key, remote_traceback=remote_traceback)
+        self.check = check
 
 
 class TaskRunTimedOut(TaskRunError, TimeoutError):

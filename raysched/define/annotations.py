@@ -66,7 +66,11 @@ class quote(Annotation[T]):  # noqa: N801 - Prefect's word
 
 
 class allow_failure(Annotation[T]):  # noqa: N801 - Prefect's word
-    """An argument whose failed futures hand over their exceptions, instead of failing the task."""
+    """An argument whose failed futures hand over their exceptions, instead of failing the task.
+
+    Also of those inside another mark: `allow_failure(when(future, predicate))` is the same as
+    `when(allow_failure(future), predicate)`, and `predicate` may be asked about an exception.
+    """
 
     __slots__ = ()
 
@@ -118,6 +122,8 @@ def _allow(leaf: Any) -> Any:
         return Allowed(leaf)
     if isinstance(leaf, State):
         return leaf.result(raise_on_failure=False)
+    if isinstance(leaf, Annotation) and not isinstance(leaf, quote):
+        return leaf.rewrap(visit(leaf.value, _allow))
     return _AllowedList(leaf) if isinstance(leaf, TaskFutureList) else leaf
 
 

@@ -83,9 +83,13 @@ def columns(what: str, signature: Signature, bound: Mapping[str, Any]) -> Column
 
 
 def _unwrapped(argument: Any) -> tuple[Any, Callable[[Any], Any]]:
-    if isinstance(argument, allow_failure | quote | when):
-        return argument.value, argument.rewrap
-    return argument, _same
+    """Return what is inside of marks, and what puts them around a part of it."""
+    if not isinstance(argument, allow_failure | quote | when):
+        return argument, _same
+    inner, rewrap = _unwrapped(argument.value)
+    if rewrap is _same:
+        return inner, argument.rewrap
+    return inner, lambda value: argument.rewrap(rewrap(value))
 
 
 def _same(value: Any) -> Any:

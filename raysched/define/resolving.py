@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from raysched.define.annotations import Annotation, allow_failure
+from raysched.define.annotations import Annotation, allow_failure, quote
 from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.skipping import when
 from raysched.define.states import State
@@ -11,8 +11,13 @@ from raysched.define.visit import visit
 from raysched.errors import ParameterError
 
 
-async def resolved(value: Any, *, blocking: bool) -> Any:
+async def resolved(value: Any, *, blocking: bool, raising: bool = True) -> Any:
     """Return `value` with values in the places of the futures in it, whatever their nesting.
+
+    Args:
+        value: The value.
+        blocking: Whether nothing else is to run in this thread meanwhile.
+        raising: Whether a task run that failed raises; otherwise its exception is its value.
 
     Raises:
         Exception: That of a task run that failed, or a `TaskRunError`.
@@ -27,7 +32,9 @@ async def resolved(value: Any, *, blocking: bool) -> Any:
     visit(value, collect)
     if not found:
         return value
-    values = {key: await _value(leaf, blocking=blocking) for key, leaf in found.items()}
+    values = {
+        key: await _value(leaf, blocking=blocking, raising=raising) for key, leaf in found.items()
+    }
     return visit(value, lambda leaf: values.get(id(leaf), leaf) if id(leaf) in found else leaf)
 
 
@@ -44,7 +51,7 @@ async def awaited(what: str, wait_for: Iterable[Any] | None, *, blocking: bool) 
         elif isinstance(future, State):
             future.result()
         elif isinstance(future, TaskFuture | TaskFutureList | allow_failure):
-            await _value(future, blocking=blocking)
+            await _value(future, blocking=blocking, raising=True)
         else:
             raise ParameterError(
                 f"{what}: wait_for has {future!r}, which is no future: list what .submit() or "
@@ -52,13 +59,11 @@ async def awaited(what: str, wait_for: Iterable[Any] | None, *, blocking: bool) 
             )
 
 
-async def _value(leaf: Any, *, blocking: bool) -> Any:
+async def _value(leaf: Any, *, blocking: bool, raising: bool) -> Any:
     if isinstance(leaf, TaskFuture | TaskFutureList):
-        return await leaf.outcome(None, raising=True, blocking=blocking)
-    if isinstance(leaf, allow_failure):
-        if isinstance(leaf.value, TaskFuture | TaskFutureList):
-            return await leaf.value.outcome(None, raising=False, blocking=blocking)
-        return await resolved(leaf.value, blocking=blocking)
-    if isinstance(leaf, when):
-        return leaf.asked(await resolved(leaf.value, blocking=blocking))
-    return leaf.value
+        return await leaf.outcome(None, raising=raising, blocking=blocking)
+    if isinstance(leaf, quote):
+        return leaf.value
+    raising = raising and not isinstance(leaf, allow_failure)
+    value = await resolved(leaf.value, blocking=blocking, raising=raising)
+    return leaf.asked(value) if isinstance(leaf, when) else value

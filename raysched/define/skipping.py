@@ -13,6 +13,10 @@ from raysched.graph.payload import dumps, is_digesting, without_slots
 T = TypeVar("T")
 
 
+class PredicateRaised(Exception):
+    """The predicate of a `when` raised; its cause is that exception, the user's own."""
+
+
 def skip(reason: str) -> NoReturn:
     """End the task run that this is called in as SKIPPED.
 
@@ -33,7 +37,11 @@ class when(Annotation[T]):  # noqa: N801 - like the other marks on arguments
 
     `load.submit(when(extracted, has_rows))` runs only if `has_rows(value)` is true of what the task
     would get; with `.map` each element is asked about. The predicate runs in the worker, just
-    before the task. If it raises, the task run fails by that exception.
+    before the task. If it raises, the task run fails by that exception, with a note that says so;
+    what `skip` raises in it ends the task run as SKIPPED.
+
+    It is asked about what the task would get: with `allow_failure`, whichever of the two is the
+    outer one, that may be the exception of a task run that failed.
 
     Args:
         value: The argument: mostly a future, or a list of futures.
@@ -58,8 +66,9 @@ class when(Annotation[T]):  # noqa: N801 - like the other marks on arguments
 
         Raises:
             TaskRunSkipped: It does not.
+            Exception: What the predicate raised.
         """
-        return _asked(value, self._predicate)
+        return self._predicate(value)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -91,9 +100,23 @@ class _Predicate:
         self.name: str = getattr(function, "__qualname__", repr(function)).rpartition(".")[2]
         self._pickled = pickled
 
-    def __call__(self, value: Any) -> object:
-        """Ask it."""
-        return self.function(value)
+    def __call__(self, value: T) -> T:
+        """Return the value if it meets the predicate.
+
+        Raises:
+            TaskRunSkipped: It does not.
+            Exception: What the predicate raised.
+        """
+        try:
+            is_met = bool(self.function(value))
+        except TaskRunSkipped:
+            raise
+        except Exception as error:
+            error.add_note(f"the predicate of when(…, {self.name}) raised this")
+            raise
+        if not is_met:
+            raise TaskRunSkipped(f"when(…, {self.name}) is not met")
+        return value
 
     def __reduce__(self) -> tuple[Any, ...]:
         if is_digesting():
@@ -116,7 +139,11 @@ def _asked(value: Any, predicate: _Predicate) -> Any:
 
     Raises:
         TaskRunSkipped: It does not.
+        PredicateRaised: The predicate raised: not to be taken for what unpickling raises.
     """
-    if not predicate(value):
-        raise TaskRunSkipped(f"when(…, {predicate.name}) is not met")
-    return value
+    try:
+        return predicate(value)
+    except TaskRunSkipped:
+        raise
+    except Exception as error:
+        raise PredicateRaised from error

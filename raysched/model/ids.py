@@ -30,6 +30,11 @@ def task_run_key(task_name: str, index: int) -> str:
     return f"{task_name}[{index}]"
 
 
+def task_name_of(key: str) -> str:
+    """Return the task's name in the key of a task run."""
+    return key.rpartition("[")[0]
+
+
 def task_run_id(flow_run_id: str, key: str) -> str:
     """Return the id of a task run: `<flow run id>/<key>`, the same in every attempt."""
     return f"{flow_run_id}/{key}"

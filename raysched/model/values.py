@@ -119,7 +119,7 @@ class ErrorInfo:
 
     Attributes:
         type: Qualified name of the exception's class, for example `builtins.KeyError`.
-        message: `str(exception)`.
+        message: `str(exception)`, and its notes of one line.
         traceback: Traceback text with causes, the user's frames only; "" where there is none.
         failure_class: Who is to blame.
         kind: `CrashKind` value, `TimeoutKind` value, or "".

@@ -14,6 +14,7 @@ from traceback import walk_tb
 from types import CodeType
 from typing import Any, TypeAlias
 
+from raysched.errors import CheckFailed
 from raysched.model.values import Frame
 
 FIRST_FRAMES = 10
@@ -93,22 +94,33 @@ def stack_of_cause(causes: list[BaseException], home: str = "") -> list[Place]:
     ]
 
 
-def fingerprint_of(cause: BaseException, stack: list[Place], home: str = "") -> str:
+def fingerprint_of(cause: BaseException, stack: list[Place], home: str = "", name: str = "") -> str:
     """Return the fingerprint of a cause in the user's code: of its class and of its own frames.
 
     Frames count by file and function, each once, so that neither edits elsewhere in the file nor
-    the depth of a recursion change it.
+    the depth of a recursion change it. What none of the user's functions has raised is told apart
+    by whose failure it is, and by the check that refused a result.
+
+    Args:
+        cause: The innermost cause.
+        stack: See `stack_of_cause`.
+        home: See `is_own`.
+        name: The task's or flow's name.
     """
     own = (code for code, _ in stack if is_own(code.co_filename, home))
     places = dict.fromkeys(f"{_place(code.co_filename)}:{code.co_qualname}" for code in own)
+    if not places:
+        places[name] = None
+        if isinstance(cause, CheckFailed):
+            places[cause.check] = None
     return fingerprint(_class_of(cause), *places)
 
 
 def fingerprint(*parts: str) -> str:
     """Return 16 hexadecimal digits that stand for some words.
 
-    Of a failure outside the user's code these are the name of its class, its kind and the signal,
-    as far as they are known.
+    Of a failure outside the user's code these are the name of its class, its kind, the task's name
+    and the signal, as far as they are known.
     """
     data = "\0".join(parts).encode("utf-8", "surrogatepass")
     return blake2b(data, digest_size=_FINGERPRINT_BYTES, person=b"failure").hexdigest()

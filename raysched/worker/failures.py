@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from raysched.errors import TaskRunTimedOut
+from raysched.model.ids import task_name_of
 from raysched.model.values import ErrorInfo, Evidence, FailureClass, TimeoutKind
 from raysched.results.envelope import decode, encode
 from raysched.worker.causes import (
@@ -46,30 +47,33 @@ def describe_error(
     failure_class: FailureClass = FailureClass.USER,
     kind: str = "",
     home: str = "",
+    name: str = "",
 ) -> ErrorInfo:
     """Return what is known about `error`; never raises.
 
-    The traceback has the causes and notes, all frames of the user and, of those of libraries, where
-    they begin to matter: rows of them are one line. The frames of the innermost cause are evidence,
-    too. The exception itself is kept if a round trip through its pickle gives its class back.
+    The message has the notes of one line behind it. The traceback has the causes and all notes,
+    all frames of the user and, of those of libraries, where they begin to matter: rows of them are
+    one line. The frames of the innermost cause are evidence, too. The exception itself is kept if a
+    round trip through its pickle gives its class back.
 
     Args:
         error: The exception.
         failure_class: Who is to blame.
         kind: See `ErrorInfo`.
         home: The library that the task is in, if it is in one (see `causes.is_own`).
+        name: The name of the task, or flow, whose failure it is.
     """
     causes = causes_of(error)
     stack = stack_of_cause(causes, home)
     frames = frames_of(stack, home)
     if failure_class is FailureClass.USER:
-        digest = fingerprint_of(causes[-1], stack, home)
+        digest = fingerprint_of(causes[-1], stack, home, name)
     else:
         # Where code was when it was ended from outside tells nothing about why.
-        digest = fingerprint(type_name(error), kind)
+        digest = fingerprint(type_name(error), kind, name)
     return ErrorInfo(
         type=type_name(error),
-        message=bounded(message_of(error)),
+        message=bounded("\n".join((message_of(error), *_notes(error)))),
         traceback=bounded(_traceback(error, home)),
         failure_class=failure_class,
         kind=kind,
@@ -99,7 +103,7 @@ def describe_timeout(
     error = timed_out(key, kind, seconds, reaction)
     if stack is not None:
         error = error.with_traceback(stack.__traceback__)
-    return describe_error(error, FailureClass.TIMEOUT, kind)
+    return describe_error(error, FailureClass.TIMEOUT, kind, name=task_name_of(key))
 
 
 def timed_out(key: str, kind: TimeoutKind, seconds: float, reaction: str = "") -> TaskRunTimedOut:
@@ -143,6 +147,13 @@ def message_of(error: BaseException) -> str:
         return str(error)
     except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything
         return f"<its __str__ raised {type(broken).__name__}>"
+
+
+def _notes(error: BaseException) -> list[str]:
+    """Return the notes of an exception that have one line: others are for the traceback."""
+    notes = getattr(error, "__notes__", None)
+    given = notes if isinstance(notes, list) else []
+    return [note for note in given if isinstance(note, str) and len(note.splitlines()) == 1]
 
 
 def _traceback(error: BaseException, home: str) -> str:

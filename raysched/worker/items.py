@@ -263,7 +263,9 @@ class ItemRun:
     ) -> None:
         failure_class = failure_class or _CLASSES.get(state, FailureClass.USER)
         kind = _KINDS.get(failure_class, "")
-        info = describe_error(error, failure_class, kind, self._code.home)
+        # Whoever cancels, does so for no reason of the task's.
+        name = "" if state is StateType.CANCELLED else self._code.context.task_name
+        info = describe_error(error, failure_class, kind, self._code.home, name)
         evidence = Evidence()
         if state is not StateType.CANCELLED and (inputs := self.inputs()):
             evidence["inputs"] = inputs

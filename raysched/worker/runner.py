@@ -163,7 +163,8 @@ class UnitRun:
                 for context, stage in zip(self._contexts, unit.stages, strict=True)
             ]
         except SerializationError as error:
-            self._end(range(self._size), StateType.FAILED, describe_error(error))
+            info = describe_error(error, name=self.context.task_name)
+            self._end(range(self._size), StateType.FAILED, info)
             return
         signals = self._process.signals
         if signals is not None or threading.current_thread() is not threading.main_thread():
@@ -284,12 +285,9 @@ class UnitRun:
         Not those that need an item of the unit: they are never told of before that one.
         """
         with self._lock:
-            unbegun = [
-                i
-                for i in self._cancelled
-                if self.progress.unit.parent(i) < 0
-                and (i not in self._cancels if self.overlaps else i >= self._begun)
-            ]
+            free = [i for i in self._cancelled if self.progress.unit.parent(i) < 0]
+            begun = self._cancels if self.overlaps else range(self._begun)
+            unbegun = [i for i in free if i not in begun]
         self._end_as_cancelled(unbegun)
 
     def evidence(self, position: int, *, timed_out: bool) -> Evidence:
@@ -394,7 +392,8 @@ class UnitRun:
 def refuse(frame: bytes, identity: WorkerIdentity, error: Exception) -> bytes:
     """Return the report of a unit that cannot be sent to a worker: all its items FAILED."""
     progress = UnitProgress(decode_unit(frame), identity)
-    info, now = describe_error(error), time.time_ns()
+    info = describe_error(error, name=progress.unit.stages[0].task_name)
+    now = time.time_ns()
     for position in progress.open_positions():
         progress.end(Outcome(position, StateType.FAILED, now, now, error=info))
     return progress.final()

@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from raysched.define.context import Surroundings
+from raysched.define.skipping import PredicateRaised
 from raysched.define.successes import Successes
 from raysched.errors import SerializationError, TaskRunSkipped
 from raysched.graph.payload import ATOMS, load_call
@@ -80,13 +81,13 @@ class StageRun:
         Raises:
             SerializationError: An argument cannot be unpickled here.
             TaskRunSkipped: An argument does not meet its `when`.
-            Exception: What the factory of a `once_per_worker` raised.
+            Exception: The user's: of the factory of a `once_per_worker`, or of a predicate.
         """
         try:
             return self._decoded(place)
         except (SerializationError, TaskRunSkipped):
             raise
-        except NotMade as error:
+        except (NotMade, PredicateRaised) as error:
             failure = error.__cause__
         except Exception as error:
             key = task_run_key(self._stage.task_name, self.number(place))
@@ -97,7 +98,7 @@ class StageRun:
             )
             raise SerializationError(message) from error
         # Not while another one is handled: that would become its context.
-        assert failure is not None  # noqa: S101 - see objects.NotMade
+        assert failure is not None  # noqa: S101 - see NotMade and PredicateRaised
         raise failure
 
     def slots_by_parameter(self, place: int) -> Mapping[str, frozenset[int]]:

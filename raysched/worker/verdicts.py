@@ -1,5 +1,6 @@
 """What a task's options say of a result, and of an exception, where these are alive."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias, get_origin
 
@@ -20,6 +21,9 @@ REASON_MAX_CHARACTERS = 1000
 """Reasons are cut in the middle beyond this length."""
 
 _NAMED_CLASSES = 5
+
+_MODULES = re.compile(r"""(?<!['"\w])(?:(?:\w+|<locals>)\.)+(?=[A-Za-z_])""")
+"""What stands before the names of classes in a type; not in its literal texts."""
 
 
 def check_of(given: Any, masks: Masks) -> Check:
@@ -47,12 +51,14 @@ def _check_by_function(function: Callable[[Any], Any], masks: Masks) -> Check:
                 f"the result of {key} is refused by check={name}: {type(error).__name__}: "
                 f"{message_of(error)}",
                 key=key,
+                check=name,
             ) from error
         if _is_truth_value(answer) and not answer:
             told = Previews(masks).of(result)
             raise CheckFailed(
                 f"the result of {key} is refused by check={name}, which returned False for {told}",
                 key=key,
+                check=name,
             )
 
     return check
@@ -62,6 +68,7 @@ def _check_by_type(expected: Any) -> Check:
     from pydantic import TypeAdapter, ValidationError  # slow to import, and not often needed
 
     adapter: TypeAdapter[Any] = TypeAdapter(expected)
+    name = _name(expected)
 
     def check(key: str, result: Any) -> None:
         try:
@@ -69,8 +76,9 @@ def _check_by_type(expected: Any) -> Check:
         except ValidationError as error:
             raise CheckFailed(
                 f"the result of {key}, of type {type_of(result)}, is refused by "
-                f"check={_name(expected)}: {_summary(error)}",
+                f"check={name}: {_summary(error)}",
                 key=key,
+                check=name,
             ) from None
 
     return check
@@ -154,4 +162,4 @@ def _is_truth_value(answer: object) -> bool:
 
 def _name(given: Any) -> str:
     name = getattr(given, "__qualname__", None) if get_origin(given) is None else None
-    return name.rpartition(".")[2] if isinstance(name, str) else repr(given)[:100]
+    return name.rpartition(".")[2] if isinstance(name, str) else _MODULES.sub("", repr(given))[:100]

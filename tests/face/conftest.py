@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from face.told import Told
 from raysched import wiring
 from raysched.settings import settings
 
@@ -30,3 +31,9 @@ def in_this_process(request: pytest.FixtureRequest) -> None:
     """Skip tests that look at what task runs leave in the test's own process."""
     if request.config.getoption("--backend") != "inline":
         pytest.skip("task runs are in processes of their own")
+
+
+@pytest.fixture
+def told() -> Told:
+    """What the hooks of the test's tasks tell."""
+    return Told()

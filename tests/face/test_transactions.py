@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from face.around import caught, ignore, in_flow
+from face.steps import fail
+from face.told import Told
 from raysched import (
     CommitMode,
     InvalidOption,
     StateType,
-    Task,
     TaskFuture,
-    Transaction,
     UsageError,
     flow,
     get_run,
@@ -21,34 +21,6 @@ from raysched import (
     task,
     transaction,
 )
-
-
-class Told:
-    """What the hooks of its tasks were called with, in order."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, str, Any]] = []
-
-    def write(self, name: str) -> Task[[int], int]:
-        """Return a task that says how it is committed or rolled back."""
-
-        @task(name=name)
-        def write(x: int) -> int:
-            return x
-
-        write.on_commit(lambda txn: self.calls.append(("commit", txn.key, txn.result())))
-        write.on_rollback(lambda txn: self.calls.append(("rollback", txn.key, txn.result())))
-        return write
-
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
-
-
-@task
-def fail(x: Any = None) -> None:
-    raise ValueError(x)
 
 
 def test_commits_in_order(told: Told) -> None:
@@ -319,84 +291,6 @@ class TestOff:
 
         assert not in_flow(body)
         assert told.calls == [("rollback", "a[0]", 1)]
-
-
-class TestHooks:
-    def test_values(self) -> None:
-        found: list[Any] = []
-
-        @task(on_commit=[lambda txn: found.append((txn.get("path"), txn.get("other", 3)))])
-        def write() -> None: ...
-
-        def body() -> None:
-            with transaction() as txn:
-                txn.set("path", ["a"])
-                txn.get("path").append("never kept")
-                write()
-                with transaction() as inner:
-                    assert inner.get("path") == ["a"]
-                with pytest.raises(ValueError, match=r"no value 'nothing': keep one by \.set"):
-                    txn.get("nothing")
-
-        in_flow(body)
-        assert found == [(["a"], 3)]
-
-    def test_one_that_raises(self, told: Told, caplog: pytest.LogCaptureFixture) -> None:
-        a, b = told.write("a"), told.write("b")
-
-        @b.on_rollback
-        def broken(txn: Transaction) -> None:
-            raise RuntimeError(txn.key)
-
-        def body() -> None:
-            with transaction("load"):
-                a(1)
-                b(2)
-                raise KeyError
-
-        assert in_flow(caught, body).startswith("KeyError")
-        assert [key for _, key, _ in told.calls] == ["b[0]", "a[0]"]
-        assert "on_rollback hook" in caplog.text
-        assert "transaction 'load' is rolled back: KeyError was raised in it" in caplog.text
-
-    @pytest.mark.parametrize("wait", [True, False], ids=["async with", "with"])
-    def test_asynchronous_ones(self, *, wait: bool) -> None:
-        calls: list[str] = []
-
-        @task
-        def write() -> None: ...
-
-        @write.on_commit
-        async def later(txn: Transaction) -> None:
-            await asyncio.sleep(0)
-            calls.append(str(txn.key))
-
-        @flow
-        async def body() -> None:
-            if wait:
-                async with transaction():
-                    write()
-            else:
-                with transaction():
-                    write()
-
-        asyncio.run(body())
-        assert calls == ["write[0]"]
-
-    def test_what_they_call_is_not_in_it(self, told: Told) -> None:
-        a = told.write("a")
-
-        @a.on_rollback
-        def by_a_task(txn: Transaction) -> None:
-            a(10)
-
-        def body() -> None:
-            with transaction(), transaction(commit_mode="eager") as inner:
-                a(1)
-                inner.rollback()
-
-        in_flow(body)
-        assert [key for _, key, _ in told.calls] == ["a[0]"]
 
 
 def test_async(told: Told) -> None:

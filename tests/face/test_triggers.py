@@ -1,154 +1,25 @@
-"""Trigger rules, predicates and skipping, as flows see them."""
+"""Trigger rules, as flows see them."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from face.around import caught, ignore, in_flow
+from face.steps import describe, fail, give, skipped
 from raysched import (
     FlowRunFailed,
     InvalidOption,
     StateType,
     Successes,
-    TaskRunSkipped,
     TriggerRule,
     allow_failure,
     flow,
     get_run,
     min_success,
     runtime,
-    skip,
     task,
-    when,
 )
-
-
-@task
-def give(x: Any) -> Any:
-    return x
-
-
-@task
-def fail(x: Any = None) -> Any:
-    raise ValueError(x)
-
-
-@task
-def skipped(x: Any = None) -> Any:
-    skip(f"no data in {x}")
-
-
-@task
-def describe(*values: Any) -> list[str]:
-    return [type(v).__name__ if isinstance(v, BaseException) else repr(v) for v in values]
-
-
-class TestSkip:
-    def test_the_reason_is_kept(self) -> None:
-        @flow
-        def body() -> str:
-            future = skipped.submit("a.csv")
-            future.wait()
-            assert future.state.type is StateType.SKIPPED
-            assert future.state.is_completed()
-            return str(runtime.flow_run.id)
-
-        run = get_run(body())
-        assert run.state.type is StateType.COMPLETED
-        assert [each.reason for each in run.task_runs()] == ["no data in a.csv"]
-
-    def test_the_result_raises(self) -> None:
-        assert "TaskRunSkipped" in in_flow(caught, skipped, "a.csv")
-        assert "no data in a.csv" in in_flow(caught, skipped, "a.csv")
-
-    def test_what_needs_it_is_skipped_too(self) -> None:
-        def body() -> Any:
-            future = describe.submit(give.submit(skipped.submit()))
-            future.wait()
-            return future.state.type
-
-        assert in_flow(body) is StateType.SKIPPED
-
-    def test_it_is_not_tried_again(self, tmp_path: Any) -> None:
-        def count() -> None:
-            with (tmp_path / "tried").open("a") as file:
-                file.write("x")
-            skip("no data")
-
-        assert in_flow(caught, task(count, retries=3)).startswith("TaskRunSkipped")
-        assert (tmp_path / "tried").read_text() == "x"
-
-    def test_of_an_async_task(self) -> None:
-        @task
-        async def later() -> None:
-            skip("no data")
-
-        def body() -> Any:
-            future = later.submit()
-            future.wait()
-            return future.state.type
-
-        assert in_flow(body) is StateType.SKIPPED
-
-
-def over_three(value: int) -> bool:
-    return value > 3
-
-
-class TestWhen:
-    @pytest.mark.parametrize(
-        "predicate", [over_three, lambda value: value > 3], ids=["by name", "lambda"]
-    )
-    def test_a_future(self, predicate: Callable[[int], bool]) -> None:
-        def body() -> list[Any]:
-            futures = [give.submit(when(give.submit(n), predicate)) for n in (3, 4)]
-            for future in futures:
-                future.wait()
-            return [future.state.type for future in futures]
-
-        assert in_flow(body) == [StateType.SKIPPED, StateType.COMPLETED]
-
-    def test_each_of_a_map(self) -> None:
-        def body() -> list[Any]:
-            futures = give.map(when(give.map([3, 4, 5]), over_three))
-            futures.wait()
-            return [state.type for state in futures.states]
-
-        assert in_flow(body) == [StateType.SKIPPED, StateType.COMPLETED, StateType.COMPLETED]
-
-    def test_the_reason(self) -> None:
-        text = in_flow(caught, lambda: give(when(3, over_three)))
-        assert "TaskRunSkipped" in text
-        assert "over_three" in text
-
-    def test_a_predicate_that_raises_fails_the_task_run(self) -> None:
-        assert "ZeroDivisionError" in in_flow(caught, lambda: give(when(3, lambda _: 1 / 0)))
-
-    def test_a_list_of_futures(self) -> None:
-        def enough(values: list[int]) -> bool:
-            return len(values) > 1
-
-        assert in_flow(lambda: give(when(give.map([1, 2]), enough))) == [1, 2]
-
-    def test_a_parameter_of_a_subflow(self) -> None:
-        inner = flow(lambda x: x, name="inner")
-
-        def body() -> int:
-            with pytest.raises(TaskRunSkipped):
-                inner(when(give.submit(3), over_three))
-            return int(inner(when(give.submit(4), over_three)))
-
-        assert in_flow(body) == 4
-
-    def test_equal_calls_differ_by_their_predicates(self) -> None:
-        def body() -> bool:
-            some = give.submit(when(1, lambda x: x > 0))
-            other = give.submit(when(1, lambda x: x > -1))
-            return some.identity() == other.identity()
-
-        assert not in_flow(body)
 
 
 class TestRules:

@@ -6,17 +6,21 @@ import json
 import linecache
 import re
 import textwrap
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from raysched.errors import TaskRunTimedOut
+from raysched.model.options import TaskSpec
 from raysched.model.values import ErrorInfo, FailureClass, TimeoutKind
 from raysched.worker.causes import FIRST_FRAMES, LAST_FRAMES, causes_of
 from raysched.worker.failures import describe_error, describe_timeout
+from worker.unit_runs import new_context, new_run, outcome, outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,10 +191,76 @@ def test_what_a_library_raises_is_told_apart_by_who_called_it() -> None:
     assert [frame["function"] for frame in infos[0].evidence["frames"] if frame["own"]][-1] == "one"
 
 
-def test_timeouts_and_crashes_are_told_apart_by_kind() -> None:
-    late = describe_timeout("a", TimeoutKind.ATTEMPT, 1.0).fingerprint
-    assert describe_timeout("b", TimeoutKind.ATTEMPT, 2.0).fingerprint == late
-    assert describe_timeout("a", TimeoutKind.HEARTBEAT, 1.0).fingerprint != late
+def test_timeouts_are_told_apart_by_kind_and_task() -> None:
+    late = describe_timeout("a[0]", TimeoutKind.ATTEMPT, 1.0).fingerprint
+    assert describe_timeout("a[1]", TimeoutKind.ATTEMPT, 2.0).fingerprint == late
+    assert describe_timeout("a[0]", TimeoutKind.HEARTBEAT, 1.0).fingerprint != late
+    assert describe_timeout("b[0]", TimeoutKind.ATTEMPT, 1.0).fingerprint != late
+
+
+def test_a_timeout_is_one_cause_whoever_tells_of_it() -> None:
+    """The task itself, or what has ended its worker."""
+    told = outcome(threading.Event().wait, options={"timeout_seconds": 0.05}).error
+    ended = describe_timeout("work[7]", TimeoutKind.ATTEMPT, 0.05, reaction="and did not react")
+    assert told.fingerprint == ended.fingerprint
+
+
+class Row(BaseModel):
+    n: int
+
+
+CHECKS: dict[str, Any] = {
+    "type": list[Row],
+    "other type": dict[str, Row],
+    "function": lambda _: False,
+}
+
+
+def refused(check: Any, value: object = None, name: str = "work") -> str:
+    """Return the fingerprint of a result that is refused."""
+    spec = TaskSpec(name, lambda: value, check=check)
+    (found,) = outcomes(new_run(new_context(spec), [((), {})]))
+    assert found.error.type.endswith("CheckFailed")
+    return found.error.fingerprint
+
+
+def test_refused_results_are_told_apart_by_check_and_task() -> None:
+    prints = {refused(check, name=name) for check in CHECKS.values() for name in ("one", "two")}
+    assert len(prints) == 2 * len(CHECKS)
+
+
+@pytest.mark.parametrize("check", [CHECKS["type"], CHECKS["other type"]], ids=repr)
+def test_refused_values_do_not_matter(check: Any) -> None:
+    assert refused(check, 1) == refused(check, "x")
+
+
+def test_what_cannot_be_pickled_is_told_apart_by_task() -> None:
+    def of(name: str) -> str:
+        spec = TaskSpec(name, lambda: (n for n in "generator"))
+        (found,) = outcomes(new_run(new_context(spec), [((), {})]))
+        assert found.error.type.endswith("SerializationError")
+        return found.error.fingerprint
+
+    assert of("one") == of("one") != of("two")
+
+
+def test_the_name_of_a_task_does_not_matter_where_its_own_code_has_raised() -> None:
+    def of(name: str) -> str:
+        spec = TaskSpec(name, failing("load", ValueError))
+        (found,) = outcomes(new_run(new_context(spec), [((1,), {})]))
+        return found.error.fingerprint
+
+    assert of("one") == of("two")
+
+
+def test_a_cancellation_has_no_reason_in_its_task() -> None:
+    prints = set()
+    for name in ("one", "two"):
+        unit = new_run(new_context(TaskSpec(name, int)), [((), {})])
+        unit.cancel()
+        (found,) = outcomes(unit)
+        prints.add(found.error.fingerprint)
+    assert len(prints) == 1
 
 
 def test_where_code_was_interrupted_does_not_matter() -> None:
@@ -200,7 +270,7 @@ def test_where_code_was_interrupted_does_not_matter() -> None:
             failing(name, OSError)("")
         except OSError as error:
             stack = error
-            prints.add(describe_timeout("a", TimeoutKind.ATTEMPT, 1.0, stack=stack).fingerprint)
+            prints.add(describe_timeout("a[0]", TimeoutKind.ATTEMPT, 1.0, stack=stack).fingerprint)
     assert len(prints) == 1
 
 

@@ -25,7 +25,7 @@ from raysched import (
     wiring,
 )
 from raysched.client import Run
-from raysched.model.rows import Batch, GroupRow
+from raysched.model.rows import ENGINE_LOGGER, Batch, GroupRow, LogRow
 from raysched.settings import settings
 
 
@@ -174,6 +174,9 @@ class TestRun:
         parsing = completed.logs(task="parse")
         assert sorted(row.message for row in parsing) == [f"parsing {n}" for n in range(3)]
         assert completed.logs(after=parsing[-1].id, task="parse") == []
+        (of_one,) = completed.logs(task="parse[1]")
+        assert of_one.message == "parsing 1"
+        assert completed.logs(task="parse[3]") == completed.logs(task="pars[1]") == []
 
     def test_task_run_is_found_by_its_key(self, completed: Run) -> None:
         assert completed.task_run("parse[2]").key == "parse[2]"
@@ -196,6 +199,20 @@ class TestCancelling:
         first, second = kept.requests(number, 0)
         assert (first.kind, first.keys) == ("cancel", ())
         assert (second.kind, second.by, second.keys) == ("kill", "the night watch", ("parse[1]",))
+        kept.close()
+
+    def test_has_been_taken_when_the_process_has_said_so(self) -> None:
+        kept = store()
+        run_id, number = open_run(kept, "nightly")
+        run = get_run(run_id)
+        assert not run.has_taken_request()
+        for _ in range(2):
+            run.cancel()
+            assert not run.has_taken_request()
+            request = kept.requests(number, 0)[-1]
+            said = LogRow(-1, 0, 1, request.at, 30, ENGINE_LOGGER, "me has asked to cancel it")
+            kept.commit(Batch(number, logs=[said]))
+            assert run.has_taken_request()
         kept.close()
 
     def test_of_a_run_that_has_ended_or_lost_its_process_is_not_asked(self, completed: Run) -> None:

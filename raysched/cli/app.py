@@ -84,7 +84,11 @@ ParamsJsonOption: TypeAlias = Annotated[
 ]
 TaskOption: TypeAlias = Annotated[
     str | None,
-    typer.Option(metavar="NAME", show_default=False, help="Only task runs of this task."),
+    typer.Option(
+        metavar="NAME|KEY",
+        show_default=False,
+        help="Only task runs of this task, or only this one, such as parse[17].",
+    ),
 ]
 StateOption: TypeAlias = Annotated[
     list[StateName] | None,
@@ -218,6 +222,7 @@ def runs(
         "raysched show last",
         "raysched show 3f9c --state FAILED --state CRASHED",
         "raysched show last --task parse --limit 0",
+        "raysched show last --task 'parse[17]'",
         "raysched show last --plan",
         "raysched show last --json | jq '.task_runs[] | select(.attempts > 1) | .key'",
     )

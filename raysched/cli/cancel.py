@@ -7,15 +7,15 @@ from raysched.cli.output import SHORT_ID, noun, print_json, say
 from raysched.cli.records import run_record
 from raysched.cli.summary import print_outcome
 from raysched.client import Run, get_run
-from raysched.model.states import StateType
 
 LOOK_SECONDS = 0.25
 """Between two looks at a run that is being cancelled."""
 
 ANSWER_SECONDS = 15.0
-"""How long a driver may take until something has stopped (seconds): it asks once a second."""
+"""How long a driver may take to say that it has taken the request (seconds): it asks once a second.
 
-_ANSWERS = frozenset({StateType.CANCELLING, StateType.CANCELLED})
+What it does then may take as long as there is something to clean up.
+"""
 
 
 def cancel_run(text: str, keys: Sequence[str], *, force: bool, wait: bool, as_json: bool) -> int:
@@ -75,9 +75,9 @@ def _wait(run: Run, keys: Sequence[str]) -> int:
     if not _wait_for_end(run, keys):
         say(
             ("! ", "yellow"),
-            f"nothing of it has stopped for {ANSWER_SECONDS:.0f} s. It stays asked to cancel: its "
-            "process will do so as soon as the flow function lets it, which may be cleaning up, or "
-            "be in C code that holds Python's lock; "
+            f"its process has not answered for {ANSWER_SECONDS:.0f} s. It stays asked to cancel; "
+            "that process may be stopped, be in C code that holds Python's lock, be without the "
+            "database or, with the inline backend, clean up; "
             f"raysched show {run.id[:SHORT_ID]} tells what becomes of it",
             stderr=True,
         )
@@ -93,10 +93,10 @@ def _wait_for_end(run: Run, keys: Sequence[str]) -> bool:
     told: str | None = None
     answered = False
     while not _has_ended(run, keys):
-        answered = answered or _answers(run, keys)
+        answered = answered or run.has_taken_request()
         if not answered and time.monotonic() - asked_at > ANSWER_SECONDS:
             return False
-        words = _progress(run)
+        words = _progress(run, keys)
         if answered and words != told:
             told = words
             say((f"  {words}", "dim"), stderr=True)
@@ -111,13 +111,6 @@ def _has_ended(run: Run, keys: Sequence[str]) -> bool:
     return all(run.task_run(key).state.is_final() for key in keys)
 
 
-def _answers(run: Run, keys: Sequence[str]) -> bool:
-    if keys:
-        return any(run.task_run(key).state.type in _ANSWERS for key in keys)
-    # That the run is shown as CANCELLING says no more than that it was asked.
-    return not _ANSWERS.isdisjoint(run.counts)
-
-
 def _is_cancelled(run: Run, keys: Sequence[str]) -> bool:
     if not keys:
         return run.state.is_cancelled()
@@ -127,6 +120,11 @@ def _is_cancelled(run: Run, keys: Sequence[str]) -> bool:
     return all(state.is_cancelled() for state in states.values())
 
 
-def _progress(run: Run) -> str:
-    number = sum(count for state, count in run.counts.items() if not state.is_terminal)
-    return f"{noun(number, 'task run')} to end" if number else "the flow function is to end"
+def _progress(run: Run, keys: Sequence[str]) -> str:
+    """Return what is waited for after the driver has taken the request."""
+    if keys:
+        number = sum(not run.task_run(key).state.is_final() for key in keys)
+    else:
+        number = sum(count for state, count in run.counts.items() if not state.is_terminal)
+    what = f"{noun(number, 'task run')} to end" if number else "the flow function to end"
+    return f"taken by its process, which waits for {what}"

@@ -175,7 +175,7 @@ class LiveDisplay(Display):
 
     def _cells(self, task: TaskProgress) -> list[RenderableType]:
         done, total = task.done, task.total
-        failed = task.failed + task.followed
+        failed = task.failed + task.followed + task.cancelled
         bar = ProgressBar(
             total=max(total, 1),
             completed=done,
@@ -249,6 +249,7 @@ class PlainDisplay(Display):
             f"{task.retrying:,} retrying" if task.retrying else "",
             f"{task.failed:,} failed" if task.failed else "",
             f"{task.followed:,} not run" if task.followed else "",
+            f"{task.cancelled:,} cancelled" if task.cancelled else "",
             _per_second(rate) if going_on and rate else "",
             f"{duration(left)} left" if going_on and left is not None else "",
         ]
@@ -270,8 +271,8 @@ def _kind(task: TaskProgress) -> str:
 
 def _failures(task: TaskProgress) -> Text:
     text = Text(count(task.failed) if task.failed else "", "bold red")
-    if task.followed:
-        text.append(f"+{count(task.followed)}", "magenta")
+    if without := task.followed + task.cancelled:
+        text.append(f"+{count(without)}", "magenta")
     return text
 
 

@@ -15,6 +15,7 @@ from raysched.cli.output import (
 )
 from raysched.cli.records import log_record
 from raysched.client import LogView, Run, get_run
+from raysched.client.words import split_key
 from raysched.errors import UsageError
 
 FOLLOW_SECONDS = 0.5
@@ -31,12 +32,12 @@ def print_logs(text: str, task: str | None, *, follow: bool, as_json: bool) -> N
 
     Args:
         text: RUN.
-        task: Only those of this task.
+        task: Only those of this task, or of the task run with this key.
         follow: Whether to go on until the run has ended.
         as_json: Whether to print JSON: a list, with `follow` one record a line.
 
     Raises:
-        UsageError: The run has ended and has no such task.
+        UsageError: The run has ended and has no such task or task run.
         RunNotFound: No run, or more than one, matches.
     """
     run = get_run(text)
@@ -60,10 +61,15 @@ def print_logs(text: str, task: str | None, *, follow: bool, as_json: bool) -> N
 
 
 def _check_task(run: Run, task: str) -> None:
-    known = dict.fromkeys(name for each in _tree(run) for name in each)
-    if task not in known:
+    known: dict[str, int] = {}
+    for each in _tree(run):
+        for name in each:
+            known[name] = max(known.get(name, 0), len(each[name]))
+    name, index = (task, 0) if task in known else split_key(task) or (task, 0)
+    if index >= known.get(name, 0):
         names = ", ".join(known) or "none"
-        raise UsageError(f"run {run.id[:SHORT_ID]} has no task {task!r}; it has: {names}")
+        what = "task" if name == task else "task run"
+        raise UsageError(f"run {run.id[:SHORT_ID]} has no {what} {task!r}; it has: {names}")
 
 
 def _tree(run: Run) -> list[Run]:

@@ -55,8 +55,13 @@ class TaskProgress:
 
     @property
     def followed(self) -> int:
-        """Task runs that never ran, because of others or of a person."""
-        return self.counts[StateType.UPSTREAM_FAILED] + self.counts[StateType.CANCELLED]
+        """Task runs that never ran, because of others."""
+        return self.counts[StateType.UPSTREAM_FAILED]
+
+    @property
+    def cancelled(self) -> int:
+        """Task runs that were cancelled, whether they had begun or not."""
+        return self.counts[StateType.CANCELLED]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from raysched.cli.output import (
 from raysched.cli.plan import show_plan
 from raysched.cli.records import run_record, task_run_record
 from raysched.cli.summary import print_failures, print_outcome, print_remedies, print_tasks
+from raysched.cli.task_run import history_record, show_task_run
 from raysched.client import Run, TaskRun, describe_error, get_run, utc
 from raysched.errors import UsageError
 from raysched.model.states import StateType
@@ -40,23 +41,32 @@ def show_run(
 
     Args:
         text: RUN.
-        task: Only task runs of this task.
+        task: Only task runs of this task; or the key of one task run, which is told with its
+            attempts.
         states: Only task runs in one of these states, or in any if empty.
         limit: At most so many task runs, 0 for all, None for a screenful (as JSON: all).
         plan: Whether to print how it was planned, instead of what became of it.
         as_json: Whether to print JSON.
 
     Raises:
-        UsageError: The run has no such task, or `states` came with `plan`.
+        UsageError: The run has no such task or task run, or `states` came with `plan` or a key.
         RunNotFound: No run, or more than one, matches.
     """
     run = get_run(text)
-    if task is not None and task not in run:
-        raise UsageError(f"run {run.id[:SHORT_ID]} has no task {task!r}; it has: {', '.join(run)}")
+    one = None if task is None or task in run else run.task_run(task)
+    if one is not None:
+        task = one.task
     if plan and states:
         raise UsageError("--state: chooses task runs, which --plan does not show; leave one out")
     if plan:
         show_plan(run, task, limit, as_json=as_json)
+        return
+    if one is not None:
+        if states:
+            raise UsageError(
+                "--state: chooses among task runs, but --task names one; leave one out"
+            )
+        _show_one(run, one, as_json=as_json)
         return
     most = limit or None if limit is not None or as_json else DEFAULT_LIMIT
     if as_json:
@@ -72,6 +82,14 @@ def show_run(
     else:
         print_outcome(run)
     _print_task_runs(run, task, states, most)
+
+
+def _show_one(run: Run, task_run: TaskRun, *, as_json: bool) -> None:
+    if as_json:
+        print_json_list([history_record(task_run)], run_record(run))
+        return
+    print_outcome(run)
+    show_task_run(run, task_run)
 
 
 def _print_head(run: Run) -> None:

@@ -19,7 +19,7 @@ from raysched.cli.output import (
     say,
 )
 from raysched.client import OWN_FAILURES, Run, TaskRun, describe_error
-from raysched.model.states import StateType
+from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass
 
 MOST_FAILURES = 5
@@ -88,13 +88,14 @@ def print_failures(run: Run) -> None:
     children = [child for child in run.children if child.state.type in OWN_FAILURES]
     errors = [failure.error for failure in failures] + [child.error for child in children]
     if run.error is not None and run.state.is_failed() and not _is_told(run.error, errors):
-        _print_failure(run.flow, f"{run.state.type.name}, in the flow function", run.error)
+        _print_title(run.flow, f"{run.state.type.name}, in the flow function", "red")
+        _print_error(run.error)
     alike: dict[Hashable, list[TaskRun]] = {}
     for failure in failures:
         alike.setdefault(_kind(failure), []).append(failure)
     shown = list(alike.values())[:MOST_FAILURES]
     for first, *others in shown:
-        _print_failure(_title(first), _status(run, first), first.error)
+        print_task_run(run, first)
         if others:
             names = ", ".join(other.key for other in others[:MOST_NAMES])
             more = ", …" if len(others) > MOST_NAMES else ""
@@ -102,7 +103,8 @@ def print_failures(run: Run) -> None:
     rest = sum(run.counts.get(state, 0) for state in OWN_FAILURES) - sum(map(len, shown))
     if rest:
         say()
-        command = f"raysched show {run.id[:SHORT_ID]} --state failed"
+        states = "".join(f" --state {state.name}" for state in OWN_FAILURES if state in run.counts)
+        command = f"raysched show {run.id[:SHORT_ID]}{states}"
         say((f"… and {rest:,} more failed themselves: {command}", "dim"))
     _print_followers(run)
     for child in children[:MOST_FAILURES]:
@@ -112,6 +114,25 @@ def print_failures(run: Run) -> None:
     if len(children) > MOST_FAILURES:
         say()
         say((f"… and {noun(len(children) - MOST_FAILURES, 'subflow')} more failed", "dim"))
+
+
+def print_task_run(run: Run, task_run: TaskRun) -> None:
+    """Print how a task run of a run ended, and first what its fallback was called for."""
+    error, before = task_run.error, task_run.before_fallback
+    _print_title(_title(task_run), _status(run, task_run), STYLES[task_run.state.type])
+    first = task_run.attempts if before is None else before.attempt + 1
+    last = task_run.attempts
+    if before is not None and before.error is not None and first <= last:
+        _print_error(before.error)
+        which = f"attempt {last} was" if first == last else f"attempts {first} to {last} were"
+        failed = ", which failed too:" if error is not None else ""
+        say((f"  {which} its fallback{failed}", "red"))
+    if error is not None:
+        _print_error(error)
+    if task_run.reason:
+        say(f"  {task_run.reason}")
+    elif task_run.roots:
+        say(f"  because of {', '.join(task_run.roots)}")
 
 
 def print_tasks(run: Run) -> None:
@@ -163,19 +184,24 @@ def _kind(failure: TaskRun) -> Hashable:
     """Return what failures that look alike to people have in common."""
     error = failure.error
     if error is None:
-        return failure.task, failure.state.type
-    return failure.task, failure.state.type, error.type, error.fingerprint or error.kind
+        return failure.task, failure.state.type, failure.reason
+    alike = error.type, error.fingerprint or error.kind
+    return failure.task, failure.state.type, failure.reason, *alike
 
 
-def _title(failure: TaskRun) -> str:
-    return failure.key if failure.name == failure.key else f"{failure.key} ({failure.name})"
+def _title(task_run: TaskRun) -> str:
+    key, name = task_run.key, task_run.name
+    return key if name == key else f"{key} ({name})"
 
 
-def _status(run: Run, failure: TaskRun) -> str:
-    attempts = f" after {noun(failure.attempts, 'attempt')}" if failure.attempts > 1 else ""
+def _status(run: Run, task_run: TaskRun) -> str:
+    state = task_run.state.type
+    attempts = f" after {noun(task_run.attempts, 'attempt')}" if task_run.attempts > 1 else ""
     # Of a run that failed, "handled" would only say that the flow was told before it raised.
-    handled = ", handled by the flow" if failure.handled and run.state.is_completed() else ""
-    return f"{failure.state.type.name}{attempts}{handled}"
+    told = task_run.handled and state not in SUCCESSES and run.state.is_completed()
+    handled = ", handled by the flow" if told else ""
+    undone = ", rolled back" if task_run.rolled_back else ""
+    return f"{state.name}{attempts}{handled}{undone}"
 
 
 def _last_frame(error: ErrorInfo) -> re.Match[str] | None:
@@ -185,11 +211,12 @@ def _last_frame(error: ErrorInfo) -> re.Match[str] | None:
     return (own or frames)[-1] if frames else None
 
 
-def _print_failure(name: str, status: str, error: ErrorInfo | None) -> None:
+def _print_title(name: str, status: str, style: str) -> None:
     say()
-    say((name, "bold"), (f"  {status}", "red"))
-    if error is None:
-        return
+    say((name, "bold"), (f"  {status}", style))
+
+
+def _print_error(error: ErrorInfo) -> None:
     lines = describe_error(error).splitlines()
     if len(lines) > MOST_MESSAGE_LINES:
         lines = [*lines[: MOST_MESSAGE_LINES - 1], "…"]

@@ -19,6 +19,7 @@ from raysched.client.words import (
 )
 from raysched.define.states import State
 from raysched.errors import UsageError
+from raysched.model.rows import ENGINE_LOGGER, RequestRow
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 from raysched.store.views import LogView, RemarkView
@@ -39,6 +40,7 @@ class Run:
     def __init__(self, reader: "Reader", view: "RunView") -> None:
         self._reader = reader
         self._view = view
+        self._asked: RequestRow | None = None
 
     def refresh(self) -> None:
         """Read the run again."""
@@ -214,8 +216,19 @@ class Run:
         if self._view.state.is_terminal:
             return False
         kind = "kill" if force else "cancel"
-        self._reader.requests.ask(self._view.number, kind, by or who(), wanted)
+        self._asked = self._reader.requests.ask(self._view.number, kind, by or who(), wanted)
         return True
+
+    def has_taken_request(self) -> bool:
+        """Return whether the process that runs it has taken what `cancel` has asked last.
+
+        What it is doing then may take its time: what runs may clean up.
+        """
+        asked = self._asked
+        if asked is None:
+            return False
+        # The process says so in the run's log, at the time of the request.
+        return any(said.at == asked.at for said in self.logs(logger=ENGINE_LOGGER))
 
     def task_runs(
         self,
@@ -249,12 +262,17 @@ class Run:
         """Return log records in order: those of the flow function have the key "".
 
         Args:
-            task: Only those of that task.
+            task: Only those of that task, or of the task run with that key, such as `parse[17]`.
             logger: Only those of that logger; `raysched` is what raysched itself says.
             after: Only those with a larger `id`: that of the last one seen, to follow a run.
             limit: At most so many.
         """
-        return self._reader.logs(self._view, task=task, logger=logger, after=after, limit=limit)
+        name, index = task, None
+        if task is not None and task not in self:
+            name, index = split_key(task) or (task, None)
+        return self._reader.logs(
+            self._view, task=name, index=index, logger=logger, after=after, limit=limit
+        )
 
     def table(self) -> list[dict[str, Any]]:
         """Return a dict for each task run, as `pandas.DataFrame` takes them.
@@ -278,8 +296,17 @@ class Run:
             for each in self.task_runs()
         ]
 
-    def why(self) -> "Why":
-        """Return why it ended as it did: causes with evidence, what followed, what may help."""
+    def why(self, key: str = "") -> "Why":
+        """Return why it ended as it did: causes with evidence, what followed, what may help.
+
+        Args:
+            key: Only why this task run did, such as `parse[17]`.
+
+        Raises:
+            UsageError: There is no such task run.
+        """
+        if key:
+            return self.task_run(key).why()
         from raysched.client.why import explain
 
         return explain(self._reader, self._view)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
-from raysched.client.words import describe_error, utc
+from raysched.client.words import FELL_BACK, describe_error, utc
 from raysched.define.states import State
 from raysched.errors import (
     ResultError,
@@ -24,6 +24,7 @@ from raysched.store.views import LogView
 if TYPE_CHECKING:
     from raysched.client.debug import Rerun
     from raysched.client.run import Run
+    from raysched.client.why_facts import Why
     from raysched.define.tasks import Task
     from raysched.model.rows import AttemptRow
     from raysched.store.reader import Reader
@@ -135,10 +136,20 @@ class TaskRun:
         return self._reader.attempts(self._run, view.group, view.member)
 
     @property
+    def before_fallback(self) -> "AttemptRow | None":
+        """The failed attempt after which its fallback was called, or None."""
+        return next((row for row in self.history if row.stop_reason.endswith(FELL_BACK)), None)
+
+    @property
     def logs(self) -> list[LogView]:
         """Its log records."""
-        rows = self._reader.logs(self._run, task=self.task)
-        return [row for row in rows if row.key == self.key]
+        return self._reader.logs(self._run, task=self.task, index=self.index)
+
+    def why(self) -> "Why":
+        """Return why it ended as it did, with the evidence and what may help."""
+        from raysched.client.why_task_run import explain_task_run
+
+        return explain_task_run(self._reader, self._run, self._view)
 
     def again(self, task: "Task[..., Any]") -> "Rerun":
         """Return what runs this task run again, alone and in this process; it runs nothing yet.

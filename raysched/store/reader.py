@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, select
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, false, or_, select
 
 from raysched.errors import RunNotFound
 from raysched.model.rows import FlowRunRow, GroupRow
@@ -213,12 +213,13 @@ class Reader(EvidenceReader, EndingsReader):
             value: bytes | None = connection.execute(query).scalar()
             return value
 
-    def logs(
+    def logs(  # noqa: PLR0913 - the filters, each once
         self,
         run: RunView,
         *,
         after: int = 0,
         task: str | None = None,
+        index: int | None = None,
         logger: str | None = None,
         limit: int | None = None,
     ) -> list[LogView]:
@@ -228,6 +229,7 @@ class Reader(EvidenceReader, EndingsReader):
             run: The run.
             after: Only records with a larger id: the last one seen, to follow a run.
             task: Only those of that task.
+            index: Only those of the task run at that position among those of `task`.
             logger: Only those of that logger.
             limit: At most so many.
         """
@@ -237,8 +239,8 @@ class Reader(EvidenceReader, EndingsReader):
         with self._reading() as connection:
             groups = {row.id: row for row in task_runs.read_groups(connection, run.number)}
             if task is not None:
-                wanted = [row.id for row in groups.values() if row.task == task]
-                query = query.where(LOG.c.grp.in_(wanted))
+                of_task = [row for row in groups.values() if row.task == task]
+                query = query.where(_of_task(of_task, index))
             return [
                 log_view(row, groups.get(row.grp)) for row in connection.execute(query.limit(limit))
             ]
@@ -326,6 +328,18 @@ def _recorded_codes(states: Collection[StateType]) -> list[int]:
     return [
         int(state) for state in StateType if state in states or (derived and not state.is_terminal)
     ]
+
+
+def _of_task(groups: Sequence[GroupRow], index: int | None) -> ColumnElement[bool]:
+    """Return the condition of log records of the groups of a task, or of one of its task runs."""
+    if index is None:
+        return LOG.c.grp.in_([group.id for group in groups])
+    places = [
+        and_(LOG.c.grp == group.id, LOG.c.idx == index - group.first)
+        for group in groups
+        if group.first <= index < group.first + group.size
+    ]
+    return or_(false(), *places)
 
 
 def _cancelling(view: RunView, by: str) -> RunView:

@@ -141,6 +141,19 @@ def keep_sweep(kept: SqlStore) -> str:
     return run_id
 
 
+def keep_queued(kept: SqlStore, tasks: int) -> str:
+    """A run that handled its failures: one task run each of some tasks never got a place."""
+    run_id, number = open_run(kept, "waiting")
+    late = [members(group, [0], StateType.TIMED_OUT, attempts=0) for group in range(tasks)]
+    for group, each in enumerate(late):
+        each.reasons = {0: f"queue_timeout_seconds=2 passed: it needs licence_{group}=1"}
+        each.handled = frozenset({0})
+    groups = [GroupRow(group, f"wait_{group}", 0, 1) for group in range(tasks)]
+    kept.commit(Batch(number, groups=groups, task_runs=late))
+    close_run(kept, number, message=f"{tasks} failures handled")
+    return run_id
+
+
 def keep_nightly(kept: SqlStore, size: int = 3) -> str:
     """A run that went well."""
     run_id, number = open_run(kept, "nightly")

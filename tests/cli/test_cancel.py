@@ -14,7 +14,7 @@ from cli.commands import Command
 from cli.kept_runs import NOON, SECOND, close_run, keep_nightly, members, open_run, store
 from raysched.cli import cancel as cancel_module
 from raysched.client import get_run
-from raysched.model.rows import Batch, GroupRow, RequestRow
+from raysched.model.rows import ENGINE_LOGGER, Batch, GroupRow, LogRow, RequestRow
 from raysched.model.states import StateType
 from raysched.store.sql import SqlStore
 
@@ -126,7 +126,7 @@ class TestRun:
         monkeypatch.setattr(cancel_module, "ANSWER_SECONDS", 0.0)
         done = looking("cancel", "last")
         assert done.code == 1
-        assert "nothing of it has stopped for 0 s. It stays asked" in done.err
+        assert "its process has not answered for 0 s. It stays asked" in done.err
         assert len(kept.requests(1, 0)) == 1
 
     def test_ctrl_c_ends_only_the_waiting(self, kept: SqlStore, going_on: tuple[str, int]) -> None:
@@ -138,6 +138,26 @@ class TestRun:
             told = process.stderr.read()
         assert (process.returncode, "still asked to cancel" in told) == (1, True)
         assert len(kept.requests(going_on[1], 0)) == 1
+
+    def test_that_was_taken_says_what_is_waited_for(
+        self, kept: SqlStore, going_on: tuple[str, int]
+    ) -> None:
+        number = going_on[1]
+        command = [sys.executable, "-m", "raysched", "cancel", "last"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("asked nightly")
+            (request,) = kept.requests(number, 0)
+            taken = LogRow(-1, 0, 1, request.at, 30, ENGINE_LOGGER, "me has asked to cancel it")
+            kept.commit(Batch(number, logs=[taken]))
+            waits = "  taken by its process, which waits for "
+            assert process.stderr.readline() == f"{waits}3 task runs to end\n"
+            cancelled = members(0, range(3), StateType.CANCELLED)
+            kept.commit(Batch(number, task_runs=[cancelled]))
+            assert process.stderr.readline() == f"{waits}the flow function to end\n"
+            close_run(kept, number, StateType.CANCELLED)
+            told = process.stderr.read()
+        assert (process.returncode, "CANCELLED" in told) == (0, True)
 
     def test_that_is_not_there_is_refused(self, looking: Command) -> None:
         done = looking("cancel", "nothing")

@@ -41,6 +41,7 @@ def progress() -> Progress:
         columns(1, range(500_123, 500_130), StateType.AWAITING_RETRY),
         columns(1, range(500_130, 500_133), StateType.FAILED),
         columns(1, range(500_133, 500_135), StateType.UPSTREAM_FAILED),
+        columns(1, range(500_135, 500_136), StateType.CANCELLED),
     ]
     progress(RUN, Batch(1, task_runs=states))
     return progress
@@ -70,7 +71,7 @@ def test_live_table_of_a_million_fits_80_columns(progress: Progress) -> None:
     assert max(map(len, lines)) <= 80
     assert re.search(r"nightly  abababab  \S+ s  Ray 2\.60\.0, 2 CPUs, here", "\n".join(lines))
     (row,) = (line for line in lines if line.startswith("parse"))
-    assert re.search(r" 500k/1\.00M +123 +7 +3\+2", row)
+    assert re.search(r" 500k/1\.00M +123 +7 +3\+3", row)
 
 
 def test_rows_that_are_done_make_room_on_a_small_terminal() -> None:
@@ -96,8 +97,9 @@ def test_plain_lines_tell_the_start_logs_and_the_end(progress: Progress) -> None
     assert start == "nightly abababab started on Ray 2.60.0, 2 CPUs, here"
     assert remark == "Cancelling …"
     assert log.endswith("WARNING parse_a_file_that_has_a_long_name[7] careful [with] :markup:")
-    assert "500,006/1,000,002 done" in end
-    assert "500,005/1,000,000 (123 running, 7 retrying, 3 failed, 2 not run)" in end
+    assert "500,007/1,000,002 done" in end
+    troubles = "123 running, 7 retrying, 3 failed, 2 not run, 1 cancelled"
+    assert f"500,006/1,000,000 ({troubles})" in end
 
 
 def test_too_many_logs_are_a_count() -> None:

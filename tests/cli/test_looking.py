@@ -14,6 +14,7 @@ from cli.kept_runs import (
     close_run,
     keep_billing,
     keep_nightly,
+    keep_queued,
     keep_sweep,
     members,
     open_run,
@@ -185,6 +186,25 @@ class TestShow:
         assert "the fallback's value" in of_load
         assert "stopped by max_failures=3" in looking("show", "last", "--task", "train").out
 
+    def test_failure_without_an_attempt_has_its_reason(
+        self, looking: Command, kept: SqlStore
+    ) -> None:
+        keep_queued(kept, 2)
+        out = looking("show", "last").out
+        for group in range(2):
+            assert (
+                f"wait_{group}[0]  TIMED_OUT, handled by the flow\n"
+                f"  queue_timeout_seconds=2 passed: it needs licence_{group}=1\n"
+            ) in out
+
+    def test_hint_at_more_failures_shows_them(self, looking: Command, kept: SqlStore) -> None:
+        keep_queued(kept, 8)
+        (hint,) = (line for line in looking("show", "last").out.splitlines() if "…" in line)
+        told, _, command = hint.partition(": raysched ")
+        assert told == "… and 3 more failed themselves"
+        shown = looking(*command.split()).out
+        assert all(f"wait_{group}[0]" in shown for group in range(8))
+
     def test_as_json_has_all_that_is_known_of_failures(
         self, looking: Command, kept: SqlStore
     ) -> None:
@@ -197,6 +217,34 @@ class TestShow:
         error = by_key["train[0]"]["error"]
         assert (error["fingerprint"], error["evidence"]) == ("a" * 16, {"pid": 7})
         assert by_key["train[2]"]["error"]["fingerprint"] is None
+
+    def test_one_task_run_has_its_attempts(self, looking: Command, billing: str) -> None:
+        out = looking("show", billing, "--task", "read_usage[0]").out
+        assert max(map(len, out.splitlines())) <= 80
+        assert "read_usage[0]  FAILED after 2 attempts\n" in out
+        assert out.count("0.25 s") == 2
+        assert f"traceback of attempt 2\n{TRACEBACK}" in out
+        assert out.endswith(f"why   raysched why {billing[:8]} 'read_usage[0]'\n")
+        followed = looking("show", billing, "--task", "send[39]").out
+        assert "send[39]  UPSTREAM_FAILED\n  because of read_usage[0]\n" in followed
+
+    def test_one_task_run_as_json_has_its_attempts(self, looking: Command, billing: str) -> None:
+        shown = looking("show", billing, "--task", "read_usage[0]", "--json").json()
+        (task_run,) = shown["task_runs"]
+        first, second = task_run["history"]
+        assert (first["number"], second["number"]) == (1, 2)
+        assert (first["state"], first["class"], first["seconds"]) == ("FAILED", "user", 0.25)
+        assert first["error"] == second["error"] == task_run["error"]
+        assert task_run["error"]["traceback"] == TRACEBACK
+
+    def test_task_run_that_is_not_there_or_of_which_there_is_only_one(
+        self, looking: Command, billing: str
+    ) -> None:
+        done = looking("show", billing, "--task", "send[40]")
+        assert (done.code, done.out) == (2, "")
+        assert "of that task it has send[0] to send[39]" in done.err
+        done = looking("show", billing, "--task", "send[4]", "--state", "FAILED")
+        assert (done.code, "--task names one" in done.err) == (2, True)
 
     @pytest.mark.usefixtures("billing")
     def test_all_of_a_long_list(self, looking: Command) -> None:
@@ -260,6 +308,10 @@ class TestLogs:
         (line,) = looking("logs", billing, "--task", "read_usage").out.splitlines()
         assert "no luck" in line
         assert looking("logs", billing, "--task", "sent").code == 2
+        assert "no luck" in looking("logs", billing, "--task", "read_usage[0]").out
+        done = looking("logs", billing, "--task", "read_usage[1]")
+        assert (done.code, "has no task run 'read_usage[1]'" in done.err) == (2, True)
+        assert looking("logs", billing, "--task", "send[39]").code == 0
 
     def test_following_ends_with_the_run_and_misses_nothing(
         self, looking: Command, kept: SqlStore

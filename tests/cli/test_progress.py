@@ -86,7 +86,8 @@ def test_words_for_people_follow_the_states() -> None:
     progress(RUN, Batch(1, task_runs=[columns(0, range(len(states)), bytes(states))]))
     (task,) = progress.snapshot().tasks
     assert (task.total, task.done) == (14, 8)
-    assert (task.running, task.retrying, task.failed, task.followed) == (1, 1, 3, 2)
+    assert (task.running, task.retrying, task.failed) == (1, 1, 3)
+    assert (task.followed, task.cancelled) == (1, 1)
 
 
 def test_rate_and_remaining_time_are_those_of_the_last_seconds() -> None:

@@ -126,6 +126,47 @@ class TestFailed:
         assert done.out.count("ValueError: ") == 1
         assert "and 8 more like it: fail[1], fail[2], fail[3], fail[4], …" in done.out
 
+    def test_fallback_that_fails_comes_after_what_it_was_called_for(
+        self, raysched: Command, looking: Command
+    ) -> None:
+        source = (
+            "from raysched import flow, task\n"
+            "def empty(n):\n    return {}[n]\n"
+            "@task(retries=1, fallback=empty)\ndef read(n):\n    raise OSError('no such disk')\n"
+            "@flow\ndef reading():\n    read.submit(7).wait()\n"
+        )
+        Path("reading.py").write_text(source, encoding="utf-8")
+        done = raysched("run", "reading.py", "--backend", "inline")
+        told = (
+            "read[0]  FAILED after 3 attempts\n"
+            "  OSError: no such disk\n"
+            "  reading.py:6 in read\n"
+            "    raise OSError('no such disk')\n"
+            "  attempt 3 was its fallback, which failed too:\n"
+            "  KeyError: 7\n"
+            "  reading.py:3 in empty\n"
+            "    return {}[n]\n"
+        )
+        assert told in done.out
+        shown = looking("show", "last", "--task", "read[0]").out
+        assert told in shown
+        assert "traceback of attempt 2\n" in shown
+        assert "traceback of attempt 3\n" in shown
+
+    def test_task_run_that_completed_by_its_fallback_tells_what_had_failed(
+        self, raysched: Command, looking: Command
+    ) -> None:
+        source = (
+            "from raysched import flow, task\n"
+            "@task(fallback=lambda n: -n)\ndef read(n):\n    raise OSError('no such disk')\n"
+            "@flow\ndef reading():\n    return read(7)\n"
+        )
+        Path("reading.py").write_text(source, encoding="utf-8")
+        assert "returned -7\n" in raysched("run", "reading.py", "--backend", "inline").out
+        shown = looking("show", "last", "--task", "read[0]").out
+        assert "read[0]  COMPLETED after 2 attempts\n  OSError: no such disk\n" in shown
+        assert "  attempt 2 was its fallback\n" in shown
+
     def test_sys_exit_in_the_flow_is_no_success(self, raysched: Command) -> None:
         source = "import sys\nfrom raysched import flow\n@flow\ndef leave():\n    sys.exit(0)\n"
         Path("leaving.py").write_text(source, encoding="utf-8")

@@ -47,6 +47,7 @@ class Ended:
     live: int = 0
     lost: ErrorInfo | None = None
     process: int = 0
+    is_over: bool = False
 
     def add(self, report: Report, handle: Any = None) -> None:
         fresh = report.fresh_logs(len(self.logs))
@@ -135,7 +136,9 @@ class Harness:
         return self._open[number]
 
     def take(self, number: int) -> bool:
-        """Take the next message; return whether the unit goes on."""
+        """Take the next message, of whichever unit; return whether this one goes on."""
+        if self._open[number].is_over:
+            return False
         if self._inbox.empty():
             # As the engine does: quick units come by this, others by themselves.
             self.backend.attend(None)
@@ -152,7 +155,8 @@ class Harness:
                 ended.add(decode_report(message.report), message.handle)
             case Lost():
                 ended.lost = message.error
-        return message.unit != number or isinstance(message, Began | Progressed)
+        ended.is_over = isinstance(message, Reported | Lost)
+        return not self._open[number].is_over
 
     def until_began(self, number: int) -> None:
         """Wait until the worker has told that an item of the unit runs."""

@@ -8,6 +8,7 @@ machine is not in it, nor are waits for the disk.
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from benchmarks.case import Told
@@ -94,9 +95,13 @@ class SimulatedCluster:
         self._queue.append(call)
         self._fill(self._clock.now())
 
-    def cancel(self, unit: int, *, force: bool) -> None:
-        """See `Backend.cancel`; running units end by themselves."""
+    def cancel(
+        self, unit: int, positions: Sequence[int] | None = None, *, force: bool = False
+    ) -> None:
+        """See `Backend.cancel`; running units, and parts of units, end by themselves."""
         del force
+        if positions is not None:
+            return
         for call in tuple(self._queue):
             if call.id == unit:
                 self._queue.remove(call)
@@ -122,6 +127,10 @@ class SimulatedCluster:
     def fetch(self, value: LargeValue) -> object:
         """See `Backend.fetch`: here no value is large."""
         raise NotImplementedError(value)
+
+    def are_lost(self, values: Sequence[LargeValue]) -> Sequence[bool]:
+        """See `Backend.are_lost`."""
+        return [False for _ in values]
 
     def describe(self) -> str:
         """See `Backend.describe`."""

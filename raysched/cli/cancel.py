@@ -17,6 +17,9 @@ ANSWER_SECONDS = 15.0
 What it does then may take as long as there is something to clean up.
 """
 
+PATIENCE_SECONDS = 15.0
+"""After so long (seconds) people are told what they may do, if it still has not ended."""
+
 
 def cancel_run(text: str, keys: Sequence[str], *, force: bool, wait: bool, as_json: bool) -> int:
     """Ask the driver of a run to cancel it; return the exit code.
@@ -41,7 +44,7 @@ def cancel_run(text: str, keys: Sequence[str], *, force: bool, wait: bool, as_js
     try:
         if asked:
             _say_asked(run, keys, force=force)
-            code = _wait(run, keys) if wait else 0
+            code = _wait(run, keys, force=force) if wait else 0
         else:
             _say_why_not(run)
             code = int(not _is_cancelled(run, keys))
@@ -71,8 +74,8 @@ def _say_why_not(run: Run) -> None:
     say(f"{run.flow} ", (run.id[:SHORT_ID], "cyan"), f": {remark}", stderr=True)
 
 
-def _wait(run: Run, keys: Sequence[str]) -> int:
-    if not _wait_for_end(run, keys):
+def _wait(run: Run, keys: Sequence[str], *, force: bool) -> int:
+    if not _wait_for_end(run, keys, force=force):
         say(
             ("! ", "yellow"),
             f"its process has not answered for {ANSWER_SECONDS:.0f} s. It stays asked to cancel; "
@@ -87,19 +90,23 @@ def _wait(run: Run, keys: Sequence[str]) -> int:
     return int(not _is_cancelled(run, keys))
 
 
-def _wait_for_end(run: Run, keys: Sequence[str]) -> bool:
+def _wait_for_end(run: Run, keys: Sequence[str], *, force: bool) -> bool:
     """Wait until a run, or these task runs of it, have ended; return whether its driver answers."""
     asked_at = time.monotonic()
-    told: str | None = None
     answered = False
+    told = set()
     while not _has_ended(run, keys):
+        waited = time.monotonic() - asked_at
         answered = answered or run.has_taken_request()
-        if not answered and time.monotonic() - asked_at > ANSWER_SECONDS:
+        if not answered and waited > ANSWER_SECONDS:
             return False
-        words = _progress(run, keys)
-        if answered and words != told:
-            told = words
-            say((f"  {words}", "dim"), stderr=True)
+        news = [_progress(run, keys)] if answered else []
+        if waited > PATIENCE_SECONDS:
+            news.append(_choices(run, force=force))
+        for words in news:
+            if words not in told:
+                told.add(words)
+                say((f"  {words}", "dim"), stderr=True)
         time.sleep(LOOK_SECONDS)
         run.refresh()
     return True
@@ -128,3 +135,9 @@ def _progress(run: Run, keys: Sequence[str]) -> str:
         number = sum(count for state, count in run.counts.items() if not state.is_terminal)
     what = f"{noun(number, 'task run')} to end" if number else "the flow function to end"
     return f"taken by its process, which waits for {what}"
+
+
+def _choices(run: Run, *, force: bool) -> str:
+    """Return what people may do when it takes long."""
+    harder = "" if force else f"raysched cancel {run.id[:SHORT_ID]} --force gives it no more time; "
+    return f"it may be cleaning up; {harder}Ctrl-C ends only this waiting"

@@ -159,6 +159,21 @@ class TestRun:
             told = process.stderr.read()
         assert (process.returncode, "CANCELLED" in told) == (0, True)
 
+    def test_that_takes_long_says_what_people_may_do(
+        self,
+        looking: Command,
+        kept: SqlStore,
+        going_on: tuple[str, int],
+        drive: Drive,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(cancel_module, "PATIENCE_SECONDS", -1.0)
+        drive(going_on[1], lambda _row: close_run(kept, going_on[1], StateType.CANCELLED))
+        done = looking("cancel", "last")
+        assert done.code == 0
+        harder = f"raysched cancel {going_on[0][:8]} --force gives it no more time"
+        assert done.err.count(f"{harder}; Ctrl-C ends only this waiting\n") == 1
+
     def test_that_is_not_there_is_refused(self, looking: Command) -> None:
         done = looking("cancel", "nothing")
         assert (done.code, "there are no runs yet" in done.err) == (1, True)

@@ -172,7 +172,7 @@ class ItemRun:
                 attempt.nested.close(FlowEnding(error=error))
             raise
         if attempt.nested is not None:
-            self._check_nested(attempt.nested.close(FlowEnding()))
+            check_nested(self.key, attempt.nested.close(FlowEnding()))
         value = _value_of(value)
         if self._code.check is not None:
             self._code.check(self.key, value)
@@ -191,7 +191,7 @@ class ItemRun:
                 await attempt.nested.close_async(FlowEnding(error=error))
             raise
         if attempt.nested is not None:
-            self._check_nested(await attempt.nested.close_async(FlowEnding()))
+            check_nested(self.key, await attempt.nested.close_async(FlowEnding()))
         value = _value_of(value)
         if self._code.check is not None:
             self._code.check(self.key, value)
@@ -219,14 +219,6 @@ class ItemRun:
     def _keep_evidence(self) -> None:
         if self._attempt.evidence is not None:
             self._progress.add_nested(self.position, self._attempt.evidence())
-
-    def _check_nested(self, outcome: FlowOutcome) -> None:
-        if outcome.state not in SUCCESSES:
-            raise TaskRunFailed(
-                f"{self.key} returned, but what it called did not end well: "
-                f"{outcome.message or outcome.state.name}",
-                key=self.key,
-            )
 
     def _succeed(self, encoded: Encoded) -> None:
         self.encoded = encoded
@@ -324,6 +316,16 @@ _KINDS = {
     FailureClass.INFRASTRUCTURE: CrashKind.OUT_OF_DISK,
 }
 """What an attempt has met that fails here by these classes."""
+
+
+def check_nested(key: str, outcome: FlowOutcome) -> None:
+    """Raise `TaskRunFailed` if what a task run called, and never looked at, did not end well."""
+    if outcome.state not in SUCCESSES:
+        raise TaskRunFailed(
+            f"{key} returned, but what it called did not end well: "
+            f"{outcome.message or outcome.state.name}",
+            key=key,
+        )
 
 
 def _value_of(returned: object) -> object:

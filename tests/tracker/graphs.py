@@ -8,6 +8,7 @@ from raysched.graph.builder import Builder, Call, MapCall, Part
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.graph.payload import reduce_dependency
 from raysched.model.options import Hooks, RetryOptions, TaskSpec
+from raysched.model.triggers import MinSuccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,14 @@ def add(builder: Builder, task: TaskSpec, *args: Any, wait_for: Sequence[Need] =
     return group, range(index, index + 1)
 
 
-def add_map(
+def add_map(  # noqa: PLR0913 - what a map is recorded with
     builder: Builder,
     task: TaskSpec,
     items: Sequence[Any] | Part,
     *,
     static: Any = None,
     wait_for: Sequence[Need] = (),
+    min_success: float | None = None,
 ) -> list[Part]:
     """Record a map over values, or item by item over the members of a part."""
     aligned = {}
@@ -80,4 +82,6 @@ def add_map(
         group, indices = items
         aligned = {"x": (group, indices.start)}
         items = [None] * len(indices)
-    return builder.add_map(MapCall(task, ("x",), [items], {"y": static}, aligned, wait_for))
+    needed = None if min_success is None else MinSuccess(min_success)
+    call = MapCall(task, ("x",), [items], {"y": static}, aligned, wait_for, min_success=needed)
+    return builder.add_map(call)

@@ -33,7 +33,8 @@ from raysched.tracker.messages import (
     UnitStarted,
     WakeAt,
 )
-from tracker.invariants import check, parents
+from tracker.expected import parents
+from tracker.invariants import check
 
 SECOND = 1_000_000_000
 EPOCH = 1_700_000_000 * SECOND

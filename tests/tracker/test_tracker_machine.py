@@ -308,12 +308,19 @@ class TrackerMachine(RuleBasedStateMachine):
                 level = [add(builder, task, one(left), one(right)) for left, right in pairs]
         elif kind == "aligned" and self.parts:
             part = data.draw(st.sampled_from(self.parts))
-            self.parts += add_map(builder, task, part, static=self._needs(data), wait_for=wait_for)
+            enough = data.draw(st.sampled_from([None, None, 1, 0.5]))
+            static = self._needs(data)
+            self.parts += add_map(
+                builder, task, part, static=static, wait_for=wait_for, min_success=enough
+            )
         else:
             items: list[Any] = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=8))
             items += self._needs(data)
             static = self._needs(data)
-            self.parts += add_map(builder, task, items, static=static, wait_for=wait_for)
+            enough = data.draw(st.sampled_from([None, None, 1, 0.5]))
+            self.parts += add_map(
+                builder, task, items, static=static, wait_for=wait_for, min_success=enough
+            )
 
     def _needs(self, data: st.DataObject) -> list[Need]:
         if not self.parts:

@@ -13,6 +13,7 @@ app = typer.Typer()
 @app.command(
     epilog=examples(
         "raysched why last",
+        "raysched why 3f9c 'parse[17]'",
         "raysched why --waiting 3f9c",
         "raysched why 3f9c --html why.html",
         "raysched why last --json | jq -r .verdict",
@@ -20,6 +21,12 @@ app = typer.Typer()
 )
 def why(
     run: RunArgument,
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="[KEY]", show_default=False, help="Only of this task run, such as parse[17]."
+        ),
+    ] = "",
     *,
     waiting: Annotated[
         bool, typer.Option("--waiting", "-w", help="Show what an open run waits for.")
@@ -40,7 +47,7 @@ def why(
     """
     from raysched.cli.why import explain_run
 
-    explain_run(run, html, waiting=waiting, as_json=json)
+    explain_run(run, key, html, waiting=waiting, as_json=json)
 
 
 @app.command(

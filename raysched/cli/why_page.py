@@ -10,11 +10,14 @@ from raysched.cli.output import SHORT_ID, duration, local_time, noun
 from raysched.cli.why_picture import svg
 from raysched.cli.why_words import (
     alike_text,
+    before_fallback_text,
     blame_text,
     change_text,
+    held_facts,
     seen_text,
     shown_path,
     status_text,
+    stopped_text,
     victims_text,
     where_text,
 )
@@ -60,6 +63,7 @@ def _run(why: Why, level: int = 1) -> Iterator[Markup]:
         ("target", why.target),
         ("backend", why.backend),
         ("message", why.message),
+        ("task run", why.key),
         *((noun(count, "task run"), reason) for reason, count in why.reasons.items()),
     ]
     yield _facts(facts)
@@ -76,6 +80,9 @@ def _run(why: Why, level: int = 1) -> Iterator[Markup]:
             yield element(
                 "p", f"… and {why.more_causes:,} more: raysched show {why.run[:SHORT_ID]}"
             )
+    if held := held_facts(why):
+        yield element("h2", "When it was stopped")
+        yield _facts(held)
     if why.comparison is not None:
         yield from _comparison(why.comparison)
     if why.steps:
@@ -101,7 +108,8 @@ def _cause(cause: Cause, run: str) -> Markup:
         ("because of it", victims_text(cause)),
         ("class", blame_text(cause)),
         ("seen", seen_text(cause, run)),
-        ("why it stopped", cause.stopped),
+        ("fallback", before_fallback_text(cause)),
+        ("why it stopped", stopped_text(cause)),
         ("owner", cause.owner),
         ("fingerprint", cause.fingerprint),
     ]
@@ -132,13 +140,18 @@ def _source(source: Source) -> Markup:
 
 
 def _facts(facts: Iterable[tuple[str, str]], *, runbook: str = "") -> Markup:
-    rows = [join(element("dt", name), element("dd", text)) for name, text in facts if text]
+    rows = [join(element("dt", name), element("dd", *_lines(text))) for name, text in facts if text]
     if runbook:
         # Of other schemes, such as javascript:, no link is made.
         is_link = runbook.startswith(("https://", "http://"))
         shown = element("a", runbook, href=runbook, rel="noreferrer") if is_link else runbook
         rows.append(join(element("dt", "runbook"), element("dd", shown)))
     return element("dl", *rows)
+
+
+def _lines(text: str) -> Iterator[Content]:
+    for number, line in enumerate(text.split("\n")):
+        yield from (element("br"), line) if number else (line,)
 
 
 def _advice(advice: Advice) -> Markup:

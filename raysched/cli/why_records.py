@@ -5,6 +5,7 @@ from typing import Any
 
 from raysched.cli.records import error_record, iso
 from raysched.client.why_facts import Cause, Comparison, Line, Part, Source, Try, Why
+from raysched.client.why_held import STOPPED
 from raysched.client.why_waiting import Waiting
 
 
@@ -14,6 +15,7 @@ def why_record(why: Why) -> dict[str, Any]:
         "id": why.run,
         "flow": why.flow,
         "name": why.name,
+        "key": why.key or None,
         "state": why.state.name,
         "message": why.message,
         "started": iso(why.started),
@@ -33,6 +35,7 @@ def why_record(why: Why) -> dict[str, Any]:
         "more_causes": why.more_causes,
         "graph": _graph(why.part),
         "last_success": None if why.comparison is None else _comparison(why.comparison),
+        "when_stopped": None if why.state not in STOPPED else _stopped(why),
         "next": [{"command": step.command, "purpose": step.purpose} for step in why.steps],
         "subflows": [why_record(subflow) for subflow in why.subflows],
     }
@@ -61,6 +64,23 @@ def waiting_record(waiting: Waiting) -> dict[str, Any]:
     }
 
 
+def _stopped(why: Why) -> dict[str, Any]:
+    return {
+        "place": why.place,
+        "task_runs": [
+            {
+                "name": each.task,
+                "begun": each.begun,
+                "waited": each.waited,
+                "key": each.key or None,
+                "seconds": each.seconds,
+                "place": each.place,
+            }
+            for each in why.held
+        ],
+    }
+
+
 def _cause(cause: Cause) -> dict[str, Any]:
     return {
         "number": cause.number,
@@ -81,6 +101,12 @@ def _cause(cause: Cause) -> dict[str, Any]:
         "attempts": [attempt_record(each) for each in cause.attempts],
         "attempts_begun": cause.attempts_begun,
         "stopped": cause.stopped,
+        "stops": [
+            {"reason": each.reason, "count": each.count, "key": each.key} for each in cause.stops
+        ],
+        "before_fallback": None
+        if cause.before_fallback is None
+        else attempt_record(cause.before_fallback),
         "logs": [_log(line) for line in cause.logs],
         "before": [
             {

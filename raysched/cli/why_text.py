@@ -1,6 +1,7 @@
 """Why a run ended as it did, for people at a terminal."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Iterator, Sequence
 
 from rich.padding import Padding
 from rich.table import Table
@@ -19,23 +20,38 @@ from raysched.cli.output import (
 )
 from raysched.cli.why_words import (
     alike_text,
+    before_fallback_text,
     blame_text,
     change_text,
+    frame_text,
+    held_facts,
     plain,
     seen_text,
     shown_path,
     status_text,
+    stopped_text,
     victims_text,
     where_text,
 )
-from raysched.client.why_facts import Cause, Comparison, Part, Source, Try, Why
+from raysched.client.why_details import TRIED_AGAIN
+from raysched.client.why_facts import (
+    Cause,
+    Comparison,
+    Evidence,
+    Happening,
+    Part,
+    Source,
+    Try,
+    Why,
+)
 from raysched.client.why_graph import drawing_of
 from raysched.client.why_waiting import Waiting
 from raysched.client.words import nanoseconds
 from raysched.model.states import StateType
+from raysched.model.values import FailureClass
 
 MOST_IN_FULL = 3
-"""Causes that are told in full; of the others, what failed and how often."""
+"""Causes of a run that are told in full; of the others, what failed and how often."""
 
 MOST_BOXES = 20
 """Groups of the graph that are drawn."""
@@ -45,6 +61,13 @@ MOST_FRAMES = 8
 MOST_TRACEBACK_LINES = 30
 MOST_LOGS = 10
 MOST_EVIDENCE_LINES = 12
+MOST_BEFORE = 6
+
+LONGEST_BEFORE = 100
+"""Characters of what happened in the minute before."""
+
+ATTEMPT = ("attempt", "state", "class", "took", "where")
+"""What a line tells of an attempt."""
 
 INDENT = 3
 
@@ -53,17 +76,19 @@ def print_why(why: Why) -> None:
     """Print why a run ended as it did."""
     _head(why)
     _graph(why.flow, why.part)
+    told: set[Happening] = set()
     for cause in why.causes[:MOST_IN_FULL]:
-        _cause(cause, why.run)
-    for cause in why.causes[MOST_IN_FULL:]:
-        _title(cause)
-        _message(cause)
-    if why.more_causes:
+        _cause(cause, why.run, told)
+    _in_short(why)
+    if held := held_facts(why):
         say()
-        say((f"… and {noun(why.more_causes, 'more cause')}: raysched why --json", "dim"))
-    if why.reasons:
+        say(("when it was stopped", "bold"))
+        print_facts(held)
+    # What the verdict says is no news.
+    reasons = {text: count for text, count in why.reasons.items() if text != why.message}
+    if reasons:
         say()
-        for reason, count in why.reasons.items():
+        for reason, count in reasons.items():
             say((f"{count:,} ", "bold"), plain(reason))
     if why.comparison is not None:
         _comparison(why.comparison)
@@ -128,7 +153,23 @@ def _graph(title: str, part: Part) -> None:
         say((f"… and {len(part.nodes) - MOST_BOXES:,} more groups", "dim"))
 
 
-def _cause(cause: Cause, run: str) -> None:
+def _in_short(why: Why) -> None:
+    """Print the causes that are not told in full, and how they can be."""
+    short = why.causes[MOST_IN_FULL:]
+    for cause in short:
+        _title(cause)
+        _message(cause)
+    if not short:
+        return
+    say()
+    if why.more_causes:
+        say((f"… and {noun(why.more_causes, 'more cause')}", "dim"))
+    keys = [shlex.quote(cause.key) for cause in short if cause.key]
+    command = f"raysched why {why.run[:SHORT_ID]} {keys[0]}" if keys else "raysched why --json"
+    say((f"The first {MOST_IN_FULL} are told in full; another one: {command}", "dim"))
+
+
+def _cause(cause: Cause, run: str, told: set[Happening]) -> None:
     _title(cause)
     _message(cause)
     if cause.source is not None:
@@ -137,24 +178,33 @@ def _cause(cause: Cause, run: str) -> None:
         ("alike", alike_text(cause)),
         ("because of it", victims_text(cause)),
         ("class", blame_text(cause)),
-        *((each.name, each.text) for each in cause.evidence),
+        *((each.name, each.text) for each in _evidence(cause)),
         ("seen", seen_text(cause, run)),
-        ("stopped", cause.stopped),
+        ("stopped", stopped_text(cause)),
         ("owner", cause.owner),
         ("runbook", cause.runbook),
     ]
     say()
     print_facts(facts)
-    print_attempts(cause.attempts)
+    print_attempts(cause.attempts, told=(cause.said, cause.stopped))
     _frames(cause)
     _inputs(cause)
     _records(cause)
+    _before(cause, told)
     for advice in cause.advice:
         say()
-        told = Text.assemble(("advice ", "bold green"), advice.text)
+        text = Text.assemble(("advice ", "bold green"), advice.text)
         if advice.code:
-            told.append(f"\n{advice.code}", "cyan")
-        console().print(Padding(told, (0, 0, 0, INDENT)))
+            text.append(f"\n{advice.code}", "cyan")
+        console().print(Padding(text, (0, 0, 0, INDENT), expand=False))
+
+
+def _evidence(cause: Cause) -> Iterator[Evidence]:
+    """Yield what the facts do not say anyway; the node is a matter of what broke on it."""
+    broke = cause.failure_class is FailureClass.INFRASTRUCTURE
+    for each in cause.evidence:
+        if each.text != cause.stopped and (broke or each.name != "node"):
+            yield each
 
 
 def _title(cause: Cause) -> None:
@@ -174,6 +224,8 @@ def _message(cause: Cause) -> None:
         lines = [*lines[: MOST_MESSAGE_LINES - 1], "…"]
     for line in lines:
         say(" " * INDENT, (line, "red"))
+    if before := before_fallback_text(cause):
+        say(" " * INDENT, (next(iter(plain(before).splitlines())), "red"))
 
 
 def _source(source: Source) -> None:
@@ -204,26 +256,42 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
             say(" " * INDENT, (f"{label:<{width}}  ", "dim"), line)
 
 
-def print_attempts(attempts: Sequence[Try]) -> None:
-    """Print a table of the attempts of a task run."""
+def print_attempts(attempts: Sequence[Try], *, told: Collection[str] = ()) -> None:
+    """Print the attempts of a task run: what each was is a line, what came of it another one.
+
+    Args:
+        attempts: The attempts.
+        told: Messages and reasons that stand above already.
+    """
     if not attempts:
         return
-    # What all of them said is told above the table already.
-    differ = len({each.said for each in attempts}) > 1
-    said = ["what it said"] if differ else []
-    table = _table("attempt", "state", "class", "took", "where", *said, "then")
-    for each in attempts:
-        table.add_row(
-            Text(str(each.number)),
-            state_text(each.state),
-            Text(each.kind or (each.failure_class.value if each.failure_class else "")),
-            Text("" if each.seconds is None else duration(each.seconds)),
-            Text(plain(where_text(each.where))),
-            *([Text(plain(next(iter(each.said.splitlines()), "")))] if differ else []),
-            Text(plain(each.decision)),
-        )
+    rows = [_attempt_cells(each) for each in attempts]
+    widths = [max(map(len, column)) for column in zip(ATTEMPT, *rows, strict=True)]
     say()
-    console().print(Padding(table, (0, 0, 0, INDENT)))
+    say(" " * INDENT, (_row(ATTEMPT, widths), "dim"))
+    for each, cells in zip(attempts, rows, strict=True):
+        state, style = cells[1].ljust(widths[1]), STYLES[each.state]
+        rest = _row(cells[2:], widths[2:])
+        say(" " * INDENT, f"{cells[0]:<{widths[0]}}  ", (state, style), f"  {rest}".rstrip())
+        said = "" if each.said in told else next(iter(each.said.splitlines()), "")
+        decision = "" if each.decision in {*told, TRIED_AGAIN} else each.decision
+        if more := "; then: ".join(filter(None, (plain(said), plain(decision)))):
+            say(" " * (INDENT + widths[0] + 2), more)
+
+
+def _attempt_cells(each: Try) -> tuple[str, ...]:
+    return (
+        str(each.number),
+        each.state.name,
+        each.kind or (each.failure_class.value if each.failure_class else ""),
+        "" if each.seconds is None else duration(each.seconds),
+        plain(where_text(each.where)),
+    )
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+    return "  ".join(padded).rstrip()
 
 
 def _frames(cause: Cause) -> None:
@@ -232,12 +300,10 @@ def _frames(cause: Cause) -> None:
     if len(own) > 1:
         _section("called by")
         for frame in own[1:]:
-            place = f"{shown_path(frame['file'])}:{frame['line']} in {frame['function']}"
-            say(" " * INDENT, plain(place), (f"  {plain(frame['code'])}", "dim"))
-    lines = plain(cause.traceback).splitlines()
-    if not own or cause.traceback.count("Traceback (most recent call last)") > 1:
-        if not lines:
-            return
+            say(" " * INDENT, plain(frame_text(frame)))
+    # One without frames says no more than the message.
+    if cause.traceback.count("Traceback (most recent call last)") > bool(own):
+        lines = plain(cause.traceback).splitlines()
         _section("traceback")
         if len(lines) > MOST_TRACEBACK_LINES:
             half = MOST_TRACEBACK_LINES // 2
@@ -268,13 +334,24 @@ def _records(cause: Cause) -> None:
             at = 0 if line.at is None else nanoseconds(line.at)
             text = log_text(at, line.level, cause.title, plain(line.message))
             say(" " * INDENT, text)
-    if cause.before:
-        _section("in the minute before")
-        for each in cause.before:
-            where = " ".join(filter(None, (each.flow, each.run[:SHORT_ID], each.key)))
-            moment = local_time(each.at).partition(" ")[2]
-            what = next(iter(plain(each.text).splitlines()), "")
-            say(" " * INDENT, (f"{moment} ", "dim"), (f"{where} ", "cyan"), what)
+
+
+def _before(cause: Cause, told: set[Happening]) -> None:
+    """Print what happened in the minute before, without what was told with another cause."""
+    news = [each for each in cause.before if each not in told]
+    told.update(news)
+    if not news:
+        return
+    _section("in the minute before")
+    if len(news) > MOST_BEFORE:
+        say(" " * INDENT, (f"… {len(news) - MOST_BEFORE} before that", "dim"))
+    for each in news[-MOST_BEFORE:]:
+        where = " ".join(filter(None, (each.flow, each.run[:SHORT_ID], each.key)))
+        moment = local_time(each.at).partition(" ")[2]
+        what = next(iter(plain(each.text).splitlines()), "")
+        if len(what) > LONGEST_BEFORE:
+            what = f"{what[:LONGEST_BEFORE]}…"
+        say(" " * INDENT, (f"{moment} ", "dim"), (f"{where} ", "cyan"), what)
 
 
 def _comparison(comparison: Comparison) -> None:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from raysched.cli.output import SHORT_ID, local_time, noun
-from raysched.client.why_facts import Cause, Change, Where
+from raysched.cli.output import SHORT_ID, duration, local_time, noun
+from raysched.client.why_facts import Cause, Change, Where, Why
 from raysched.model.states import StateType
-from raysched.model.values import FailureClass
+from raysched.model.values import FailureClass, Frame
 
 BLAME = {
     FailureClass.USER: "user: your own code",
@@ -43,7 +43,7 @@ def blame_text(cause: Cause) -> str:
 def status_text(cause: Cause) -> str:
     """Return what there is to say beside its state."""
     parts = [
-        "by its fallback" if cause.state is StateType.COMPLETED else "",
+        "by its fallback" if cause.state is StateType.COMPLETED and cause.handled else "",
         f"after {noun(cause.attempts_begun, 'attempt')}" if cause.attempts_begun > 1 else "",
         f"map index {cause.map_index:,} of {cause.map_size:,}"
         if cause.map_index is not None
@@ -52,6 +52,46 @@ def status_text(cause: Cause) -> str:
         "a teardown, which does not make the run fail" if cause.teardown else "",
     ]
     return ", ".join(filter(None, parts))
+
+
+def before_fallback_text(cause: Cause) -> str:
+    """Return what a fallback that failed was called for, or ""."""
+    before = cause.before_fallback
+    if before is None:
+        return ""
+    return f"its fallback failed so; called after attempt {before.number}: {before.said}"
+
+
+def stopped_text(cause: Cause) -> str:
+    """Return why retrying stopped, where its message does not say it; each reason is a line."""
+    if not cause.stops:
+        return "" if cause.stopped == cause.message else cause.stopped
+    return "\n".join(f"{each.count:,} ({each.key}): {each.reason}" for each in cause.stops)
+
+
+def frame_text(frame: Frame) -> str:
+    """Return where code was: `flow.py:87 in load  rows = db.execute(`."""
+    place = f"{shown_path(frame['file'])}:{frame['line']} in {frame['function']}"
+    return f"{place}  {frame['code']}" if frame["code"] else place
+
+
+def held_facts(why: Why) -> list[tuple[str, str]]:
+    """Return what a run was at when it was stopped: the flow function, then each task."""
+    told = [("the flow function", frame_text(why.place))] if why.place is not None else []
+    for held in why.held:
+        lines = []
+        if held.begun:
+            place = f", at {frame_text(held.place)}" if held.place is not None else ""
+            lines.append(
+                f"{held.begun:,} under way: {held.key} for {duration(held.seconds)}{place}"
+                if held.begun == 1
+                else f"{held.begun:,} under way, {held.key} for longest, "
+                f"{duration(held.seconds)}{place}"
+            )
+        if held.waited:
+            lines.append(f"{held.waited:,} had not begun")
+        told.append((held.task, "\n".join(lines)))
+    return told
 
 
 def handled_text(cause: Cause) -> str:

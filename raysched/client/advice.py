@@ -54,6 +54,9 @@ BUGS = (
 )
 """Classes that come again with the same input, as a rule."""
 
+DECIDERS = ("retry_on", "retry_condition_fn")
+"""Options by which the user decides what is worth a retry."""
+
 MANY_ALIKE = 20
 """Equal failures of one cause from which on stopping early is advised."""
 
@@ -73,6 +76,10 @@ class Advice:
     code: str = ""
 
 
+NATIVE_SIGNALS = frozenset({"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL"})
+"""Signals by which native code ends its own process."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A failure, as far as advice depends on it.
@@ -83,10 +90,11 @@ class Case:
         type: Class of the exception, as in tracebacks.
         message: Its text.
         signal: Name of the signal that ended the process, or "".
+        exited: Whether the process ended itself, with an exit code.
         attempts: Attempts that its task run had.
         count: How many failures there are like it.
         group: Size of the map that it is in, or 0.
-        victims: How many task runs did not run because of them.
+        victims: How many task runs of other tasks did not run because of them.
         options: What the task was declared with, as far as it was kept (`GroupRow.options`).
     """
 
@@ -95,6 +103,7 @@ class Case:
     type: str = ""
     message: str = ""
     signal: str = ""
+    exited: bool = False
     attempts: int = 1
     count: int = 1
     group: int = 0
@@ -111,19 +120,36 @@ class Rule:
         when: When it applies, for people.
         applies: Whether it applies.
         text: What to do and why.
-        code: Options that do it, or "".
+        code: Options that do it; those that the task has are left out.
+        change: Options that the task has, and that are to be changed.
     """
 
     name: str
     when: str
     applies: Callable[[Case], bool]
     text: str
-    code: str = ""
+    code: tuple[str, ...] = ()
+    change: tuple[str, ...] = ()
 
 
 def advise(case: Case) -> tuple[Advice, ...]:
     """Return what would have helped, in the order of the table; () where nothing fixed does."""
-    return tuple(Advice(rule.name, rule.text, rule.code) for rule in RULES if rule.applies(case))
+    return tuple(
+        Advice(rule.name, rule.text, ", ".join((*_lacking(rule, case), *rule.change)))
+        for rule in RULES
+        if rule.applies(case)
+    )
+
+
+def _lacking(rule: Rule, case: Case) -> Sequence[str]:
+    """Return those options of a rule that the task does not have."""
+    return [code for code in rule.code if not _has(case, code.partition("=")[0])]
+
+
+def _has(case: Case, *names: str) -> bool:
+    """Whether the task was declared with one of these options; 0 of something is one, too."""
+    found = (case.options.get(name) for name in names)
+    return any(value is not None and value is not False for value in found)
 
 
 def _crash(case: Case, kind: CrashKind) -> bool:
@@ -147,122 +173,145 @@ def _is_transient(case: Case) -> bool:
     return _user(case) and _name(case) in TRANSIENT and not lasting
 
 
+def _tried_all(case: Case) -> bool:
+    """Whether it was tried as often as it may; where somebody decided otherwise it was not."""
+    return case.attempts > int(case.options.get("retries") or 0) > 0
+
+
 RULES: Sequence[Rule] = (
     Rule(
         "transient-error",
-        "a connection or a timeout of the user's code, and no `retries`",
-        lambda case: _is_transient(case) and not case.options.get("retries"),
+        "a connection or a timeout of the user's code, and neither `retries` nor `retry_on`",
+        lambda case: _is_transient(case) and not _has(case, "retries", *DECIDERS),
         "Such an error often goes away by itself: try again, with growing delays, and only for "
         "errors of this kind.",
-        "retries=3, retry_delay_seconds=exponential_backoff(2), retry_jitter_factor=0.5, "
-        "retry_on=(ConnectionError, TimeoutError)",
+        (
+            "retries=3",
+            "retry_delay_seconds=exponential_backoff(2)",
+            "retry_jitter_factor=0.5",
+            "retry_on=(ConnectionError, TimeoutError)",
+        ),
     ),
     Rule(
         "transient-error-again",
         "the same, and `retries` were used up",
-        lambda case: _is_transient(case) and bool(case.options.get("retries")),
+        lambda case: _is_transient(case) and _tried_all(case),
         "It did not go away while the retries lasted: let them last longer, or see what is wrong "
         "with the other side.",
-        "retry_delay_seconds=exponential_backoff(10)",
+        change=("retry_delay_seconds=exponential_backoff(10)",),
     ),
     Rule(
         "retried-bug",
         "an exception that comes again with the same input, such as `KeyError`, was tried again, "
-        "and there is no `retry_on`",
+        "and nothing decides about that (`retry_on`, `retry_condition_fn`)",
         lambda case: (
             _user(case)
             and _name(case) in BUGS
             and case.attempts > 1
-            and not case.options.get("retry_on")
+            and _has(case, "retries")
+            and not _has(case, *DECIDERS)
         ),
         "The same input gives the same error: say what is worth a retry, so that a bug does not "
         "cost them.",
-        "retry_on=(ConnectionError, TimeoutError)",
+        ("retry_on=(ConnectionError, TimeoutError)",),
     ),
     Rule(
         "many-alike",
-        f"{MANY_ALIKE} or more equal failures of a map, and no `max_failures`",
-        lambda case: case.count >= MANY_ALIKE and not case.options.get("max_failures"),
+        f"{MANY_ALIKE} or more equal failures, and neither `max_failures`, `max_same_failures` "
+        "nor `min_success`",
+        lambda case: (
+            case.count >= MANY_ALIKE
+            and not _has(case, "max_failures", "max_same_failures", "min_success")
+        ),
         "One cause made them all: stop a map early, before a bug burns the rest of it.",
-        "max_failures=10",
+        ("max_failures=10",),
     ),
     Rule(
         "few-of-a-map",
-        "less than a tenth of a map failed, and others did not run because of that",
-        lambda case: 0 < case.count * 10 < case.group and case.victims > 0,
+        "less than a tenth of a map failed, others did not run because of that, and there is "
+        "neither `min_success` nor `max_failures`",
+        lambda case: (
+            0 < case.count * 10 < case.group
+            and case.victims > 0
+            and not _has(case, "min_success", "max_failures", "max_same_failures")
+        ),
         "If what follows can do without the few that failed: it gets the successes in order, with "
         "the exceptions beside them.",
-        ".map(..., min_success=0.9)",
+        (".map(..., min_success=0.9)",),
     ),
     Rule(
         "memory-error",
         "`MemoryError` in the user's code",
         lambda case: _user(case) and _name(case) == "MemoryError",
         "Reserve what it needs, so that fewer of them run at once, or give it less at a time.",
-        'memory="4GiB"',
+        ('memory="4GiB"',),
     ),
     Rule(
         "check-failed",
         "`check=` refused the result, and there is no `fallback`",
-        lambda case: (
-            _user(case) and _name(case) == "CheckFailed" and not case.options.get("fallback")
-        ),
+        lambda case: _user(case) and _name(case) == "CheckFailed" and not _has(case, "fallback"),
         "Where bad data may happen, say what takes the place of the value, or let what follows "
         "take the exception.",
-        "fallback=...",
+        ("fallback=...",),
     ),
     Rule(
         "cannot-be-pickled",
         "`SerializationError`: a result cannot be pickled",
         lambda case: _user(case) and _name(case) == "SerializationError",
         "Return plain data, or make the object once per worker, where it needs no pickling.",
-        "once_per_worker(connect)",
+        ("once_per_worker(connect)",),
     ),
     Rule(
         "out-of-memory",
         "killed for memory, and no `on_oom`",
-        lambda case: _crash(case, CrashKind.OUT_OF_MEMORY) and not case.options.get("on_oom"),
+        lambda case: _crash(case, CrashKind.OUT_OF_MEMORY) and not _has(case, "on_oom"),
         "Reserve memory, and ask for more after an attempt that was killed for it.",
-        'memory="2GiB", on_oom=escalate(factor=2, up_to="16GiB")',
+        ('memory="2GiB"', 'on_oom=escalate(factor=2, up_to="16GiB")'),
     ),
     Rule(
         "out-of-memory-again",
         "killed for memory in spite of `on_oom`",
-        lambda case: _crash(case, CrashKind.OUT_OF_MEMORY) and bool(case.options.get("on_oom")),
+        lambda case: _crash(case, CrashKind.OUT_OF_MEMORY) and _has(case, "on_oom"),
         "Even the last step was not enough: raise up_to, or give each task run less at a time.",
-        'on_oom=escalate(factor=2, up_to="64GiB")',
+        change=('on_oom=escalate(factor=2, up_to="64GiB")',),
     ),
     Rule(
         "native-crash",
         "the process died by a signal of its own: `SIGSEGV`, `SIGBUS`, `SIGABRT`, `SIGFPE`, "
         "`SIGILL`",
-        lambda case: (
-            _crash(case, CrashKind.WORKER_DIED)
-            and case.signal in {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL"}
-        ),
+        lambda case: _crash(case, CrashKind.WORKER_DIED) and case.signal in NATIVE_SIGNALS,
         "Native code broke: the last lines that Python wrote name the function that called it. "
         "Until it is repaired, have it run alone in its worker, so that no other is lost with it.",
-        "batch=False",
+        ("batch=False",),
     ),
     Rule(
         "killed",
         "the process was killed (`SIGKILL`), and Ray did not do it for memory",
         lambda case: _crash(case, CrashKind.WORKER_DIED) and case.signal == "SIGKILL",
         "Somebody killed it; often that is the system for want of memory (see its log: dmesg). "
-        "Reserve memory, so that fewer of them run at once.",
-        'memory="2GiB"',
+        "Reserve as much as it takes, so that fewer of them run at once.",
+        ('memory="2GiB"',),
+    ),
+    Rule(
+        "process-ended-itself",
+        "the process ended with an exit code",
+        lambda case: _crash(case, CrashKind.WORKER_DIED) and case.exited,
+        "Code in it ended the whole process (os._exit), with all that ran there: raise an "
+        "exception instead. Where a library does it, run that in a process of its own "
+        "(subprocess).",
     ),
     Rule(
         "worker-ended",
-        "the worker ended for no signal that is known",
+        "the worker ended for no signal and with no exit code that is known",
         lambda case: (
             _crash(case, CrashKind.WORKER_DIED)
-            and case.signal not in {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGKILL"}
+            and not case.exited
+            and case.signal not in {*NATIVE_SIGNALS, "SIGKILL"}
         ),
-        "It went without a word: os._exit in the code or a library, a kill from outside, or the "
-        "system for want of memory. Reserve memory, so that fewer of them run at once; where it "
-        "happens by chance, more tries help.",
-        'memory="2GiB", crash_retries=10',
+        "It went without a word: a kill from outside, native code that ended it, or the system "
+        "for want of memory. Reserve as much as it takes, so that fewer of them run at once; "
+        "where it happens by chance, more tries help.",
+        ('memory="2GiB"', "crash_retries=10"),
     ),
     Rule(
         "node-died",
@@ -270,7 +319,7 @@ RULES: Sequence[Rule] = (
         lambda case: _crash(case, CrashKind.NODE_DIED),
         "On nodes that may be taken away at any time, allow more crashes; they cost none of "
         "retries. Short task runs lose less.",
-        "crash_retries=10",
+        ("crash_retries=10",),
     ),
     Rule(
         "out-of-disk",
@@ -285,7 +334,7 @@ RULES: Sequence[Rule] = (
         lambda case: _crash(case, CrashKind.OBJECT_LOST) or _crash(case, CrashKind.OWNER_DIED),
         "It could not be computed again: let the task that makes it write it to storage and "
         "return the path, or allow more crashes.",
-        "crash_retries=10",
+        ("crash_retries=10",),
     ),
     Rule(
         "runtime-env",
@@ -309,32 +358,52 @@ RULES: Sequence[Rule] = (
     ),
     Rule(
         "queue-timeout",
-        "waited longer than `queue_timeout_seconds`",
-        lambda case: _timeout(case, TimeoutKind.QUEUED),
+        "waited longer than `queue_timeout_seconds`, or than `total_timeout_seconds` for its "
+        "first attempt",
+        lambda case: (
+            _timeout(case, TimeoutKind.QUEUED)
+            or (_timeout(case, TimeoutKind.TOTAL) and not case.attempts)
+        ),
         "There was no room in time: ask for less, add nodes, or allow more time to wait.",
-        "queue_timeout_seconds=...",
     ),
     Rule(
         "attempt-timeout",
         "longer than `timeout_seconds`, and no `retries`",
-        lambda case: _timeout(case, TimeoutKind.ATTEMPT) and not case.options.get("retries"),
+        lambda case: _timeout(case, TimeoutKind.ATTEMPT) and not _has(case, "retries"),
         "If it hangs now and then, try again; if it always takes as long, allow more time or give "
         "it less work.",
-        "retries=2",
+        ("retries=2",),
     ),
     Rule(
         "attempt-timeout-again",
         "longer than `timeout_seconds`, in every attempt",
-        lambda case: _timeout(case, TimeoutKind.ATTEMPT) and bool(case.options.get("retries")),
+        lambda case: _timeout(case, TimeoutKind.ATTEMPT) and _tried_all(case),
         "It takes as long every time: allow more time, or give it less work.",
-        "timeout_seconds=...",
+        change=("timeout_seconds=...",),
     ),
     Rule(
         "total-timeout",
-        "all attempts together took longer than `total_timeout_seconds`",
-        lambda case: _timeout(case, TimeoutKind.TOTAL),
+        "all attempts together took longer than `total_timeout_seconds`, and there is no "
+        "`timeout_seconds`",
+        lambda case: (
+            _timeout(case, TimeoutKind.TOTAL)
+            and case.attempts > 0
+            and not _has(case, "timeout_seconds")
+        ),
         "Limit single attempts as well, so that one that hangs leaves time for another.",
-        "timeout_seconds=..., total_timeout_seconds=...",
+        ("timeout_seconds=...",),
+    ),
+    Rule(
+        "total-timeout-again",
+        "the same, in spite of `timeout_seconds`",
+        lambda case: (
+            _timeout(case, TimeoutKind.TOTAL)
+            and case.attempts > 0
+            and _has(case, "timeout_seconds")
+        ),
+        "All that it may try does not fit: allow more time in all, or less for each attempt and "
+        "the delays between them.",
+        change=("total_timeout_seconds=...",),
     ),
     Rule(
         "no-heartbeat",
@@ -342,7 +411,7 @@ RULES: Sequence[Rule] = (
         lambda case: _timeout(case, TimeoutKind.HEARTBEAT),
         "Its process was stopped, or native code held the interpreter: allow more silence if that "
         "is how it works.",
-        "heartbeat_timeout_seconds=...",
+        change=("heartbeat_timeout_seconds=...",),
     ),
 )
 """The table. Conditions look at the class, the kind and the task's options, never at chance."""

@@ -1,17 +1,16 @@
 """Why a flow run ended as it did: the verdict, where, with what evidence, and what to do."""
 
-import json
-import re
-import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from raysched.client.why_causes import Keys, Kind, find_failures, name_some
 from raysched.client.why_changes import compare
 from raysched.client.why_details import cause_of, flow_cause
-from raysched.client.why_facts import Cause, Comparison, Step, Why
+from raysched.client.why_facts import Cause, Comparison, Why
 from raysched.client.why_graph import locate
+from raysched.client.why_held import STOPPED, flow_place, held_by
+from raysched.client.why_steps import steps_after
 from raysched.client.why_verdict import verdict_on
 from raysched.client.words import OWN_FAILURES, error_type, utc
 from raysched.model.states import StateType
@@ -29,15 +28,6 @@ MOST_SUBFLOWS = 5
 
 DEEPEST = 3
 """Subflows in subflows are told down to here."""
-
-LONGEST_PARAMETERS = 2000
-"""Characters of parameters that a command is given."""
-
-REPR = re.compile(r'"(?:[\w.]+\(.*\)|<.+>)"')
-"""In JSON, what is most likely a repr: `PosixPath('a')`, `<shop.Cart object at 0x…>`."""
-
-SHORT_ID = 8
-"""Digits of a run's id in commands."""
 
 
 def explain(reader: "Reader", run: "RunView", *, depth: int = 0) -> Why:
@@ -80,8 +70,10 @@ def explain(reader: "Reader", run: "RunView", *, depth: int = 0) -> Why:
         more_causes=len(failures.kinds) - len(shown),
         part=locate(failures.groups, failures.touched),
         comparison=_comparison(reader, run, shown),
-        steps=tuple(_steps(run, causes)),
+        steps=tuple(steps_after(run, causes)),
         subflows=subflows,
+        held=held_by(reader, run, failures.groups) if run.state in STOPPED else (),
+        place=flow_place(run) if run.state in STOPPED else None,
     )
     return replace(why, verdict=verdict_on(why))
 
@@ -116,47 +108,7 @@ def _is_told(run: "RunView", causes: Iterable[Cause], subflows: Sequence[Why]) -
         told += [(cause.type, cause.message) for cause in subflow.causes]
     if error.type.startswith("raysched.errors.") and (told or subflows):
         return True
-    if run.state in {StateType.CANCELLED, StateType.TIMED_OUT}:
+    if run.state in STOPPED:
         # Its message says it all.
         return True
     return (error_type(error), error.message) in told
-
-
-def _steps(run: "RunView", causes: Sequence[Cause]) -> Iterator[Step]:
-    """Yield commands that may come next; only such that there are."""
-    short = run.id[:SHORT_ID]
-    if not run.state.is_terminal:
-        yield Step(f"raysched why --waiting {short}", "what it waits for")
-        yield Step(f"raysched cancel {short}", "stop it")
-    elif run.state is not StateType.COMPLETED and run.target and not run.parent:
-        once = "" if run.state is StateType.CANCELLED else ", once the cause is gone"
-        command, missing = _again(run)
-        give = f"; give it {', '.join(missing)} too, which JSON cannot say" if missing else ""
-        yield Step(command, f"run it again from its beginning{once}{give}")
-    tried = [cause for cause in causes if cause.key and cause.attempts]
-    if tried:
-        key = shlex.quote(tried[0].key)
-        yield Step(
-            f"raysched debug {short} {key}",
-            "run just this task run again, in this process, under a debugger",
-        )
-    tasks = dict.fromkeys(cause.task for cause in tried if cause.logs)
-    for task in list(tasks)[:1]:
-        yield Step(
-            f"raysched logs {short} --task {shlex.quote(task)}", "all log records of the task"
-        )
-
-
-def _again(run: "RunView") -> tuple[str, Sequence[str]]:
-    """Return the command that runs a flow again with the same parameters, and those it lacks.
-
-    What JSON does not know was kept as Python's repr, and is of no use to a command.
-    """
-    command = f"raysched run {shlex.quote(run.target)}"
-    parameters: Mapping[str, object] = json.loads(run.parameters)
-    lacking = [name for name, value in parameters.items() if REPR.search(json.dumps(value))]
-    given = {name: value for name, value in parameters.items() if name not in lacking}
-    text = json.dumps(given, ensure_ascii=False)
-    if len(text) > LONGEST_PARAMETERS or "…" in parameters:
-        return f"{command} --params-json @FILE", ()
-    return f"{command} --params-json {shlex.quote(text)}" if given else command, lacking

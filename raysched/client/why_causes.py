@@ -4,9 +4,10 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from raysched.client.why_facts import Stop
 from raysched.client.why_graph import Touched
 from raysched.model.rows import GroupRow
 from raysched.model.states import ROOT_FAILURES, StateType
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 MOST_KEYS = 5
 """Keys of failures that are named because they are like the first one."""
+
+MOST_STOPS = 10
+"""Reasons why retrying stopped that are told of failures that are alike otherwise."""
+
+OTHER_REASONS = "for other reasons"
+"""Stands for the reasons beyond these."""
 
 
 @dataclass(slots=True)
@@ -36,6 +43,7 @@ class Kind:
         keys: Keys of the first ones, at most `MOST_KEYS`.
         handled: How many of them the flow handled.
         victims: Task runs by task that did not run because of them.
+        stops: How many stopped being tried again for each reason, and the first one's key.
     """
 
     alike: Hashable
@@ -48,11 +56,22 @@ class Kind:
     keys: list[str] = field(default_factory=list)
     handled: int = 0
     victims: Counter[str] = field(default_factory=Counter)
+    stops: dict[str, Stop] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """How many there are."""
         return self.by_group.total()
+
+    def stop(self, reason: str, count: int, key: str) -> None:
+        """Count failures that were not tried again for a reason; `key` is the first one's."""
+        if reason not in self.stops and len(self.stops) >= MOST_STOPS:
+            reason = OTHER_REASONS
+        counted = self.stops.get(reason)
+        if counted is None:
+            self.stops[reason] = Stop(reason, count, key)
+        else:
+            self.stops[reason] = replace(counted, count=counted.count + count)
 
     @property
     def rank(self) -> tuple[bool, bool, int, int, int]:
@@ -140,14 +159,17 @@ def _kinds(endings: Iterable["Ending"], groups: Sequence[GroupRow]) -> dict[Hash
     kinds: dict[Hashable, Kind] = {}
     for ending in endings:
         group = by_id[ending.group]
+        failure_class = ending.failure_class or class_of(ending.state)
         alike = _alike(ending)
         if alike not in kinds:
             kinds[alike] = Kind(
-                alike, group, ending.first, ending.state, _class(ending), ending.reason
+                alike, group, ending.first, ending.state, failure_class, ending.reason
             )
         kind = kinds[alike]
         kind.by_group[group.id] += ending.count
         kind.handled += ending.count if ending.handled else 0
+        if stopped := ending.reason or ending.stopped:
+            kind.stop(stopped, ending.count, f"{group.task}[{group.first + ending.first}]")
     return kinds
 
 
@@ -158,12 +180,13 @@ def _alike(ending: "Ending") -> Hashable:
     return ending.state, ending.type, ending.kind, ending.failure_class, ending.reason
 
 
-def _class(ending: "Ending") -> FailureClass:
-    if ending.failure_class is not None:
-        return ending.failure_class
-    match ending.state:
+def class_of(state: StateType) -> FailureClass:
+    """Return who is to blame for a task run that ended so without an attempt that tells it."""
+    match state:
         case StateType.CANCELLED:
             return FailureClass.CANCELLED
+        case StateType.UPSTREAM_FAILED:
+            return FailureClass.UPSTREAM
         case StateType.TIMED_OUT:
             return FailureClass.TIMEOUT
         case StateType.CRASHED:

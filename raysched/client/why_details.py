@@ -17,10 +17,10 @@ from raysched.client.why_facts import (
     Where,
 )
 from raysched.client.why_source import source_of
-from raysched.client.words import describe_error, error_type, utc
+from raysched.client.words import FELL_BACK, describe_error, error_type, utc
 from raysched.model.rows import ENGINE_LOGGER, AttemptRow
 from raysched.model.states import StateType
-from raysched.model.values import ErrorInfo
+from raysched.model.values import ErrorInfo, TimeoutKind
 from raysched.model.values import Evidence as Kept
 
 if TYPE_CHECKING:
@@ -39,8 +39,17 @@ MOST_ATTEMPTS = 20
 BEFORE_SECONDS = 60
 """How long before a failure it is told what happened (seconds)."""
 
+TRIED_AGAIN = "tried again"
+"""What came of a failed attempt that another one followed."""
+
 FLOW_FUNCTION = -1
 """Group of log records of the flow function itself (`model.rows.LogRow`)."""
+
+_LIMITS = {
+    "queue_timeout_seconds": TimeoutKind.QUEUED.value,
+    "total_timeout_seconds": TimeoutKind.TOTAL.value,
+}
+"""Limits of time that may pass without an attempt, by the option that their reason begins with."""
 
 _GIB = 1024**3
 
@@ -53,7 +62,7 @@ def cause_of(reader: "Reader", run: "RunView", kind: Kind, number: int) -> Cause
     error = next((row.error for row in reversed(attempts) if row.error is not None), None)
     if error is None and task_run is not None:
         error = task_run.error
-    error = error or ErrorInfo("", kind.reason, failure_class=kind.failure_class)
+    error = error or _unbegun(kind)
     options = json.loads(kind.group.options)
     ended = _ended(run, task_run)
     logs = reader.last_logs(run, kind.group.id, kind.first, MOST_LOGS)
@@ -75,6 +84,8 @@ def cause_of(reader: "Reader", run: "RunView", kind: Kind, number: int) -> Cause
         attempts=tuple(map(try_of, _some(attempts))),
         attempts_begun=begun,
         stopped=kind.reason or (attempts[-1].stop_reason if attempts else ""),
+        stops=tuple(kind.stops.values()) if len(kind.stops) > 1 else (),
+        before_fallback=_before_fallback(attempts),
         logs=tuple(Line(utc(row.at), row.level, row.logger, row.message) for row in logs),
         before=_before(reader, run, key, ended),
         owner=options.get("owner", ""),
@@ -82,6 +93,12 @@ def cause_of(reader: "Reader", run: "RunView", kind: Kind, number: int) -> Cause
         advice=advise(_case(kind, error, begun, options)),
         **_of_error(reader, run, error),
     )
+
+
+def _unbegun(kind: Kind) -> ErrorInfo:
+    """Return the error of task runs that ended without an attempt: why they did is all there is."""
+    limit = next((limit for name, limit in _LIMITS.items() if kind.reason.startswith(name)), "")
+    return ErrorInfo("", kind.reason, failure_class=kind.failure_class, kind=limit)
 
 
 def flow_cause(reader: "Reader", run: "RunView", number: int) -> Cause:
@@ -105,6 +122,8 @@ def flow_cause(reader: "Reader", run: "RunView", number: int) -> Cause:
         attempts=(),
         attempts_begun=run.attempts,
         stopped="",
+        stops=(),
+        before_fallback=None,
         logs=tuple(Line(utc(row.at), row.level, row.logger, row.message) for row in own),
         before=_before(reader, run, "", run.ended),
         owner="",
@@ -165,8 +184,15 @@ def try_of(row: AttemptRow) -> Try:
         took,
         where,
         describe_error(error) if error is not None else "",
-        row.stop_reason or ("tried again" if failed else ""),
+        row.stop_reason or (TRIED_AGAIN if failed else ""),
     )
+
+
+def _before_fallback(attempts: Sequence[AttemptRow]) -> Try | None:
+    """Return the attempt after which a fallback was called that failed, or None."""
+    before = next((row for row in attempts if row.stop_reason.endswith(FELL_BACK)), None)
+    failed = before is not None and attempts[-1] is not before and attempts[-1].error is not None
+    return try_of(before) if failed and before is not None else None
 
 
 def _some(attempts: Sequence[AttemptRow]) -> Sequence[AttemptRow]:
@@ -211,10 +237,11 @@ def _case(kind: Kind, error: ErrorInfo, attempts: int, options: Any) -> Case:
         error_type(error),
         error.message,
         error.evidence.get("signal", ""),
+        "exit_code" in error.evidence and "signal" not in error.evidence,
         attempts,
         kind.count,
         kind.group.size if kind.group.mapped else 0,
-        kind.victims.total(),
+        kind.victims.total() - kind.victims[kind.group.task],
         options,
     )
 

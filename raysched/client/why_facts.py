@@ -50,6 +50,36 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """Why task runs were not tried again, how many of them, and the first one's key."""
+
+    reason: str
+    count: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Task runs of one task that were under way, or waited, when their flow run was stopped.
+
+    Attributes:
+        task: Name of the task.
+        begun: How many were under way.
+        waited: How many had not begun.
+        key: Key of the one that had been under way for longest, or "".
+        seconds: For how long.
+        place: Where its code was, or None where that is not known.
+    """
+
+    task: str
+    begun: int
+    waited: int
+    key: str = ""
+    seconds: float = 0.0
+    place: Frame | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """The user's line that failed.
 
@@ -164,6 +194,8 @@ class Cause:
         attempts: Attempts of the first one; those that went well at once have none.
         attempts_begun: How many it had.
         stopped: Why retrying stopped, or "".
+        stops: The same of all of them, where they differ in it.
+        before_fallback: Of one whose fallback was called and failed, too: the attempt before that.
         evidence: What else is known.
         arguments: Of the last attempt.
         logs: Its last log records.
@@ -198,6 +230,8 @@ class Cause:
     attempts: tuple[Try, ...]
     attempts_begun: int
     stopped: str
+    stops: tuple[Stop, ...]
+    before_fallback: Try | None
     evidence: tuple[Evidence, ...]
     arguments: tuple[Argument, ...]
     logs: tuple[Line, ...]
@@ -335,6 +369,9 @@ class Why:
         comparison: What differs from the last success, or None if there was none.
         steps: What may be done next.
         subflows: The same of subflows that did not end well.
+        key: Key of the task run that this is about, or "" if it is about the whole run.
+        held: What was open when the run was stopped by a person or its limit of time.
+        place: Where the flow function was then, or None where that is not known.
     """
 
     run: str
@@ -361,3 +398,6 @@ class Why:
     comparison: Comparison | None = None
     steps: tuple[Step, ...] = ()
     subflows: "tuple[Why, ...]" = ()
+    key: str = ""
+    held: tuple[Held, ...] = ()
+    place: Frame | None = None

@@ -1,10 +1,14 @@
 """What became of a run, in a line."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from raysched.client.why_facts import Cause, Why
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import CrashKind, FailureClass
+
+if TYPE_CHECKING:
+    from raysched.store.views import TaskRunView
 
 LONGEST_MESSAGE = 80
 """Characters of an exception's message that a verdict has."""
@@ -35,6 +39,21 @@ def verdict_on(why: Why) -> str:
             return f"still {state.name}, {open_ones:,} task runs open{_failed(why)}{_then(why)}"
         case _:
             return f"{_roots(why)}{_then(why)}"
+
+
+def verdict_on_task_run(why: Why, view: "TaskRunView") -> str:
+    """Return what became of a task run, in a line; `why` is what is told of it."""
+    told = next((cause for cause in why.causes if cause.key == why.key), None)
+    attempts = f" after {count_of(view.attempts, 'attempt')}" if view.attempts > 1 else ""
+    if view.state is StateType.UPSTREAM_FAILED and told is not None:
+        return f"`{why.key}` {told.message}"
+    if told is None or not view.state.is_terminal or view.state in SUCCESSES:
+        reason = f": {view.reason}" if view.reason else ""
+        still = "" if view.state.is_terminal else "still "
+        return f"`{why.key}` {still}{view.state.name}{attempts}{reason}"
+    handled = ", handled by the flow" if told.handled else ""
+    not_run = f" → {why.not_run:,} not run" if why.not_run else ""
+    return f"{_name(told)}{handled}{not_run}"
 
 
 def count_of(number: int, word: str) -> str:
@@ -109,7 +128,8 @@ def _name(cause: Cause) -> str:
     """Return one cause: ``` `load[17]` (and 2 more) KeyError 'usage_facts' ```."""
     where = f"`{cause.key}`" if cause.key else cause.title
     more = f" and {cause.count - 1:,} more" if cause.count > 1 else ""
-    message = next(iter(cause.message.splitlines()), "")
+    # raysched's own messages begin with the key, too.
+    message = next(iter(cause.message.splitlines()), "").removeprefix(cause.key).lstrip(": ")
     if len(message) > LONGEST_MESSAGE:
         message = f"{message[:LONGEST_MESSAGE]}…"
     if cause.failure_class is FailureClass.INFRASTRUCTURE and cause.kind:

@@ -4,11 +4,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from raysched.client.why_graph import parents_of
 from raysched.client.why_verdict import count_of
-from raysched.client.words import describe_error
+from raysched.client.words import describe_error, nanoseconds
 from raysched.model.rows import ENGINE_LOGGER, GroupRow
 from raysched.model.states import StateType
 
@@ -26,8 +27,13 @@ MOST_PARENTS = 3
 MOST_CHARACTERS = 120
 """Of a log record or an exception's message."""
 
+NEXT_ATTEMPT = "next attempt at "
+"""What the tracker says of a task run that waits for one, followed by the time (ISO 8601)."""
+
 WAITS = " waits: "
 """What the engine says of a task that no node can take: `train waits: it needs num_gpus=1; …`."""
+
+_MINUTE = 60
 
 _ORDER = (
     StateType.RUNNING,
@@ -172,7 +178,7 @@ class _Open:
                 reason = "is being cancelled, and may clean up"
             case _:
                 pass
-        if first is not None and first.reason:
+        if first is not None and first.reason and _due(first) is None:
             reason = first.reason
         return Wait(group.task, key, standing.count, standing.state, reason, self._seconds(since))
 
@@ -197,6 +203,8 @@ class _Open:
             self.run, task=group.task, states=[standing.state], limit=MOST_LOOKED_AT
         )
         mine = [member for member in members if member.group == group.id]
+        if standing.state is StateType.AWAITING_RETRY:
+            return min(mine, key=lambda member: _due(member) or self.now, default=None)
         return min(mine, key=lambda member: member.started, default=None)
 
     def _running(self, group: GroupRow, first: "TaskRunView | None") -> tuple[str, int]:
@@ -211,12 +219,15 @@ class _Open:
     def _retry(self, group: GroupRow, first: "TaskRunView | None") -> tuple[str, int]:
         if first is None:
             return "waits for its next attempt", 0
+        due = _due(first)
+        when = f", in {_span(due - self.now)}," if due is not None and due > self.now else ""
         attempts = self.reader.attempts(self.run, group.id, first.member)
         if not attempts:
-            return "waits for its next attempt", first.ended
+            return f"waits for its next attempt{when}".rstrip(","), first.ended
         error = attempts[-1].error
         said = f" after {_short(describe_error(error))}" if error is not None else ""
-        return f"waits for attempt {attempts[-1].attempt + 1}{said}", attempts[-1].ended
+        told = f"waits for attempt {attempts[-1].attempt + 1}{when}{said}"
+        return told.rstrip(","), attempts[-1].ended
 
     def _room(self, group: GroupRow) -> tuple[str, int]:
         """Return why members that are ready do not run, and since when they are ready (ns)."""
@@ -257,6 +268,20 @@ class _Open:
 
     def _seconds(self, since: int) -> float | None:
         return max(self.now - since, 0) / 10**9 if since else None
+
+
+def _due(view: "TaskRunView") -> int | None:
+    """Return when the next attempt is due (ns since the epoch), or None where that is not kept."""
+    try:
+        return nanoseconds(datetime.fromisoformat(view.reason.removeprefix(NEXT_ATTEMPT)))
+    except ValueError:
+        return None
+
+
+def _span(ns: int) -> str:
+    """Return a span of time in whole units, rounded up: `12 s`, `4 min`."""
+    seconds = -(-ns // 10**9)
+    return f"{seconds} s" if seconds < 2 * _MINUTE else f"{-(-seconds // _MINUTE)} min"
 
 
 def _short(text: str) -> str:

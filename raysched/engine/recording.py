@@ -8,9 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 from raysched.compiler.plan import PlannedGroup
-from raysched.engine.inputs import input_rows, with_sources
+from raysched.engine.inputs import input_rows, with_asked, with_sources
 from raysched.graph.group import Group, elements
-from raysched.model.options import TaskSpec
+from raysched.model.options import RetryOptions, TaskSpec
 from raysched.model.rows import AttemptRow, Batch, GroupRow, TaskRunColumns
 from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.triggers import TriggerRule
@@ -192,6 +192,10 @@ def _options(spec: TaskSpec, min_success: int | None) -> str:
     if retry.retry_on is not None:
         chosen = retry.retry_on if isinstance(retry.retry_on, tuple) else (retry.retry_on,)
         options["retry_on"] = [getattr(each, "__qualname__", repr(each)) for each in chosen]
+    if retry.condition is not None:
+        options["retry_condition_fn"] = getattr(
+            retry.condition, "__qualname__", repr(retry.condition)
+        )
     if retry.on_oom is not None:
         options["on_oom"] = asdict(retry.on_oom)
     if spec.fallback is not None:
@@ -200,6 +204,8 @@ def _options(spec: TaskSpec, min_success: int | None) -> str:
         options["trigger_rule"] = str(spec.trigger_rule)
     told = {name: getattr(spec, name) for name in _TOLD}
     told |= {"retries": retry.retries or None, "min_success": min_success}
+    if retry.crash_retries != RetryOptions().crash_retries:
+        told["crash_retries"] = retry.crash_retries
     told["max_concurrency"] = spec.max_concurrency if spec.max_concurrency > 1 else None
     # None of something is a limit, too.
     said = {name: value for name, value in told.items() if value or type(value) is int}
@@ -220,6 +226,6 @@ def _attempt_row(command: RecordAttempt) -> AttemptRow:
         StateType(command.state),
         command.started,
         command.ended,
-        with_sources(command.group, command.index, command.error),
+        with_asked(command, with_sources(command.group, command.index, command.error)),
         command.stop_reason,
     )

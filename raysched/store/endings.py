@@ -57,6 +57,7 @@ class Ending:
         type: Class of its exception, or "".
         failure_class: Who is to blame, or None where there was no attempt.
         kind: `CrashKind` or `TimeoutKind` value, or "".
+        stopped: Why there was no attempt after the last one, or "".
     """
 
     group: int
@@ -69,6 +70,7 @@ class Ending:
     type: str = ""
     failure_class: FailureClass | None = None
     kind: str = ""
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ _ALIKE = (
     ATTEMPT.c.error_type,
     ATTEMPT.c.error_class,
     ATTEMPT.c.error_kind,
+    ATTEMPT.c.stop_reason,
 )
 
 
@@ -185,7 +188,7 @@ def _with_error(query: Select[Any], run: RunView, states: Collection[StateType])
 
 
 def _ending(run: RunView, row: Any) -> Ending:
-    group, code, handled, reason, fingerprint, error_type, failure_class, kind, count, first = row
+    group, code, handled, reason, *error, stopped, count, first = row
     if run.lost and code in LOST_WITH_DRIVER:
         lost = DRIVER_LOST
         return Ending(
@@ -197,6 +200,7 @@ def _ending(run: RunView, row: Any) -> Ending:
             failure_class=lost.failure_class,
             kind=lost.kind,
         )
+    fingerprint, error_type, failure_class, kind = error
     return Ending(
         group,
         StateType(code),
@@ -208,6 +212,7 @@ def _ending(run: RunView, row: Any) -> Ending:
         error_type or "",
         FailureClass(failure_class) if failure_class else None,
         kind or "",
+        stopped or "",
     )
 
 

@@ -46,7 +46,7 @@ def advice() -> str:
     """Return the table of advice as Markdown."""
     lines = ["| When | What helps | |", "| --- | --- | --- |"]
     for rule in RULES:
-        code = f"`{rule.code}`" if rule.code else ""
+        code = f"`{', '.join((*rule.code, *rule.change))}`" if rule.code or rule.change else ""
         lines.append(f"| {rule.when} | {rule.text} | {code} |")
     return "\n".join(lines) + "\n"
 

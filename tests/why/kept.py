@@ -7,8 +7,8 @@ from typing import Any
 from cli.kept_runs import NOON, SECOND, close_run, members, open_run, store
 from raysched import StateType, get_run
 from raysched.client import Run
-from raysched.model.rows import AttemptRow, Batch, GroupRow, LogRow
-from raysched.model.values import ErrorInfo, Evidence, FailureClass
+from raysched.model.rows import AttemptRow, Batch, FlowRunChange, GroupRow, LogRow
+from raysched.model.values import ErrorInfo, Evidence, FailureClass, Frame
 
 ENDED = NOON + SECOND // 4
 """When `members` ended (ns)."""
@@ -102,3 +102,40 @@ def _failures(number: int, part: Sequence[int], kinds: int) -> Batch:
             for index in part
         ],
     )
+
+
+def keep_cancelled() -> Run:
+    """A run that was cancelled while two members of a map were under way, and three waited."""
+    kept = store()
+    run_id, number = open_run(kept, "training")
+    columns = members(0, range(5), StateType.CANCELLED, attempts=0)
+    columns.attempts = [1, 1, 0, 0, 0]
+    columns.started = [NOON + SECOND, NOON, 0, 0, 0]
+    columns.ended = [NOON + 2 * SECOND] * 5
+    columns.reasons = dict.fromkeys(range(2, 5), "cancelled by Ctrl-C")
+    error = ErrorInfo(
+        "raysched.errors.TaskRunCancelled",
+        "cancelled by Ctrl-C",
+        failure_class=FailureClass.CANCELLED,
+        evidence=Evidence(frames=[frame(7, "train", "step()")]),
+    )
+    attempts = [
+        AttemptRow(0, index, 1, StateType.CANCELLED, start, NOON + 2 * SECOND, error, "cancelled")
+        for index, start in enumerate((NOON + SECOND, NOON))
+    ]
+    groups = [GroupRow(0, "train", 0, 5, mapped=True)]
+    kept.commit(Batch(number, groups=groups, task_runs=[columns], attempts=attempts))
+    place = frame(30, "training", "train.map(range(5)).wait()")
+    change = FlowRunChange(
+        StateType.CANCELLED,
+        "cancelled by Ctrl-C",
+        NOON + 3 * SECOND,
+        ErrorInfo("builtins.KeyboardInterrupt", "", evidence=Evidence(frames=[place])),
+    )
+    kept.commit(Batch(number, flow_run=change))
+    kept.close()
+    return get_run(run_id)
+
+
+def frame(line: int, function: str, code: str) -> Frame:
+    return Frame(file="shop.py", line=line, function=function, code=code, own=True)

@@ -26,6 +26,7 @@ CASES = {
     "out-of-memory-again": replace(MEMORY, options={"on_oom": {"factor": 2.0, "up_to": 2**34}}),
     "native-crash": replace(WORKER, signal="SIGSEGV"),
     "killed": replace(WORKER, signal="SIGKILL"),
+    "process-ended-itself": replace(WORKER, exited=True),
     "worker-ended": WORKER,
     "node-died": replace(WORKER, kind=CrashKind.NODE_DIED),
     "out-of-disk": replace(WORKER, kind=CrashKind.OUT_OF_DISK),
@@ -37,6 +38,9 @@ CASES = {
     "attempt-timeout": LATE,
     "attempt-timeout-again": replace(LATE, options={"retries": 1}, attempts=2),
     "total-timeout": replace(LATE, kind=TimeoutKind.TOTAL),
+    "total-timeout-again": replace(
+        LATE, kind=TimeoutKind.TOTAL, options={"timeout_seconds": 1.0}, attempts=3
+    ),
     "no-heartbeat": replace(LATE, kind=TimeoutKind.HEARTBEAT),
 }
 
@@ -52,8 +56,22 @@ def test_each_rule_has_a_case_to_which_it_alone_applies(name: str) -> None:
         replace(USER, type="KeyError"),
         # A name that is not there does not come back by trying again.
         replace(USER, type="sqlite3.OperationalError", message="no such table: usage"),
-        replace(USER, type="KeyError", attempts=3, options={"retry_on": ["LookupError"]}),
+        replace(
+            USER, type="KeyError", attempts=3, options={"retries": 2, "retry_on": ["LookupError"]}
+        ),
+        replace(
+            USER, type="KeyError", attempts=3, options={"retries": 2, "retry_condition_fn": "ask"}
+        ),
+        # What was tried twice was not tried again by retries: there was a crash, or a fallback.
+        replace(USER, type="KeyError", attempts=2),
+        replace(REFUSED, options={"retry_on": ["busy"]}),
+        # The user's function said that it is not worth another try.
+        replace(REFUSED, options={"retries": 3, "retry_on": ["busy"]}, attempts=1),
+        replace(LATE, options={"retries": 3, "retry_on": ["busy"]}, attempts=1),
         replace(USER, type="KeyError", count=20, options={"max_failures": 3}),
+        replace(USER, type="KeyError", count=20, options={"max_same_failures": 7}),
+        replace(USER, type="KeyError", count=1, group=11, victims=1, options={"min_success": 5}),
+        replace(USER, type="KeyError", count=1, group=11, victims=1, options={"max_failures": 0}),
         replace(USER, type="KeyError", count=1, group=11),
         replace(USER, type="KeyError", count=2, group=11, victims=1),
         replace(USER, type="CheckFailed", options={"fallback": True}),
@@ -63,6 +81,18 @@ def test_each_rule_has_a_case_to_which_it_alone_applies(name: str) -> None:
 )
 def test_where_nothing_fixed_helps_there_is_no_advice(case: Case) -> None:
     assert advise(case) == ()
+
+
+def test_options_that_the_task_has_are_not_advised_again() -> None:
+    (advice,) = advise(replace(MEMORY, options={"memory": "1073741824"}))
+    assert advice.code == 'on_oom=escalate(factor=2, up_to="16GiB")'
+    (advice,) = advise(replace(WORKER, options={"memory": "1073741824", "crash_retries": 0}))
+    assert advice.code == ""
+
+
+def test_what_never_began_needs_room() -> None:
+    late = replace(LATE, kind=TimeoutKind.TOTAL, attempts=0)
+    assert [advice.rule for advice in advise(late)] == ["queue-timeout"]
 
 
 @pytest.mark.parametrize("kind", [each for each in CrashKind if each is not CrashKind.BACKEND])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,6 +16,11 @@ from raysched.store.sql import SqlStore
 from why.around import told
 
 NOW = NOON + 10 * SECOND
+
+
+def at(seconds: int) -> str:
+    """Returns a moment so long after noon, as the tracker writes it."""
+    return datetime.fromtimestamp(NOON // SECOND + seconds, UTC).isoformat()
 
 
 class Open:
@@ -133,11 +139,33 @@ def test_retries_tell_after_what(run: Open) -> None:
     assert wait.seconds == 2.0
 
 
-def test_reason_that_was_kept_is_told(run: Open) -> None:
+def test_time_of_the_next_attempt_is_told(run: Open) -> None:
+    error = ErrorInfo("builtins.ConnectionError", "refused")
+    columns = members(0, [0, 1], StateType.AWAITING_RETRY)
+    columns.reasons = {0: f"next attempt at {at(40)}", 1: f"next attempt at {at(22)}"}
+    run.write(
+        groups=[GroupRow(0, "fetch", 0, 2)],
+        task_runs=[columns],
+        attempts=[
+            AttemptRow(0, index, 1, StateType.FAILED, NOON, NOW, error, "retry") for index in (0, 1)
+        ],
+    )
+    reason = "waits for attempt 2, in 12 s, after ConnectionError: refused"
+    assert run.waits() == [("fetch[1]", 2, StateType.AWAITING_RETRY, reason)]
+
+
+def test_attempt_that_is_due_has_no_time(run: Open) -> None:
     columns = members(0, [0], StateType.AWAITING_RETRY)
-    columns.reasons = {0: "next attempt at 12:00:30"}
+    columns.reasons = {0: f"next attempt at {at(9)}"}
     run.write(groups=[GroupRow(0, "fetch", 0, 1)], task_runs=[columns])
-    assert run.waits()[0][-1] == "next attempt at 12:00:30"
+    assert run.waits()[0][-1] == "waits for its next attempt"
+
+
+def test_reason_that_was_kept_is_told(run: Open) -> None:
+    columns = members(0, [0], StateType.PAUSED)
+    columns.reasons = {0: "until somebody says yes"}
+    run.write(groups=[GroupRow(0, "fetch", 0, 1)], task_runs=[columns])
+    assert run.waits()[0][-1] == "until somebody says yes"
 
 
 def test_flow_function_that_works_itself(run: Open) -> None:

@@ -1,0 +1,61 @@
+"""What a run was at when a person, or its limit of time, stopped it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from raysched.client.why_facts import Held
+from raysched.model.rows import GroupRow
+from raysched.model.states import StateType
+from raysched.model.values import Frame
+
+if TYPE_CHECKING:
+    from raysched.store.reader import Reader
+    from raysched.store.views import RunView, TaskRunView
+
+STOPPED = frozenset({StateType.CANCELLED, StateType.TIMED_OUT})
+"""States of runs that were stopped, and did not fail."""
+
+MOST_LOOKED_AT = 100
+"""Cancelled task runs of a group among which the one that was under way for longest is found."""
+
+
+def held_by(reader: "Reader", run: "RunView", groups: Sequence[GroupRow]) -> tuple[Held, ...]:
+    """Return what was open when a run was stopped, by group, in order of calls.
+
+    Those that were under way are counted among the first `MOST_LOOKED_AT` of a group: a run has
+    no more of them at once than it has room.
+    """
+    cancelled = {
+        each.group: each.count
+        for each in reader.standings(run)
+        if each.state is StateType.CANCELLED
+    }
+    return tuple(
+        _held(reader, run, group, cancelled[group.id]) for group in groups if group.id in cancelled
+    )
+
+
+def flow_place(run: "RunView") -> Frame | None:
+    """Return where the flow function was when it was stopped, or None where that is not known."""
+    frames = run.error.evidence.get("frames", ()) if run.error is not None else ()
+    return next((frame for frame in reversed(frames) if frame["own"]), None)
+
+
+def _held(reader: "Reader", run: "RunView", group: GroupRow, count: int) -> Held:
+    found = reader.task_runs(
+        run, task=group.task, states=[StateType.CANCELLED], limit=MOST_LOOKED_AT
+    )
+    begun = [each for each in found if each.group == group.id and each.started and each.ended]
+    if not begun:
+        return Held(group.task, 0, count)
+    longest = max(begun, key=_took)
+    error = longest.error
+    frames = error.evidence.get("frames", ()) if error is not None else ()
+    place = next((frame for frame in reversed(frames) if frame["own"]), None)
+    return Held(
+        group.task, len(begun), count - len(begun), longest.key, _took(longest) / 10**9, place
+    )
+
+
+def _took(view: "TaskRunView") -> int:
+    return view.ended - view.started

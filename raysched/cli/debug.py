@@ -1,6 +1,7 @@
 """`raysched debug`."""
 
 import bdb
+import faulthandler
 import inspect
 import logging
 import pdb  # noqa: T100 - what this command is for
@@ -11,9 +12,10 @@ from typing import Any
 
 from raysched.cli.output import SHORT_ID, say
 from raysched.cli.target import find_task, load_target
-from raysched.client import Run, get_run
+from raysched.client import Run, TaskRun, get_run
 from raysched.client.debug import Call, Rerun
 from raysched.errors import UsageError
+from raysched.model.values import CrashKind
 from raysched.worker.causes import is_own
 
 
@@ -45,6 +47,9 @@ def debug_task_run(text: str, key: str, target: str | None, *, trace: bool, debu
     )
     for name, value in rerun.arguments.items():
         say((f"  {name} = ", "dim"), rerun.preview(value, name), stderr=True)
+    _warn(task_run)
+    # A crash in native code then says where it was.
+    faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     return _run(rerun, trace=trace, debugger=debugger)
 
@@ -67,10 +72,9 @@ def _run(rerun: Rerun, *, trace: bool, debugger: bool) -> int:
         say("the debugger was left", stderr=True)
         return 1
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's function raises
-        error.__traceback__ = _without_callers(error.__traceback__)
-        traceback.print_exception(error)
-        if debugger:
-            _post_mortem(error.__traceback__)
+        own = _tell(error)
+        if debugger and own is not None:
+            _post_mortem(own)
         return 1
     say(
         ("✔ ", "green"),
@@ -102,18 +106,55 @@ def _traced(rerun: Rerun, call: Call) -> Any:
         sys.settrace(None)
 
 
+def _warn(task_run: TaskRun) -> None:
+    """Say that this process may die of what the worker died of."""
+    error = task_run.error
+    if error is None or error.kind != CrashKind.WORKER_DIED:
+        return
+    evidence = error.evidence
+    how = evidence.get("signal", "")
+    if not how and "exit_code" in evidence:
+        how = f"exit code {evidence['exit_code']}"
+    say(
+        ("! ", "yellow"),
+        f"its worker died{f' ({how})' if how else ''}; if that happens again, this process ends",
+        stderr=True,
+    )
+
+
+def _tell(error: BaseException) -> TracebackType | None:
+    """Print an exception from the user's own frames on; return the traceback to look at, if any.
+
+    There is none where no code of the user raised it, as with a result that cannot be pickled: then
+    the message says it all.
+    """
+    own: TracebackType | None = None
+    link: BaseException | None = error
+    seen = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        trace = _without_callers(link.__traceback__)
+        link.__traceback__ = trace
+        own = own or trace
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    if own is None:
+        sys.stderr.writelines(traceback.format_exception_only(error))
+    else:
+        traceback.print_exception(error)
+    return own
+
+
 def _without_callers(trace: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from the user's first frame on, the whole of it where there is none."""
-    inner = trace
-    while inner is not None and not is_own(inner.tb_frame.f_code.co_filename):
-        inner = inner.tb_next
-    return inner or trace
+    """Return a traceback from the user's first frame on, or None where there is none."""
+    while trace is not None and not is_own(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return trace
 
 
-def _post_mortem(trace: TracebackType | None) -> None:
-    """Open the debugger at the innermost frame of the user's own code."""
+def _post_mortem(trace: TracebackType) -> None:
+    """Open the debugger at the innermost frame of the user's own code, of which there is one."""
     own = [is_own(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(trace)]
-    outer = own[::-1].index(True) if any(own) else 0
+    outer = own[::-1].index(True)
     debugger = pdb.Pdb()
     debugger.reset()
     if outer:

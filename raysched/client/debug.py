@@ -21,6 +21,7 @@ from raysched.settings import settings
 from raysched.worker.code import CallArguments, NamedArguments, TaskCode
 from raysched.worker.context import context_of
 from raysched.worker.functions import LocalFunction
+from raysched.worker.items import check_nested
 from raysched.worker.previews import Previews
 from raysched.worker.protocol import (
     FAILURE,
@@ -81,14 +82,18 @@ class Rerun:
     def run(self, around: Callable[[Call], Any] = lambda call: call()) -> Any:
         """Call the function once, and `check=` with what it returns; return its result.
 
-        Its limits of time, retries and fallback play no part. Log records go to the handlers of the
-        `logging` module only.
+        As in a worker the result has to be picklable, and what the function has called has to end
+        well, or be looked at. Its limits of time, retries and fallback play no part. Log records go
+        to the handlers of the `logging` module only.
 
         Args:
             around: Calls the call that it is given: a debugger, for example.
 
         Raises:
             BaseException: What the function raises, or `CheckFailed`.
+            TaskRunFailed: Task runs that it called failed, and it did not look at them.
+            SerializationError: Its result cannot be pickled.
+            ResultError: Its result is too large.
         """
         attempt = self._attempt
         attempt.load_arguments = lambda: self.arguments
@@ -101,13 +106,14 @@ class Rerun:
             raise
         else:
             if attempt.nested is not None:
-                attempt.nested.close(FlowEnding())
+                check_nested(self.key, attempt.nested.close(FlowEnding()))
         finally:
             attempt_context.reset(token)
         if isinstance(value, State):
             value = value.result()
         if self._code.check is not None:
             self._code.check(self.key, value)
+        self._code.encode_result(value)
         return value
 
     def _call(self) -> Any:

@@ -1,10 +1,16 @@
 """`debug`: task runs that failed, again in a process of their own."""
 
 import hashlib
+import json
 import os
+import re
+import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,8 +18,11 @@ import pytest
 from cli.commands import Command
 
 FLOW = """
-import json
 import asyncio
+import ctypes
+import json
+import os
+import threading
 from helper import parse
 from raysched import flow, get_run_logger, runtime, task
 
@@ -70,6 +79,33 @@ def asking() -> None:
 
 
 @task
+def lock() -> object:
+    return threading.Lock()
+
+
+@task
+def nesting() -> str:
+    adding.submit([9])
+    return "not looked at"
+
+
+@task
+def dying() -> None:
+    if "DIE" in os.environ:
+        ctypes.string_at(0)
+    raise ValueError
+
+
+def not_empty(rows: list) -> None:
+    first = rows[0]
+
+
+@task(check=not_empty)
+def looked_at() -> list:
+    return []
+
+
+@task
 def large(data: bytes) -> None:
     raise ValueError(len(data))
 
@@ -89,7 +125,8 @@ def nightly(broken: bool = True):
     adding.submit(some).wait()
     adding.submit(parse.map(["5", "6"], min_success=1)).wait()
     adding.submit(parse.map(["7", "8"])).wait()
-    checked.submit().wait()
+    for each in checked, lock, nesting, dying, looked_at:
+        each.submit().wait()
     large.submit(bytes(2 * 1024**2)).wait()
     parse.submit(loaded[3]).wait()
 
@@ -157,6 +194,10 @@ def type_in(raysched: Command, *arguments: str, lines: str) -> str:
 
 @pytest.mark.usefixtures("failed")
 class TestDebugger:
+    def test_opens_where_the_check_raised(self, raysched: Command) -> None:
+        told = type_in(raysched, "looked_at", lines="p 'here', rows\nq\n")
+        assert "('here', [])" in told
+
     def test_opens_at_the_users_innermost_frame(self, raysched: Command) -> None:
         told = type_in(raysched, "load[3]", lines="p broken, data, scale\nq\n")
         assert "('{', {'n': 3, 'rows': [1, 2, 3]}, 2)" not in told.split("(Pdb)")[0]
@@ -224,6 +265,55 @@ class TestWithoutDebugger:
     def test_asks_the_check_too(self, raysched: Command) -> None:
         done = raysched("debug", "last", "checked", "--no-debugger")
         assert (done.code, "CheckFailed" in done.err) == (1, True)
+
+    @pytest.mark.parametrize(
+        ("key", "told"),
+        [
+            ("lock", "SerializationError: the result of task 'lock' cannot be pickled"),
+            ("nesting", "nesting[0] returned, but what it called did not end well"),
+            ("checked", "CheckFailed: the result of checked[0] is refused by check=<lambda>"),
+        ],
+    )
+    def test_what_no_own_code_raised_is_told_without_a_debugger(
+        self, raysched: Command, key: str, told: str
+    ) -> None:
+        done = raysched("debug", "last", key, stdin="")
+        assert (done.code, told in done.err, "(Pdb)" in done.out) == (1, True, False)
+        assert "Traceback" not in done.err
+
+    def test_crash_in_native_code_says_where(
+        self, raysched: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DIE", "")
+        done = raysched("debug", "last", "dying", "--no-debugger")
+        assert done.code == -signal.SIGSEGV
+        assert re.search(r'flow\.py", line \d+ in dying', done.err)
+
+    @pytest.mark.parametrize(
+        ("evidence", "how"),
+        [({"signal": "SIGSEGV"}, " (SIGSEGV)"), ({"exit_code": 7}, " (exit code 7)"), ({}, "")],
+    )
+    def test_of_one_whose_worker_died_warns(  # noqa: PLR0913 - four fixtures
+        self,
+        raysched: Command,
+        shop: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        evidence: dict[str, object],
+        how: str,
+    ) -> None:
+        home = tmp_path / "home"
+        shutil.copytree(shop, home)
+        with closing(sqlite3.connect(home / "raysched.db")) as connection, connection:
+            connection.execute(
+                "UPDATE attempt SET error_kind = 'worker died', error_evidence = ?",
+                (json.dumps(evidence),),
+            )
+        monkeypatch.setenv("RAYSCHED_HOME", str(home))
+        monkeypatch.chdir(tmp_path)
+        done = raysched("debug", "last", "dying", "--no-debugger")
+        assert f"! its worker died{how}; if that happens again" in done.err
 
     def test_takes_the_flow_from_where_it_is_now(self, raysched: Command, failed: Path) -> None:
         moved = FLOW.replace("json.loads(broken)", "1 / 0")

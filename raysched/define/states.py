@@ -71,6 +71,14 @@ class State(Generic[R]):
             self._data, self._load = self._load(), None
         return self._data
 
+    @property
+    def cause(self) -> BaseException | None:
+        """The exception of a failure, None otherwise; what it followed from is its `__cause__`.
+
+        Of a task run that never ran that is the exception of the first root.
+        """
+        return self._exception() if self.type in FAILURES else None
+
     @overload
     def result(self, raise_on_failure: Literal[True] = ...) -> R: ...
 

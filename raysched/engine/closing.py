@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("raysched.engine")
 
 FORCE_SECONDS = 5.0
-"""How long cancelled task runs may clean up before their workers are ended (seconds)."""
+"""How much longer than it has time to clean up a task run may take to end (seconds): its worker
+ends it by force, and says so, before all that is left is ended without a word."""
 
 TEARDOWN_SECONDS = 60.0
 """How long the teardowns of a run that was cancelled may take (seconds)."""
@@ -86,8 +87,9 @@ class Closing:
         )
         by = canceller(error)
         drain = self._host.settings.drain_grace_seconds
+        grace = self._host.settings.termination_grace_seconds
         steps = [(CancelRequested(by, running=False), drain)] if not stop else []
-        steps.append((CancelRequested(by), FORCE_SECONDS))
+        steps.append((CancelRequested(by), grace + FORCE_SECONDS))
         steps.append((CancelRequested(by, force=True), FORCE_SECONDS))
         try:
             for step, grace in steps:

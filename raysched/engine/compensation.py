@@ -6,7 +6,7 @@ from raysched import faults
 from raysched.define.annotations import Allowed
 from raysched.define.futures import TaskFuture
 from raysched.graph.builder import Call, Member
-from raysched.model.states import SUCCESSES
+from raysched.model.states import SUCCESSES, StateType
 from raysched.tracker import Run
 from raysched.tracker.messages import CompensationPlanned, FlowRestarted
 
@@ -27,7 +27,7 @@ class Compensation:
 
     def __init__(self, run: "OpenFlowRun") -> None:
         self._run = run
-        self._members: list[Member] = []
+        self._pairs: list[tuple[Member, Member]] = []
         self._begun = False
 
     @staticmethod
@@ -49,7 +49,7 @@ class Compensation:
             call = Call(spec, (value,), {}, {"value": value}, last, spec.tags)
             member = run.builder.add_call(call)
             run.host.advance(run, CompensationPlanned(member, undone))
-            self._members.append(member)
+            self._pairs.append((member, undone))
             last = (Allowed(TaskFuture(run, *member)),)
         run.host.compile(run)
         self._begun = True
@@ -59,15 +59,15 @@ class Compensation:
         return self._begun and self._run.settled()
 
     def summary(self) -> str:
-        """Return what was undone, for people."""
-        failed = [
-            group.key(index)
-            for group, index in self._members
+        """Return what was undone and what was not, for people."""
+        left = [
+            f"{undone.key(member)} ({group.key(index)} {StateType(group.states[index]).name})"
+            for (group, index), (undone, member) in self._pairs
             if group.states[index] not in SUCCESSES
         ]
-        done = len(self._members) - len(failed)
-        text = f"{done} of {len(self._members)} rolled back"
-        return f"{text}, not by {', '.join(failed)}" if failed else text
+        number = len(self._pairs)
+        text = f"{number - len(left)} of {number} rolled back"
+        return f"{text}, not {', '.join(left)}" if left else text
 
 
 def _to_undo(run: Run) -> list[Member]:

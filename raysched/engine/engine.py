@@ -13,7 +13,8 @@ from raysched.define.ports import FlowRunStart
 from raysched.engine.callbacks import Callbacks, call_hooks, may_retry, task_run_view
 from raysched.engine.flow_run import OpenFlowRun, kept_parameters, preview, versions
 from raysched.engine.keeping import Keeper
-from raysched.engine.loop import BusyFlows, Loop
+from raysched.engine.loop import Loop
+from raysched.engine.open_runs import OpenRuns
 from raysched.engine.placing import place
 from raysched.engine.ports import Backend, Began, Clock, Lost, Message, Observer, Reported, Store
 from raysched.engine.recording import fill, group_row, publish
@@ -106,11 +107,12 @@ class Engine:
         self._changed: dict[OpenFlowRun, None] = {}
         self._units: dict[int, _Sent] = {}
         self._next_unit = count()
-        self._busy_flows = BusyFlows()
+        self._open_runs = OpenRuns()
         self._versions = versions()
         backend.start(self._told)
         pump = backend.pump if backend.pumped else None
-        self._loop = Loop(clock, self._settle, self._is_busy, pump, backend.attend)
+        broke = partial(self._open_runs.break_off, keeper=self._keeper)
+        self._loop = Loop(clock, self._settle, self._is_busy, pump, backend.attend, broke)
         self.post = self._loop.post
         self.defer = self._loop.defer
         self.wait = self._loop.wait
@@ -134,7 +136,7 @@ class Engine:
             versions=self._versions,
         )
         run = OpenFlowRun(self, start, row, self._keeper.open_run(row))
-        self._busy_flows.enter(run)
+        self._open_runs.enter(run)
         if self._requests is not None:
             self._requests.watch(run)
         return run
@@ -151,7 +153,7 @@ class Engine:
         self._loop.stop()
         self.callbacks.stop()
         self.backend.stop()
-        self._busy_flows.clear()
+        self._open_runs.clear()
         self._keeper.close()
 
     def compile_soon(self, run: OpenFlowRun) -> None:
@@ -198,7 +200,7 @@ class Engine:
         faults.reach("flow: before end")
         now, late = self._clock.now(), run.tracker.late
         self._change(run, FlowRunChange(state, message, now, error, run.attempt, late))
-        self._busy_flows.leave(run)
+        self._open_runs.leave(run)
         if self._requests is not None:
             self._requests.forget(run)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.rows import InputRow
 from raysched.model.values import ErrorInfo, Input
-from raysched.tracker.messages import Arguments
+from raysched.tracker.messages import Arguments, RecordAttempt
 
 MAX_BYTES = 1024**2
 """Larger arguments of a failed task run are not kept (bytes)."""
@@ -52,6 +52,15 @@ def with_sources(group: Group, index: int, error: ErrorInfo | None) -> ErrorInfo
             plain["sources"] = sources[:MAX_SOURCES]
         told.append(plain)
     return replace(error, evidence={**error.evidence, "inputs": told})
+
+
+def with_asked(command: RecordAttempt, error: ErrorInfo | None) -> ErrorInfo | None:
+    """Return an error that tells what its attempt asked Ray for, where attempts differ in that."""
+    spec = command.group.spec
+    if error is None or not (spec.ray_by_attempt or spec.retry.on_oom):
+        return error
+    asked = {name: repr(value) for name, value in (command.variant or spec).ray.items()}
+    return replace(error, evidence={**error.evidence, "asked": asked})
 
 
 def needed_members(edge: Edge, index: int) -> range:

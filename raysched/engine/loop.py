@@ -7,7 +7,6 @@ runs the units.
 """
 
 import asyncio
-import sys
 import threading
 import time
 from collections import deque
@@ -19,15 +18,13 @@ from typing import Any
 
 from raysched.engine.interrupts import Interrupts
 from raysched.engine.ports import Clock
+from raysched.errors import InternalError, RayschedError
 
 PUMP_SECONDS = 0.005
 """How long a pumped backend works before its outcomes are committed (seconds)."""
 
 NEVER = 1 << 63
 """Later than all times (ns)."""
-
-SWITCH_SECONDS = 0.0005
-"""Python's switch interval while flow runs are open (seconds)."""
 
 GATHER_SECONDS = 0.002
 """How long a busy loop lets messages gather, so that they share a turn and a commit (seconds)."""
@@ -44,21 +41,24 @@ class Loop:
             work done: it returns whether there was any.
         attend: Called by a waiting thread before it sleeps, with the seconds that nothing else can
             happen in, and with 0 by one that goes on: see `Backend.attend`.
+        broke: Given the error that has ended the loop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what a turn is made of
         self,
         clock: Clock,
         settle: Callable[[], None],
         busy: Callable[[], bool],
         pump: Callable[[], bool] | None,
         attend: Callable[[float | None], None],
+        broke: Callable[[BaseException], None],
     ) -> None:
         self._clock = clock
         self._settle = settle
         self._busy = busy
         self._pump = pump
         self._attend = attend
+        self._broke = broke
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = count()
@@ -107,6 +107,7 @@ class Loop:
     def fail(self, error: BaseException) -> None:
         """Take no more turns: all who wait now or later get `error`."""
         self._broken = error
+        self._broke(error)
         self.made_visible()
 
     def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
@@ -166,7 +167,7 @@ class Loop:
             try:
                 self._take_turn()
             except BaseException as error:  # whoever waits must be told, whatever it is
-                self.fail(error)
+                self.fail(_told(error))
                 # A second Ctrl-C, which has left the tracker torn.
                 if not isinstance(error, Exception):
                     raise
@@ -307,40 +308,6 @@ class Loop:
         return due if limit is None else min(due, limit)
 
 
-class BusyFlows:
-    """Lets the loop's thread take its turns beside flows that compute in pure Python.
-
-    With Python's usual switch interval of 5 ms a thread that gives up the GIL for each of its
-    statements hardly gets anywhere beside a busy one: see docs/decisions/0003-commit-path.md.
-    """
-
-    def __init__(self) -> None:
-        self._runs: set[object] = set()
-        self._usual = 0.0
-        self._lock = threading.Lock()
-
-    def enter(self, run: object) -> None:
-        """Shorten the interval with the first open flow run."""
-        with self._lock:
-            if not self._runs:
-                self._usual = sys.getswitchinterval()
-                sys.setswitchinterval(SWITCH_SECONDS)
-            self._runs.add(run)
-
-    def leave(self, run: object) -> None:
-        """Restore it with the last one."""
-        with self._lock:
-            if run in self._runs:
-                self._runs.remove(run)
-                if not self._runs:
-                    sys.setswitchinterval(self._usual)
-
-    def clear(self) -> None:
-        """Restore it."""
-        for run in tuple(self._runs):
-            self.leave(run)
-
-
 def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
@@ -348,3 +315,15 @@ def _left(deadline: float | None) -> float | None:
 def _wake_sleeper(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _told(error: BaseException) -> BaseException:
+    """Return what those are told who wait while a turn fails."""
+    if isinstance(error, RayschedError) or not isinstance(error, Exception):
+        return error
+    broken = InternalError(
+        f"raysched itself broke, by {type(error).__name__}: {error}. What was committed is kept. "
+        "Please report it with the traceback, which RAYSCHED_DEBUG=true shows"
+    )
+    broken.__cause__ = error
+    return broken

@@ -26,6 +26,12 @@ class StateType(IntEnum):
     UPSTREAM_FAILED = 22
     CANCELLED = 23
 
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        return format(self.name, spec)
+
     @property
     def is_terminal(self) -> bool:
         """Whether nothing leaves this state."""

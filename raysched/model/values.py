@@ -96,6 +96,7 @@ class Evidence(TypedDict, total=False):
         frames: Of the innermost cause, outermost first.
         inputs: The arguments.
         retry: What `retry_on` said.
+        asked: Ray's options of this attempt, as text, where they differ from attempt to attempt.
     """
 
     exit_code: int
@@ -111,6 +112,7 @@ class Evidence(TypedDict, total=False):
     frames: list[Frame]
     inputs: list[Input]
     retry: RetryVerdict
+    asked: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -357,7 +357,8 @@ def _run_view(row: RowMapping, counted: dict[int, int] | None, *, lost: bool) ->
     plain["state"] = StateType.CRASHED if lost else StateType(row["state"])
     plain["tags"] = tuple(json.loads(row["tags"]))
     if lost:
-        plain["message"] = CrashKind.DRIVER_LOST.value
+        # Where the driver knew why it was about to end, it has said so.
+        plain["message"] = row["message"] or CrashKind.DRIVER_LOST.value
     return RunView(
         **plain,
         error=error_info(row),

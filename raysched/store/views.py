@@ -14,12 +14,14 @@ DRIVER_LOST = ErrorInfo(
 )
 """Error of a task run that was under way when its driver died."""
 
-LOST_WITH_DRIVER = frozenset({StateType.PENDING, StateType.RUNNING, StateType.CANCELLING})
+LOST_WITH_DRIVER = frozenset(
+    {StateType.PENDING, StateType.RUNNING, StateType.AWAITING_RETRY, StateType.CANCELLING}
+)
 """Recorded states that are shown as CRASHED once the driver is dead.
 
-These task runs were in the backend's hands, and those hands died with the driver. A PENDING one may
-have begun: the start of a short task run is not reported. Others had not begun, or wait between two
-attempts, and are shown as recorded: nothing happened to them.
+These task runs were in the backend's hands, and those hands died with the driver, or they wait for
+an attempt that nobody will begin. A PENDING one may have begun: the start of a short task run is
+not reported. Others had not begun, and are shown as recorded: nothing happened to them.
 """
 
 

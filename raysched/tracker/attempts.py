@@ -287,8 +287,11 @@ def _record(  # noqa: PLR0913, PLR0917 - the columns of one row
     arguments: Arguments | None = None,
 ) -> None:
     attempt, started, ended = group.attempts[index], group.started[index], group.ended[index]
+    variant = turn.run.nodes[group.id].variants.get(index)
     turn.commands.append(
-        RecordAttempt(group, index, attempt, state, started, ended, error, reason, arguments)
+        RecordAttempt(
+            group, index, attempt, state, started, ended, error, reason, arguments, variant
+        )
     )
 
 

@@ -294,7 +294,8 @@ class Arguments(NamedTuple):
 class RecordAttempt:
     """An attempt worth a row of its own ended: one that failed, or that followed a failure.
 
-    `arguments` are those of a task run that failed with it for good, which has let go of them.
+    `arguments` are those of a task run that failed with it for good, which has let go of them;
+    `variant` is what it ran with, where that is not the group's own.
     """
 
     group: Group
@@ -306,6 +307,7 @@ class RecordAttempt:
     error: ErrorInfo | None
     stop_reason: str
     arguments: Arguments | None = None
+    variant: TaskSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

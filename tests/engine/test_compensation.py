@@ -74,7 +74,7 @@ def test_one_that_fails_keeps_no_other_from_being_tried() -> None:
     assert undone == ["car", "stuck", "flight"]
     assert rolled_back() == ["book[0]", "book[2]"]
     message = get_run("last").message
-    assert message == "1 task run failed: fail[0]; 2 of 3 rolled back, not by undo[1]"
+    assert message == "1 task run failed: fail[0]; 2 of 3 rolled back, not book[1] (undo[1] FAILED)"
 
 
 def test_marks_what_it_undid_in_the_commit_that_completes_it(committed: Committed) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from raysched.engine.loop import Loop
+from raysched.errors import InternalError
 from raysched.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Work:
         self.settled += 1
 
     def loop(self) -> Loop:
-        return Loop(self.clock, self.settle, lambda: False, self.pump, never_attend)
+        return Loop(self.clock, self.settle, lambda: False, self.pump, never_attend, print)
 
 
 @pytest.fixture
@@ -70,9 +71,10 @@ class TestTurns:
     def test_end_with_an_error_that_all_get_who_wait(self, work: Work) -> None:
         loop = work.loop()
         loop.post(fail)
-        with pytest.raises(IndexError):
+        with pytest.raises(InternalError, match="IndexError") as told:
             loop.wait(lambda: False, None)
-        with pytest.raises(IndexError):
+        assert isinstance(told.value.__cause__, IndexError)
+        with pytest.raises(InternalError):
             asyncio.run(loop.wait_async(lambda: False, None))
         seen: list[int] = []
         loop.post(seen.append, 1)
@@ -169,9 +171,8 @@ class TestWaiting:
 
     @pytest.mark.parametrize("pumped", [True, False])
     def test_works_from_many_threads_at_once(self, work: Work, *, pumped: bool) -> None:
-        loop = Loop(
-            work.clock, work.settle, lambda: False, work.pump if pumped else None, never_attend
-        )
+        pump = work.pump if pumped else None
+        loop = Loop(work.clock, work.settle, lambda: False, pump, never_attend, print)
         done = [False] * 8
         woken: list[int] = []
 
@@ -196,7 +197,7 @@ class TestWaiting:
         assert woken == list(range(len(done)))
 
     def test_goes_on_while_nobody_waits(self, work: Work) -> None:
-        loop = Loop(work.clock, work.settle, lambda: False, None, never_attend)
+        loop = Loop(work.clock, work.settle, lambda: False, None, never_attend, print)
         came = threading.Event()
         loop.post(came.set)
         assert came.wait(60)

@@ -166,15 +166,15 @@ class TestCounts:
         run = lost_run(reader, row.id)
         assert (run.state, run.message, run.lost) == (StateType.CRASHED, "driver lost", True)
         assert run.counts == {
-            StateType.CRASHED: 3,
+            StateType.CRASHED: 4,
             StateType.SCHEDULED: 3,
-            StateType.AWAITING_RETRY: 1,
             StateType.PAUSED: 1,
         }
         crashed = list(reader.task_runs(run, states={StateType.CRASHED}))
         assert {view.index for view in crashed} == {
             StateType.PENDING,
             StateType.RUNNING,
+            StateType.AWAITING_RETRY,
             StateType.CANCELLING,
         }
         assert {view.error and view.error.message for view in crashed} == {"driver lost"}

@@ -84,4 +84,4 @@ def test_impossible_settings(place: Place, name: str, value: str) -> None:
 
 def test_misspelt_ray_option(place: Place) -> None:
     place.write(MISSPELT)
-    refused(place, "flows.py", 2, "num_cpu", "did you mean 'num_cpus'?", "@task(num_cpu=1)")
+    refused(place, "flows.py", 2, "num_cpu", "did you mean 'num_cpus'", "@task(num_cpu=1)")

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -17,7 +18,7 @@ from ray.core.generated import common_pb2, gcs_pb2
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysched.backends.ray.hearts import Whereabouts
-from raysched.backends.ray.traces import Remains, read
+from raysched.backends.ray.traces import STACKS_SIGNAL, Remains, read, stacks_file
 from raysched.model.values import Evidence
 
 ANSWER_SECONDS = 1.0
@@ -28,6 +29,9 @@ LATELY_SECONDS = 5.0
 
 DONE_KEPT = 256
 """Workers whose death is explained already."""
+
+STACKS_SECONDS = 1.0
+"""How long a worker that is ended may take to tell where it is."""
 
 THREADS = 4
 """How many losses are looked into at once."""
@@ -203,13 +207,29 @@ def place(worker: Whereabouts) -> Evidence:
 
 
 def end_worker(workers: Sequence[Whereabouts], unit: int) -> None:
-    """End that of these workers of this node which is in a unit, and what it has started."""
+    """End that of these workers of this node which is in a unit, and what it has started.
+
+    It leaves where it was, unless it is stopped.
+    """
     for worker in workers:
         if read(worker.traces, unit) is None:
             continue
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(worker.pid)
             started = process.children(recursive=True)
+            if process.status() != psutil.STATUS_STOPPED:
+                _ask_for_stacks(process, stacks_file(Path(worker.traces)))
             for each in (process, *started):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
+
+
+def _ask_for_stacks(process: psutil.Process, file: Path) -> None:
+    """Have a process write where its threads are; return when it has, or does not."""
+    process.send_signal(STACKS_SIGNAL)
+    deadline, size = time.monotonic() + STACKS_SECONDS, 0
+    while process.is_running() and time.monotonic() < deadline:
+        before, size = size, file.stat().st_size if file.exists() else 0
+        if size and size == before:
+            return
+        time.sleep(STACKS_SECONDS / 20)

@@ -63,17 +63,21 @@ class _Call:
     """A unit that was submitted and has not come back.
 
     Attributes:
+        task_name: Name of the task, "" if several were fused.
         report: Ref of the reply.
         large: Ref of its large values.
         cancelled: Whether all of it was cancelled.
         forced: Whether its worker was ended to cancel it.
+        deaf: Whether that was because it did not hear of it.
         silence: Why its worker was ended otherwise, or None.
     """
 
+    task_name: str
     report: Any
     large: Any
     cancelled: bool = False
     forced: bool = False
+    deaf: bool = False
     silence: Silence | None = None
 
 
@@ -143,15 +147,16 @@ class RayBackend:
 
     def submit(self, call: UnitCall) -> None:
         """See `Backend.submit`."""
+        task_name = call.specs[0].name if len(call.specs) == 1 else ""
         try:
             report, large = self._function_of(call.specs).remote(call.frame, *call.handles)
         except (SerializationError, InvalidOption) as error:
             self._sink(Reported(call.id, refuse(call.frame, ("", "", 0, ""), error)))
             return
         except Exception as error:  # noqa: BLE001 - Ray raises many kinds, none of them the user's
-            self._sink(Lost(call.id, describe_loss(error)))
+            self._sink(Lost(call.id, describe_loss(error, task_name=task_name)))
             return
-        self._calls[call.id] = _Call(report, large)
+        self._calls[call.id] = _Call(task_name, report, large)
         if len(self._calls) == 1:
             self._alone = call.id
         else:
@@ -306,10 +311,10 @@ class RayBackend:
 
     def _examine(self, unit: int, error: BaseException) -> None:
         """Find out why a unit was lost; in the listener's thread."""
-        listener, autopsies = self._listener, self._autopsies
-        if listener is None or autopsies is None:
+        call, listener, autopsies = self._calls.get(unit), self._listener, self._autopsies
+        if call is None or listener is None or autopsies is None:
             return
-        if isinstance(error, DEATHS):
+        if call.deaf or isinstance(error, DEATHS):
             carriers: Sequence[Whereabouts] = listener.carriers(unit)
             autopsies.examine(unit, error, carriers, partial(self._lose, unit, error))
         else:
@@ -324,13 +329,13 @@ class RayBackend:
         with contextlib.suppress(exceptions.RayError):
             ray.get(call.large, timeout=0)
         if call.forced:
-            info = cancelled()
+            info = cancelled(left.stacks)
         elif call.silence is not None:
-            info = silent(call.silence.key, call.silence.seconds, left.evidence)
+            info = silent(call.silence.key, call.silence.seconds, left.evidence, left.stacks)
         elif left.overdue is not None and left.overdue.seconds:
             info = stuck(left.overdue, left.evidence)
         else:
-            info = describe_loss(error, left.evidence, silent=left.found)
+            info = describe_loss(error, left.evidence, task_name=call.task_name, silent=left.found)
         self._sink(Lost(unit, info))
 
     def _end_silent(self, silence: Silence) -> None:
@@ -355,6 +360,7 @@ class RayBackend:
         call, listener, autopsies = self._calls.get(unit), self._listener, self._autopsies
         if call is not None and listener is not None and autopsies is not None:
             call.forced = call.forced or call.cancelled
+            call.deaf = True
             autopsies.end(unit, listener.carriers(unit))
 
     def _die(self) -> None:

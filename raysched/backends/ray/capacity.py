@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ByteSize
 from ray.util.scheduling_strategies import (
     NodeAffinitySchedulingStrategy,
     PlacementGroupSchedulingStrategy,
@@ -16,6 +17,8 @@ SLOTS_PER_CPU_OF_FREE_TASKS = 4
 
 _WORDS = {"CPU": "num_cpus", "GPU": "num_gpus"}
 """Ray's options by the name of the resource that they ask for."""
+
+_IN_BYTES = frozenset({"memory", "object_store_memory"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +95,23 @@ def _lacking(wanted: Mapping[str, float], nodes: Iterable[Node]) -> str:
     most = {name: max(node.resources.get(name, 0) for node in nodes) for name in wanted}
     short = {name: amount for name, amount in wanted.items() if most[name] < amount}
     if not short:
-        asked = ", ".join(f"{_WORDS.get(name, name)}={amount:g}" for name, amount in wanted.items())
+        asked = ", ".join(
+            f"{_WORDS.get(name, name)}={_told(name, amount)}" for name, amount in wanted.items()
+        )
         return f"{asked}; no single node has all of it"
     name, amount = next(iter(short.items()))
-    has = f"{most[name]:g}" if most[name] else "0"
+    needed, has = _told(name, amount), _told(name, most[name])
+    if needed == has:
+        needed, has = f"{amount:,.0f} bytes", f"{most[name]:,.0f}"
     where = "the largest node has" if most[name] else "the cluster has"
-    return f"{_WORDS.get(name, name)}={amount:g}; {where} {has}"
+    return f"{_WORDS.get(name, name)}={needed}; {where} {has}"
+
+
+def _told(resource: str, amount: float) -> str:
+    """Return an amount as people write it: `2`, `0.5`, `15.6 GiB`."""
+    if resource not in _IN_BYTES or not amount:
+        return f"{amount:.10g}"
+    return ByteSize(amount).human_readable(separator=" ").replace(".0 ", " ")
 
 
 def _matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:

@@ -10,6 +10,7 @@ from ray._private.worker import global_worker
 
 from raysched.model.values import CrashKind, ErrorInfo, Evidence, FailureClass, TimeoutKind
 from raysched.worker.causes import fingerprint, type_name
+from raysched.worker.crashes import evidence_of
 from raysched.worker.deadman import Overdue
 from raysched.worker.failures import add_evidence, bounded, describe_timeout
 
@@ -47,13 +48,18 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def describe_loss(
-    error: BaseException, evidence: Evidence | None = None, *, silent: bool = False
+    error: BaseException,
+    evidence: Evidence | None = None,
+    *,
+    task_name: str = "",
+    silent: bool = False,
 ) -> ErrorInfo:
     """Return what is known about a Ray call that gave no report.
 
     Args:
         error: What Ray raised.
         evidence: What else was found out.
+        task_name: Of the only task that it ran, "" if there were several.
         silent: Whether what the worker would have left behind is known not to be there.
     """
     cause = getattr(error, "cause", None) or error
@@ -62,33 +68,41 @@ def describe_loss(
     evidence = evidence or Evidence()
     for kind_of_error, kind in _KINDS:
         if isinstance(cause, kind_of_error):
-            info = _info(cause, kind, evidence)
+            info = _info(cause, kind, evidence, task_name)
             if kind is CrashKind.WORKER_DIED and not (silent or evidence.keys() & _TOLD):
                 return replace(info, message=_UNKNOWN)
             return info
-    return _info(error, CrashKind.BACKEND, evidence)
+    return _info(error, CrashKind.BACKEND, evidence, task_name)
 
 
-def silent(key: str, seconds: float, evidence: Evidence) -> ErrorInfo:
+def silent(key: str, seconds: float, evidence: Evidence, stacks: str) -> ErrorInfo:
     """Return what is known about a unit whose worker gave no sign of life for `seconds`."""
     info = describe_timeout(key, TimeoutKind.HEARTBEAT, seconds, reaction="so its worker was ended")
-    return add_evidence(info, evidence)
+    return _at(stacks, add_evidence(info, evidence))
 
 
 def stuck(overdue: Overdue, evidence: Evidence) -> ErrorInfo:
     """Return what is known about a unit whose worker was ended while native code held the GIL."""
     reaction = "in native code that holds Python's GIL, so its worker was ended"
     info = describe_timeout(overdue.key, TimeoutKind.ATTEMPT, overdue.seconds, reaction=reaction)
-    return add_evidence(replace(info, traceback=overdue.stacks), evidence)
+    return _at(overdue.stacks, add_evidence(info, evidence))
 
 
-def cancelled() -> ErrorInfo:
+def cancelled(stacks: str = "") -> ErrorInfo:
     """Return the evidence of a unit that was cancelled before it could report."""
-    return ErrorInfo(
+    info = ErrorInfo(
         "raysched.errors.TaskRunCancelled",
         "the task run was cancelled",
         failure_class=FailureClass.CANCELLED,
     )
+    return _at(stacks, info)
+
+
+def _at(stacks: str, info: ErrorInfo) -> ErrorInfo:
+    """Return `info` with where its threads were when the worker was ended, if that is known."""
+    if not stacks:
+        return info
+    return add_evidence(replace(info, traceback=stacks), evidence_of(stacks))
 
 
 def node_of_driver_died() -> ErrorInfo:
@@ -119,14 +133,14 @@ def _full_store() -> str:
     return f", and {directory}, where its object store lies, is full"
 
 
-def _info(error: BaseException, kind: CrashKind, evidence: Evidence) -> ErrorInfo:
+def _info(error: BaseException, kind: CrashKind, evidence: Evidence, task_name: str) -> ErrorInfo:
     name = type_name(error)
     return ErrorInfo(
         name,
         bounded(_told(_COLOURS.sub("", str(error)).strip(), kind, evidence)),
         failure_class=FailureClass.INFRASTRUCTURE,
         kind=kind,
-        fingerprint=fingerprint(name, kind, *_marks(evidence)),
+        fingerprint=fingerprint(name, kind, task_name, *_marks(evidence)),
         evidence=evidence,
     )
 

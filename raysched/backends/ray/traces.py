@@ -1,5 +1,6 @@
 """What a worker leaves behind on its node, for whoever asks how it died."""
 
+import faulthandler
 import mmap
 import os
 import signal
@@ -19,6 +20,9 @@ _LAST_ACT = struct.Struct("<qqq")
 """The unit that was begun last, the exit code that was asked for, and the signal that ended it."""
 
 _NONE = -(2**63)
+
+STACKS_SIGNAL = signal.SIGUSR2
+"""Has a worker write where each of its threads is, also while native code holds the GIL."""
 
 
 class Traces:
@@ -78,7 +82,14 @@ def traces() -> Traces:
     found = Traces(Path(node.get_logs_dir_path()) / "raysched")
     found.note_exits()
     crashes.enable(found.path.parent)
+    # Kept open by whom it is given to.
+    faulthandler.register(STACKS_SIGNAL, stacks_file(found.path).open("wb", buffering=0))
     return found
+
+
+def stacks_file(path: Path) -> Path:
+    """Return where a worker writes where its threads are, by the file of its last act."""
+    return path.with_suffix(".stacks")
 
 
 class Remains(NamedTuple):
@@ -87,11 +98,13 @@ class Remains(NamedTuple):
     Attributes:
         evidence: What it tells.
         overdue: The task run for which the worker was ended, holding the GIL, or None.
+        stacks: Where its threads were when it was asked last.
         found: Whether it was there to be read.
     """
 
     evidence: Evidence
     overdue: Overdue | None = None
+    stacks: str = ""
     found: bool = True
 
 
@@ -118,4 +131,4 @@ def read(path: str, unit: int) -> Remains | None:
     overdue = deadman.read(deadman.file_of(directory, pid)) if code == _NONE else None
     if overdue is not None:
         found["fatal_error"] = overdue.stacks
-    return Remains(found, overdue)
+    return Remains(found, overdue, crashes.read(stacks_file(file)))

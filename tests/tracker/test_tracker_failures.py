@@ -7,7 +7,8 @@ import pytest
 from raysched.model.options import RetryOptions
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, RetryVerdict
-from tracker.graphs import spec
+from raysched.tracker.messages import CompensationPlanned, Record, RolledBack
+from tracker.graphs import add_map, spec
 from tracker.ledger import SECOND, Ledger, failure
 from tracker.stories import fail_with, ledger_of
 
@@ -110,3 +111,28 @@ class TestWhatIsKept:
         assert last.arguments is not None
         assert last.arguments.payload
         assert ledger.groups[0].payloads[0] is None
+
+
+class TestUndoing:
+    """When a compensation completes, what it undoes is marked in the same turn."""
+
+    def test_marks_what_was_undone(self) -> None:
+        ledger = Ledger(slots=1)
+        (books,) = add_map(ledger.builder, spec("book"), range(2))
+        (undos,) = add_map(ledger.builder, spec("undo", batch=False), range(2))
+        ledger.plan(unit_size=2)
+        for index in range(2):
+            ledger.tell(CompensationPlanned((undos[0], index), (books[0], 1 - index)))
+        ledger.ended(ledger.unit_of(books), COMPLETED, COMPLETED)
+        commands = ledger.tell(ledger.report(ledger.unit_of(undos), [COMPLETED, FAILED]))
+        assert books[0].rolled_back == {1}
+        assert Record(books[0], (1,)) in commands
+
+    def test_marks_only_what_completed_and_only_once(self) -> None:
+        ledger = ledger_of(spec("book"), spec("other"))
+        book, other = ledger.groups
+        ledger.ended(0, COMPLETED)
+        assert ledger.tell(RolledBack(book, [0]))
+        assert not ledger.tell(RolledBack(book, [0]))
+        assert not ledger.tell(RolledBack(other, [0]))
+        assert (book.rolled_back, other.rolled_back) == ({0}, set())

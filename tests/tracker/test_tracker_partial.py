@@ -52,6 +52,27 @@ class TestThatHold:
         assert (found.unhandled, found.handled) == ((), 1)
         nothing_is_left(ledger)
 
+    def test_handle_them_also_where_nobody_uses_the_map(self) -> None:
+        ledger = Ledger(slots=2)
+        (part,) = add_map(ledger.builder, spec("load", batch=False), range(2))
+        add_map(ledger.builder, spec("parse", batch=False), part, min_success=1)
+        ledger.plan()
+        ledger.ended(0, FAILED)
+        ledger.run_all()
+        assert part[0].handled == {0}
+        assert verdict(ledger.run).unhandled == ()
+
+    def test_are_waited_for_as_a_whole_by_who_needs_a_part(self) -> None:
+        ledger = Ledger(slots=3)
+        ((group, indices),) = add_map(ledger.builder, spec(batch=False), range(3), min_success=2)
+        some = add(ledger.builder, spec("some", batch=False), every((group, indices[:2])))
+        ledger.plan()
+        ledger.ended(0, FAILED)
+        ledger.ended(1, COMPLETED)
+        assert ledger.state(some) == SCHEDULED
+        ledger.ended(2, COMPLETED)
+        assert ledger.state(some) == PENDING
+
     def test_have_no_value_where_one_failed_all_the_same(self) -> None:
         ledger = loads(2, FAILED, COMPLETED, COMPLETED)
         ledger.run_all()

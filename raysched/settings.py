@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     drain_grace_seconds: float = Field(default=10.0, ge=0)
     """How long running task runs may go on after the flow function raised (seconds)."""
 
+    termination_grace_seconds: float = Field(default=10.0, ge=0)
+    """How long a task run may clean up after its timeout or cancellation, before its worker, and
+    what it has started, is ended by force (seconds)."""
+
     segment_milliseconds: float = Field(default=3.0, ge=0)
     """How long calls are collected before they are compiled, unless the flow blocks (ms)."""
 

@@ -50,6 +50,8 @@ class WorkerContext:
         check: What results are tested with, see `verdicts.check_of`; None for nothing.
         retry_on: What is asked about exceptions, see `verdicts.retry_verdict`; None for nothing.
         masks: Names of secrets beside those that are known.
+        termination_grace_seconds: How long user code may go on after its timeout or cancellation
+            before this process is ended (seconds).
     """
 
     task_name: str
@@ -68,6 +70,7 @@ class WorkerContext:
     retry_on: Reference | tuple[Reference, ...] | None = None
     masks: tuple[str, ...] = ()
     heartbeat_timeout_seconds: float | None = None
+    termination_grace_seconds: float = 10.0
 
 
 def context_of(
@@ -104,6 +107,7 @@ def context_of(
         heartbeat_timeout_seconds=spec.heartbeat_timeout_seconds,
         check=None if spec.check is None else refer(spec.check),
         retry_on=_refer_to_all(spec.retry.retry_on, refer),
+        termination_grace_seconds=settings.termination_grace_seconds,
         masks=tuple(name for name in settings.mask.split(",") if name.strip()),
     )
 

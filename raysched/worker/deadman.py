@@ -59,6 +59,12 @@ class DeadMan:
                 self._file.write(json.dumps(self._armed_for).encode() + b"\n")
             faulthandler.dump_traceback_later(left, exit=True, file=self._file)
 
+    def extend(self, left: float) -> None:
+        """Give this process, if armed, `left` more seconds from now on."""
+        with self._lock:
+            if self._armed_for is not None:
+                faulthandler.dump_traceback_later(left, exit=True, file=self._file)
+
     def disarm(self) -> None:
         """Let this process live on."""
         with self._lock:

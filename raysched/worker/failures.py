@@ -1,5 +1,6 @@
 """Exceptions as evidence: text that always survives, and the exception itself where it can."""
 
+import os
 import sys
 import threading
 import traceback
@@ -108,7 +109,7 @@ def describe_timeout(
 
 def timed_out(key: str, kind: TimeoutKind, seconds: float, reaction: str = "") -> TaskRunTimedOut:
     """Return the exception of a task run that met a limit of time; see `describe_timeout`."""
-    told = f"{key} {_LIMITS[kind]}={seconds:g} {reaction}".rstrip()
+    told = ", ".join(filter(None, (f"{key} {_LIMITS[kind]}={seconds:g}", reaction)))
     return TaskRunTimedOut(told, key=key)
 
 
@@ -126,7 +127,7 @@ def bounded(text: str, limit: int = TEXT_MAX_CHARACTERS) -> str:
 
 
 def add_stack(error: ErrorInfo, thread: threading.Thread) -> ErrorInfo:
-    """Return `error` with where a thread is now in the place of its traceback and frames."""
+    """Return `error` with where a thread is now: in message, traceback and frames."""
     frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - its documented name
     if frame is None:
         return error
@@ -137,8 +138,14 @@ def add_stack(error: ErrorInfo, thread: threading.Thread) -> ErrorInfo:
     stack = traceback.StackSummary.extract(calls)
     told = "".join(_ReadableStack(stack, fold=_has_own(stack)).format())
     places = [(call.f_code, line) for call, line in calls if not is_ours(call.f_code.co_filename)]
-    evidence = Evidence(frames=frames_of(places))
-    return add_evidence(replace(error, traceback=bounded(told)), evidence)
+    frames = frames_of(places)
+    own = [frame for frame in frames if frame["own"]] or frames
+    message = error.message
+    if own:
+        file = os.path.basename(own[-1]["file"])  # noqa: PTH119 - also of what is no path
+        message += f", while it was in {own[-1]['function']}, {file}:{own[-1]['line']}"
+    found = replace(error, message=message, traceback=bounded(told))
+    return add_evidence(found, Evidence(frames=frames))
 
 
 def message_of(error: BaseException) -> str:

@@ -78,6 +78,12 @@ def end_started_since(at: float, *, own_thread: bool = False) -> list[str]:
     return _end(started) if started else []
 
 
+def started_processes() -> list[str]:
+    """Return the names and ids of what this process has started, with descendants, for people."""
+    children = _children().keys() - _helpers()
+    return [_description(each) for each in _with_descendants(children)] if children else []
+
+
 def end_processes() -> list[str]:
     """End all processes that this one has started, with their descendants, before it is ended.
 
@@ -157,7 +163,7 @@ def _end(children: Iterable[int]) -> list[str]:
     return names
 
 
-def _with_descendants(pids: set[int]) -> "list[psutil.Process]":
+def _with_descendants(pids: Iterable[int]) -> "list[psutil.Process]":
     import psutil
 
     family = {each.pid: each for each in psutil.Process().children(recursive=True)}
@@ -165,7 +171,7 @@ def _with_descendants(pids: set[int]) -> "list[psutil.Process]":
     for pid, each in family.items():
         with suppress(psutil.Error):
             parents[pid] = each.ppid()
-    found = pids & family.keys()
+    found = family.keys() & set(pids)
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return [family[pid] for pid in found]

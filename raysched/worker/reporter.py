@@ -9,25 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from raysched.errors import TaskRunCancelled
 from raysched.model.states import StateType
-from raysched.model.values import ErrorInfo, FailureClass, TimeoutKind
 from raysched.worker.channel import Channel
 from raysched.worker.context import Endpoint
 from raysched.worker.deadlines import Deadlines
 from raysched.worker.deadman import DeadMan
 from raysched.worker.deadman import file_of as dead_man_file
-from raysched.worker.failures import (
-    add_evidence,
-    add_stack,
-    describe_error,
-    describe_timeout,
-)
+from raysched.worker.failures import add_evidence, add_stack
 from raysched.worker.interrupt import Signals
 from raysched.worker.objects import objects
-from raysched.worker.processes import end_processes
+from raysched.worker.processes import end_processes, started_processes
 from raysched.worker.progress import Outcome, WorkerIdentity
-from raysched.worker.runner import UnitRun
+from raysched.worker.protocol import LogRecord
+from raysched.worker.runner import LOGGER, UnitRun
 from raysched.worker.wire import (
     ACKNOWLEDGE,
     ALIVE,
@@ -55,6 +49,9 @@ or logging would cost each of them a system call and the driver a message."""
 DEAD_MAN_SECONDS = 1.0
 """How much later than this thread would end the process it is ended without its help: it gets no
 turn while native code holds the GIL."""
+
+END_SECONDS = 10.0
+"""How long this thread may take to report, and to end what was started, before it ends itself."""
 
 SIGNS_PER_TIMEOUT = 4
 """Signs of life within `heartbeat_timeout_seconds`: one of them may be late, and one be lost."""
@@ -348,12 +345,14 @@ class Reporter:
 
     def _end_process(self, run: UnitRun, overdue: list[int]) -> NoReturn:
         """End this process, which runs code that cannot be interrupted, and say why before."""
+        self._dead_man.extend(END_SECONDS)
         now = time.time_ns()
         for position in overdue:
             started = run.progress.running.get(position, now)
-            state, info = self._verdict(run, position)
+            state, info = self._deadlines.verdict(position)
             if not run.overlaps:
                 info = add_stack(info, threading.main_thread())
+            self._log_end(run, position, info.message)
             late = state is StateType.TIMED_OUT
             info = add_evidence(info, run.evidence(position, timed_out=late))
             run.progress.end(Outcome(position, state, started, now, error=info))
@@ -365,16 +364,12 @@ class Reporter:
         end_processes()
         os._exit(1)
 
-    def _verdict(self, run: UnitRun, position: int) -> tuple[StateType, ErrorInfo]:
-        key = run.progress.key(position)
-        how = "and did not react, so its worker was ended"
-        if self._deadlines.is_cancelled(position):
-            cancelled = TaskRunCancelled(f"{key} was cancelled {how}", key=key)
-            return StateType.CANCELLED, describe_error(cancelled, FailureClass.CANCELLED)
-        timeout = run.timeout_seconds(position) or 0.0
-        return StateType.TIMED_OUT, describe_timeout(
-            key, TimeoutKind.ATTEMPT, timeout, reaction=how
-        )
+    def _log_end(self, run: UnitRun, position: int, message: str) -> None:
+        if others := started_processes():
+            message += f"; processes that it had started were ended with it: {', '.join(others)}"
+        number, place = run.progress.unit.place(position)
+        attempt, at = run.progress.unit.stages[number].attempts[place], time.time_ns()
+        run.progress.log(LogRecord(position, attempt, at, logging.WARNING, LOGGER, message))
 
     def _connect(self) -> None:
         self._tried = time.monotonic()

@@ -1,6 +1,7 @@
 """Costly objects that tell a file of what becomes of them."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,17 @@ class Model:
     """Something costly."""
 
     def __init__(self, path: Path, name: str = "") -> None:
-        self.path, self.name, self.used = path, name, 0
+        self.path, self.name = path, name
+        # Threads that use it count by one step, which is not divided.
+        self._uses = itertools.count(1)
         self.tell("made")
 
     def __reduce__(self) -> Any:
         raise TypeError("it stays in its process")
+
+    def use(self) -> int:
+        """Return which use of it this is."""
+        return next(self._uses)
 
     def tell(self, what: str) -> None:
         """Append a line."""

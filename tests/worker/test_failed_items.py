@@ -217,6 +217,7 @@ def test_where_a_thread_is() -> None:
     own = [frame["function"].rpartition(".")[2] for frame in frames if frame["own"]]
     assert own == ["wait_for_the_end"]
     assert "in wait_for_the_end" in found.traceback
+    assert ", while it was in test_where_a_thread_is" in found.message
     assert found.fingerprint == late.fingerprint
     assert add_stack(late, thread) == late  # it has ended
 

@@ -4,7 +4,10 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from raysched.worker.deadlines import FORCE_SECONDS, GRACE_SECONDS
+from raysched.worker.deadlines import FORCE_SECONDS
+
+HEAR_SECONDS = 5.0
+"""How long native code may hold Python's GIL before a worker that hears no order is ended."""
 
 SLACK_SECONDS = 1.0
 """How much later than a worker would end itself its silence is taken for inability."""
@@ -38,7 +41,7 @@ class Orders:
     def give(self, order: Order) -> None:
         """Take note of an order."""
         self._given.setdefault(order.unit, []).append(order)
-        patience = FORCE_SECONDS if order.force else GRACE_SECONDS
+        patience = FORCE_SECONDS if order.force else HEAR_SECONDS
         due = time.monotonic() + patience + SLACK_SECONDS
         self._due[order.unit] = min(due, self._due.get(order.unit, due))
 

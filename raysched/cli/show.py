@@ -18,7 +18,7 @@ from raysched.cli.output import (
 )
 from raysched.cli.plan import show_plan
 from raysched.cli.records import run_record, task_run_record
-from raysched.cli.summary import print_failures, print_outcome, print_remedies, print_tasks
+from raysched.cli.summary import print_failures, print_outcome, print_remarks, print_tasks
 from raysched.cli.task_run import history_record, show_task_run
 from raysched.client import Run, TaskRun, describe_error, get_run, utc
 from raysched.errors import UsageError
@@ -76,7 +76,7 @@ def show_run(
     if task is None and not states:
         _print_head(run)
         print_failures(run)
-        print_remedies(run)
+        print_remarks(run)
         print_tasks(run)
         _print_why(run)
     else:

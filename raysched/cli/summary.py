@@ -31,6 +31,9 @@ MOST_LOOKED_AT = 1000
 MOST_NAMES = 4
 """Task runs that are named because they failed like another one."""
 
+MOST_REASONS = 5
+"""Reasons of skips that people see at once."""
+
 MOST_STATES = 5
 """States with a column of their own; a table with more would not fit 80 columns."""
 
@@ -59,7 +62,7 @@ def print_summary(run: Run, returned: str) -> None:
     if returned:
         say(("returned ", "dim"), returned)
     print_failures(run)
-    print_remedies(run)
+    print_remarks(run)
     print_tasks(run)
     say()
     say(("run   ", "dim"), run.id)
@@ -106,6 +109,10 @@ def print_failures(run: Run) -> None:
         states = "".join(f" --state {state.name}" for state in OWN_FAILURES if state in run.counts)
         command = f"raysched show {run.id[:SHORT_ID]}{states}"
         say((f"… and {rest:,} more failed themselves: {command}", "dim"))
+    for missed in run.shortfalls:
+        told = f"{missed.succeeded:,} of {missed.size:,} succeeded"
+        say()
+        say((f"{missed.task}: {told}, and min_success asks for {missed.needed:,}", "red"))
     _print_followers(run)
     for child in children[:MOST_FAILURES]:
         say()
@@ -244,8 +251,8 @@ def _print_followers(run: Run) -> None:
         _print_number("never ran", tasks, style, f" ({reason})")
 
 
-def print_remedies(run: Run) -> None:
-    """Print what took the place of failures, and what was undone because of them."""
+def print_remarks(run: Run) -> None:
+    """Print what took the place of failures, what was undone because of them, and what skipped."""
     fell_back: Counter[str] = Counter()
     rolled_back: Counter[str] = Counter()
     for remark in run.remarks:
@@ -255,6 +262,18 @@ def print_remedies(run: Run) -> None:
             fell_back[remark.task] += remark.count
     _print_number("completed by their fallback", fell_back, "yellow")
     _print_number("rolled back: what they did was undone", rolled_back, "yellow")
+    _print_skipped(run)
+
+
+def _print_skipped(run: Run) -> None:
+    by_task = {task: counts.get(StateType.SKIPPED, 0) for task, counts in run.task_counts.items()}
+    _print_number("skipped", Counter(by_task), STYLES[StateType.SKIPPED])
+    reasons = [each for each in run.remarks if each.state is StateType.SKIPPED and each.reason]
+    for each in reasons[:MOST_REASONS]:
+        say((f"  {each.task} {each.count:,}: {_first_line(each.reason)}", "dim"))
+    if len(reasons) > MOST_REASONS:
+        command = f"raysched show {run.id[:SHORT_ID]} --state {StateType.SKIPPED.name}"
+        say((f"  … and {len(reasons) - MOST_REASONS:,} more reasons: {command}", "dim"))
 
 
 def _print_number(what: str, by_task: Counter[str], style: str, remark: str = "") -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from raysched.client.plan import GroupPlan, group_plan
+from raysched.client.shortfalls import Shortfall, shortfalls
 from raysched.client.task_run import TaskRun, TaskRuns
 from raysched.client.words import (
     OWN_FAILURES,
@@ -45,7 +46,8 @@ class Run:
     def refresh(self) -> None:
         """Read the run again."""
         self._view = self._reader.find_run(self._view.id)
-        self.__dict__.pop("_sizes", None)
+        for cached in ("_sizes", "remarks"):
+            self.__dict__.pop(cached, None)
 
     @property
     def id(self) -> str:
@@ -150,10 +152,15 @@ class Run:
         """Task runs that failed themselves, without those that only followed."""
         return list(self.task_runs(states=OWN_FAILURES))
 
-    @property
+    @cached_property
     def remarks(self) -> list[RemarkView]:
         """What is to be told of task runs beside their states, counted, in order of calls."""
         return self._reader.remarks(self._view)
+
+    @property
+    def shortfalls(self) -> list[Shortfall]:
+        """Maps of which fewer succeeded than `min_success` asks for, in order of calls."""
+        return shortfalls(self._reader, self._view)
 
     @property
     def children(self) -> "list[Run]":

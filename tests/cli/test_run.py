@@ -62,6 +62,20 @@ class TestCompleted:
         assert done.json()["tasks"] == {"COMPLETED": 4}
         assert done.json()["backend"].startswith("Ray ")
 
+    def test_tells_why_task_runs_were_skipped(self, raysched: Command) -> None:
+        source = (
+            "from raysched import flow, skip, task\n"
+            "@task\ndef read(n):\n    if n:\n        skip(f'nothing new for {n}')\n"
+            "@task\ndef use(n):\n    return n\n"
+            "@flow\ndef reading():\n    use.map(read.map(range(7))).wait()\n"
+        )
+        Path("reading.py").write_text(source, encoding="utf-8")
+        done = raysched("run", "reading.py", "--backend", "inline")
+        assert done.code == 0
+        told = "12 task runs skipped: read 6, use 6\n  read 1: nothing new for 1\n"
+        assert told in done.out
+        assert "  … and 7 more reasons: raysched show " in done.out
+
     def test_async_flow(self, raysched: Command) -> None:
         source = "from raysched import flow\n@flow\nasync def going(): return 5\n"
         Path("later.py").write_text(source, encoding="utf-8")
@@ -166,6 +180,20 @@ class TestFailed:
         shown = looking("show", "last", "--task", "read[0]").out
         assert "read[0]  COMPLETED after 2 attempts\n  OSError: no such disk\n" in shown
         assert "  attempt 2 was its fallback\n" in shown
+
+    def test_map_that_missed_its_min_success_says_so(self, raysched: Command) -> None:
+        source = (
+            "from raysched import flow, task\n"
+            "@task\ndef read(n):\n    return 1 // (n - 2)\n"
+            "@task\ndef total(numbers):\n    return sum(numbers)\n"
+            "@flow\ndef reading(share: float):\n"
+            "    total.submit(read.map(range(4), min_success=share)).wait()\n"
+        )
+        Path("reading.py").write_text(source, encoding="utf-8")
+        command = ("run", "reading.py", "--backend", "inline", "-p")
+        missed, held = raysched(*command, "share=0.9").out, raysched(*command, "share=0.7").out
+        assert "read: 3 of 4 succeeded, and min_success asks for 4\n" in missed
+        assert "min_success" not in held
 
     def test_sys_exit_in_the_flow_is_no_success(self, raysched: Command) -> None:
         source = "import sys\nfrom raysched import flow\n@flow\ndef leave():\n    sys.exit(0)\n"

@@ -164,3 +164,24 @@ class TestEscalation:
         ledger.lost(0, OUT_OF_MEMORY)
         assert ledger.wake_for_units()
         assert ledger.asked[-1].scheduling_class == (("memory", "200"),)
+
+    def test_ends_with_a_crash_where_no_node_has_as_much(self) -> None:
+        retry = RetryOptions(on_oom=Escalation(2, 1000))
+        ledger = ledger_of(spec(retry=retry, ray={"memory": 100}))
+        (group,) = ledger.groups
+        ledger.slots = None
+        ledger.lost(0, OUT_OF_MEMORY)
+        ledger.wake()
+        assert ledger.states((group, [0])) == [PENDING]
+        ledger.tell(CapacityKnown((("memory", "200"),), 0, "memory=200; the largest node has 150"))
+        assert ledger.states((group, [0])) == [CRASHED]
+        assert ledger.attempts[-1].stop_reason == (
+            "out of memory, and there is no more of it: it needs memory=200; "
+            "the largest node has 150"
+        )
+        nothing_is_left(ledger)
+
+    def test_waits_where_it_has_been_asked_for_from_the_beginning(self) -> None:
+        ledger = ledger_of(spec(ray={"memory": 100}), slots=None)
+        ledger.tell(CapacityKnown((("memory", "100"),), 0, "memory=100; the largest node has 50"))
+        assert ledger.states((ledger.groups[0], [0])) == [PENDING]

@@ -55,3 +55,14 @@ def test_what_was_skipped_is_no_failure() -> None:
     ledger.plan()
     ledger.ended(0, StateType.SKIPPED)
     assert verdict(ledger.run).unhandled == ()
+
+
+def test_failures_of_teardowns_are_told_apart() -> None:
+    ledger = Ledger(slots=2)
+    group, _ = add(ledger.builder, spec(teardown=True))
+    add(ledger.builder, spec("fine", teardown=True))
+    ledger.plan()
+    ledger.ended(0, StateType.FAILED)
+    ledger.run_all()
+    found = verdict(ledger.run)
+    assert (found.unhandled, found.handled, found.teardowns) == ((), 0, ((group, 0),))

@@ -8,6 +8,7 @@ from raysched.model.values import ErrorInfo, FailureClass
 from raysched.tracker.attempts import Failure, cancel_waiting, give_up
 from raysched.tracker.breaker import latest_failures
 from raysched.tracker.dependencies import settle
+from raysched.tracker.lanes import Lane
 from raysched.tracker.messages import AbortUnit, CancelRequested, MembersCancelled
 from raysched.tracker.run import Node, Stopping, Turn
 from raysched.tracker.timers import forget_ended
@@ -148,6 +149,25 @@ def _stop_group(turn: Turn, node: Node) -> None:
     for lane in turn.run.lanes.values():
         lane.remove_ended()
     settle(turn, node, ended + never_begun)
+
+
+def end_escalated(turn: Turn, lane: Lane) -> None:
+    """End members that were killed for memory, and now ask for more than any node has.
+
+    Whoever asks for that from the beginning waits, since clusters grow. Here it is an answer to a
+    failure, which would otherwise never be told.
+    """
+    ended: dict[Node, list[int]] = {}
+    for node, index in list(lane.waiting()):
+        tried = node.last_failures.get(index)
+        if tried is None or index not in node.memory_kills or index in node.fell_back:
+            continue
+        reason = f"out of memory, and there is no more of it: it needs {lane.lacking}"
+        if give_up(turn, Failure(node, index, *tried), reason):
+            ended.setdefault(node, []).append(index)
+    lane.remove_ended()
+    for node, indices in ended.items():
+        settle(turn, node, indices)
 
 
 def _not_begun(group: Group, index: int, reason: str) -> ErrorInfo:

@@ -6,7 +6,13 @@ from typing import Any
 from raysched.errors import InternalError
 from raysched.model.states import FAILURES
 from raysched.tracker.attempts import Failure, failed, roll_back
-from raysched.tracker.cancelling import cancel_members, cancel_run, end_waiting, stop_tripped
+from raysched.tracker.cancelling import (
+    cancel_members,
+    cancel_run,
+    end_escalated,
+    end_waiting,
+    stop_tripped,
+)
 from raysched.tracker.deadlines import due
 from raysched.tracker.dependencies import join, settle
 from raysched.tracker.messages import (
@@ -90,9 +96,11 @@ def _time_passed(turn: Turn, event: TimePassed) -> None:
 
 
 def _capacity_known(turn: Turn, event: CapacityKnown) -> None:
-    for lane in turn.run.lanes.values():
+    for lane in tuple(turn.run.lanes.values()):
         if lane.scheduling_class == event.scheduling_class:
             lane.slots, lane.lacking = event.slots, event.lacking
+            if not event.slots:
+                end_escalated(turn, lane)
 
 
 def _failures_handled(turn: Turn, event: FailuresHandled) -> None:

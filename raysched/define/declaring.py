@@ -39,7 +39,7 @@ def caller_of(task: Decorated[Any, Any], options: TaskOptions) -> Caller:
         timeout_seconds=_seconds(checker, "timeout_seconds"),
         queue_timeout_seconds=_seconds(checker, "queue_timeout_seconds"),
         total_timeout_seconds=_seconds(checker, "total_timeout_seconds"),
-        heartbeat_timeout_seconds=_seconds(checker, "heartbeat_timeout_seconds"),
+        heartbeat_timeout_seconds=policies.heartbeat(checker),
         max_concurrency=checker.integer("max_concurrency", 1) or 1,
         max_parallel=checker.integer("max_parallel", 1),
         batch=batch,

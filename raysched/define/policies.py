@@ -11,6 +11,9 @@ from raysched.errors import InvalidOption
 from raysched.model.options import Escalation, RetryOptions
 from raysched.model.triggers import MinSuccess, Trigger, TriggerRule
 
+HEARTBEAT_MIN_SECONDS = 1.0
+"""The least `heartbeat_timeout_seconds` (seconds)."""
+
 _RULES = [str(rule) for rule in TriggerRule]
 
 
@@ -99,6 +102,18 @@ def setup_and_teardown(checker: Checker) -> tuple[bool, bool]:
     if setup and teardown:
         raise checker.fail("teardown", "a setup task cannot be a teardown task, too")
     return setup, teardown
+
+
+def heartbeat(checker: Checker) -> float | None:
+    """Return how long the process of an attempt may be silent (seconds)."""
+    seconds = checker.number("heartbeat_timeout_seconds", " of seconds", above_zero=True)
+    if seconds is not None and seconds < HEARTBEAT_MIN_SECONDS:
+        raise checker.fail(
+            "heartbeat_timeout_seconds",
+            f"must be {HEARTBEAT_MIN_SECONDS:g} or more: on a busy machine a process that is well "
+            "is silent for shorter times",
+        )
+    return seconds
 
 
 def limit_of_failures(checker: Checker) -> int | float | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeAlias
 
-from raysched.errors import FutureError
+from raysched.errors import FutureError, InvalidOption
 from raysched.graph.digest import digest, digest_rows, task_label
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.graph.identities import Identities
@@ -95,9 +95,11 @@ class Builder:
         Raises:
             SerializationError: An argument cannot be pickled.
             FutureError: An argument holds a future of another flow run.
+            InvalidOption: The trigger rule can never be met.
         """
         payload, found = dump_call((call.args, dict(call.kwargs)))
         edges = self._edges(found, call.wait_for)
+        _check_rule(call.spec, edges)
         # Flat, since a tuple of atoms is digested in a fifth of the time.
         bound = tuple(chain.from_iterable(call.bound.items()))
         inputs = digest(bound, self.scope, self._label(call.spec))
@@ -121,6 +123,7 @@ class Builder:
         Raises:
             SerializationError: An argument cannot be pickled.
             FutureError: An argument holds a future of another flow run.
+            InvalidOption: The trigger rule can never be met.
         """
         shared, found = dump_call((call.names, dict(call.static)))
         edges = list(self._edges(found, ()))
@@ -136,8 +139,11 @@ class Builder:
         context = (self.scope, self._label(call.spec), digest((call.names, call.static)))
         call = replace(call, columns=columns)
         if not self.kept and all(map(are_atoms_or_slots, columns)):
+            _check_rule(call.spec, edges)
             return self._place_columns(call, shared, tuple(edges), context)
         members = [self._member(row, slots, context) for row in zip(*columns, strict=True)]
+        for _, _, own_edges in members:
+            _check_rule(call.spec, (*edges, *own_edges))
         with self._lock:
             return self._place(call, members, shared, tuple(edges))
 
@@ -273,6 +279,20 @@ class Builder:
                 f"not to this one ({self.run_id[:8]}): pass its value, future.result()"
             )
             raise FutureError(message)
+
+
+def _check_rule(spec: TaskSpec, edges: Sequence[Edge]) -> None:
+    rule = spec.trigger_rule
+    if not isinstance(rule, MinSuccess):
+        return
+    ranges = (EdgeKind.GATHER, EdgeKind.AFTER)
+    there = sum(edge.stop - edge.index if edge.kind in ranges else 1 for edge in edges)
+    if 0 < there < rule.needed(there):
+        runs = "1 task run" if there == 1 else f"{there} task runs"
+        raise InvalidOption(
+            f"task {spec.name!r}: trigger_rule={rule!s} can never be met: it needs {runs} only; a "
+            "share such as 0.95 fits any number"
+        )
 
 
 def _append(parts: list[Part], member: Member) -> None:

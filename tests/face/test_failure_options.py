@@ -74,6 +74,7 @@ class NoModel:
         ({"queue_timeout_seconds": 0}, r"queue_timeout_seconds=0: must be a number of seconds"),
         ({"total_timeout_seconds": "1"}, r"total_timeout_seconds='1'"),
         ({"heartbeat_timeout_seconds": -1}, r"heartbeat_timeout_seconds=-1"),
+        ({"heartbeat_timeout_seconds": 0.01}, r"heartbeat_timeout_seconds=0.01: must be 1 or more"),
         ({"trigger_rule": "all_dne"}, r"trigger_rule='all_dne'.*did you mean 'all_done'\? The rul"),
         ({"trigger_rule": 3}, r"trigger_rule=3: there is no such rule; The rules are all_success"),
         ({"setup": 1}, r"setup=1: must be True or False"),

@@ -1,6 +1,7 @@
 """Trigger rules, as flows see them."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -68,6 +69,42 @@ class TestRules:
             ).result()
 
         assert in_flow(caught, body).startswith("UpstreamFailed")
+
+    @pytest.mark.parametrize(
+        ("call", "number"),
+        [
+            (
+                lambda few: give.submit(few.submit(1), trigger_rule=min_success(3)),
+                "1 task run only",
+            ),
+            (
+                lambda few: give.submit(1, wait_for=[few.map([1, 2])], trigger_rule=min_success(3)),
+                "2 task runs only",
+            ),
+            (
+                lambda few: give.map(few.map([1, 2, 3]), trigger_rule=min_success(3)),
+                "1 task run only",
+            ),
+            (
+                lambda few: give.map([[few.submit(1), few.submit(2)]], trigger_rule=min_success(3)),
+                "2 task runs only",
+            ),
+        ],
+        ids=["call", "wait_for", "map", "elements"],
+    )
+    def test_more_successes_than_there_are(
+        self, call: Callable[[Any], object], number: str
+    ) -> None:
+        text = in_flow(caught, lambda: call(give.with_options(name="few")))
+        assert text.startswith("InvalidOption: task 'give': trigger_rule=min_success(3)")
+        assert number in text
+
+    def test_as_many_successes_as_there_are(self) -> None:
+        def body() -> Any:
+            return give(give.map([1, 2]), wait_for=[give.submit(3)], trigger_rule=min_success(3))
+
+        assert in_flow(body) == [1, 2]
+        assert in_flow(lambda: give(1, trigger_rule=min_success(3))) == 1  # it needs none
 
     def test_min_success(self) -> None:
         def body() -> Any:

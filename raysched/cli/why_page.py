@@ -10,6 +10,7 @@ from raysched.cli.output import SHORT_ID, duration, local_time, noun
 from raysched.cli.why_picture import svg
 from raysched.cli.why_words import (
     alike_text,
+    asked_text,
     before_fallback_text,
     blame_text,
     change_text,
@@ -21,7 +22,7 @@ from raysched.cli.why_words import (
     victims_text,
     where_text,
 )
-from raysched.client.advice import Advice
+from raysched.client.advice_case import Advice
 from raysched.client.why_facts import Cause, Comparison, Source, Step, Try, Why
 from raysched.model.states import SUCCESSES, StateType
 
@@ -182,12 +183,23 @@ def _attempts(attempts: Sequence[Try]) -> Markup | None:
             local_time(each.started),
             "" if each.seconds is None else duration(each.seconds),
             where_text(each.where),
+            asked_text(each.asked),
             each.said,
             each.decision,
         )
         for each in attempts
     ]
-    names = ("attempt", "state", "class", "began", "took", "where", "what it said", "then")
+    names = (
+        "attempt",
+        "state",
+        "class",
+        "began",
+        "took",
+        "where",
+        "asked for",
+        "what it said",
+        "then",
+    )
     return join(element("h4", "Attempts"), _table(names, rows))
 
 

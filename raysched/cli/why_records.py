@@ -160,6 +160,7 @@ def attempt_record(each: Try) -> dict[str, Any]:
         "worker_id": each.where.worker_id or None,
         "said": each.said,
         "decision": each.decision,
+        "asked": dict(each.asked),
     }
 
 

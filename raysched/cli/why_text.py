@@ -20,6 +20,7 @@ from raysched.cli.output import (
 )
 from raysched.cli.why_words import (
     alike_text,
+    asked_text,
     before_fallback_text,
     blame_text,
     change_text,
@@ -265,10 +266,12 @@ def print_attempts(attempts: Sequence[Try], *, told: Collection[str] = ()) -> No
     """
     if not attempts:
         return
-    rows = [_attempt_cells(each) for each in attempts]
-    widths = [max(map(len, column)) for column in zip(ATTEMPT, *rows, strict=True)]
+    asked = any(each.asked for each in attempts)
+    heads = (*ATTEMPT[:-1], *(["asked for"] if asked else []), ATTEMPT[-1])
+    rows = [_attempt_cells(each, asked=asked) for each in attempts]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     say()
-    say(" " * INDENT, (_row(ATTEMPT, widths), "dim"))
+    say(" " * INDENT, (_row(heads, widths), "dim"))
     for each, cells in zip(attempts, rows, strict=True):
         state, style = cells[1].ljust(widths[1]), STYLES[each.state]
         rest = _row(cells[2:], widths[2:])
@@ -279,12 +282,13 @@ def print_attempts(attempts: Sequence[Try], *, told: Collection[str] = ()) -> No
             say(" " * (INDENT + widths[0] + 2), more)
 
 
-def _attempt_cells(each: Try) -> tuple[str, ...]:
+def _attempt_cells(each: Try, *, asked: bool) -> tuple[str, ...]:
     return (
         str(each.number),
         each.state.name,
         each.kind or (each.failure_class.value if each.failure_class else ""),
         "" if each.seconds is None else duration(each.seconds),
+        *([plain(asked_text(each.asked))] if asked else []),
         plain(where_text(each.where)),
     )
 

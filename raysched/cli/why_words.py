@@ -1,5 +1,6 @@
 """What is known about a failure, in words: for the terminal and for the page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from raysched.cli.output import SHORT_ID, duration, local_time, noun
@@ -15,6 +16,11 @@ BLAME = {
     FailureClass.CANCELLED: "cancelled: somebody stopped it",
 }
 """Who is to blame, in words."""
+
+IN_BYTES = ("memory", "object_store_memory")
+"""Options of Ray that are amounts of bytes."""
+
+_STEP = 1024
 
 
 def plain(text: str) -> str:
@@ -32,6 +38,26 @@ def where_text(where: Where) -> str:
         f"node {where.node_id[:SHORT_ID]}" if where.node_id else "",
     ]
     return ", ".join(filter(None, parts))
+
+
+def asked_text(asked: Mapping[str, str]) -> str:
+    """Return what an attempt asked Ray for: `memory 2 GiB, num_cpus 4`."""
+    return ", ".join(f"{name} {_amount(name, value)}" for name, value in asked.items())
+
+
+def _amount(name: str, value: str) -> str:
+    """Return a quantity for people: Ray's memory is in bytes."""
+    try:
+        size = float(value) if name in IN_BYTES else None
+    except ValueError:
+        size = None
+    if size is None:
+        return value
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < _STEP:
+            return f"{size:.4g} {unit}"
+        size /= _STEP
+    return f"{size:.4g} GiB"
 
 
 def blame_text(cause: Cause) -> str:

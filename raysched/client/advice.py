@@ -1,12 +1,9 @@
 """Policies that would have helped, from one fixed table: docs/why.md shows it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Sequence
 
+from raysched.client.advice_case import Advice, Case, Rule
 from raysched.model.values import CrashKind, FailureClass, TimeoutKind
-
-Options: TypeAlias = Mapping[str, Any]
 
 TRANSIENT = (
     "BrokenPipeError",
@@ -54,6 +51,9 @@ BUGS = (
 )
 """Classes that come again with the same input, as a rule."""
 
+NO_SPACE = "No space left on device"
+"""In the message of an `OSError` with ENOSPC."""
+
 DECIDERS = ("retry_on", "retry_condition_fn")
 """Options by which the user decides what is worth a retry."""
 
@@ -61,75 +61,8 @@ MANY_ALIKE = 20
 """Equal failures of one cause from which on stopping early is advised."""
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """A policy that would have helped.
-
-    Attributes:
-        rule: Name of the rule, for example `transient-error`.
-        text: What to do and why, in a sentence or two.
-        code: Options of `@task` or the call that do it, or "".
-    """
-
-    rule: str
-    text: str
-    code: str = ""
-
-
 NATIVE_SIGNALS = frozenset({"SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL"})
 """Signals by which native code ends its own process."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A failure, as far as advice depends on it.
-
-    Attributes:
-        failure_class: Who is to blame.
-        kind: `CrashKind` or `TimeoutKind` value, or "".
-        type: Class of the exception, as in tracebacks.
-        message: Its text.
-        signal: Name of the signal that ended the process, or "".
-        exited: Whether the process ended itself, with an exit code.
-        attempts: Attempts that its task run had.
-        count: How many failures there are like it.
-        group: Size of the map that it is in, or 0.
-        victims: How many task runs of other tasks did not run because of them.
-        options: What the task was declared with, as far as it was kept (`GroupRow.options`).
-    """
-
-    failure_class: FailureClass
-    kind: str = ""
-    type: str = ""
-    message: str = ""
-    signal: str = ""
-    exited: bool = False
-    attempts: int = 1
-    count: int = 1
-    group: int = 0
-    victims: int = 0
-    options: Options = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A row of the table.
-
-    Attributes:
-        name: Its name.
-        when: When it applies, for people.
-        applies: Whether it applies.
-        text: What to do and why.
-        code: Options that do it; those that the task has are left out.
-        change: Options that the task has, and that are to be changed.
-    """
-
-    name: str
-    when: str
-    applies: Callable[[Case], bool]
-    text: str
-    code: tuple[str, ...] = ()
-    change: tuple[str, ...] = ()
 
 
 def advise(case: Case) -> tuple[Advice, ...]:
@@ -247,6 +180,13 @@ RULES: Sequence[Rule] = (
         ('memory="4GiB"',),
     ),
     Rule(
+        "disk-full",
+        "`OSError` in the user's code: there is no space left",
+        lambda case: _user(case) and _name(case) == "OSError" and NO_SPACE in case.message,
+        "The disk that it wrote to is full: the message names the path. Free it, or write to "
+        "storage that all nodes share.",
+    ),
+    Rule(
         "check-failed",
         "`check=` refused the result, and there is no `fallback`",
         lambda case: _user(case) and _name(case) == "CheckFailed" and not _has(case, "fallback"),
@@ -272,8 +212,9 @@ RULES: Sequence[Rule] = (
         "out-of-memory-again",
         "killed for memory in spite of `on_oom`",
         lambda case: _crash(case, CrashKind.OUT_OF_MEMORY) and _has(case, "on_oom"),
-        "Even the last step was not enough: raise up_to, or give each task run less at a time.",
-        change=('on_oom=escalate(factor=2, up_to="64GiB")',),
+        "Even the last step was not enough: give each task run less at a time, or raise up_to, as "
+        "far as a node has memory (raysched doctor shows it).",
+        change=("on_oom=escalate(factor=..., up_to=...)",),
     ),
     Rule(
         "native-crash",

@@ -1,11 +1,12 @@
 """Failures of a run by their innermost cause, and which task runs did not run because of each."""
 
+import json
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raysched.client.why_facts import Stop
 from raysched.client.why_graph import Touched
@@ -63,6 +64,17 @@ class Kind:
         """How many there are."""
         return self.by_group.total()
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What the task of the first one was declared with, as far as it was kept."""
+        found: Mapping[str, Any] = json.loads(self.group.options)
+        return found
+
+    @property
+    def teardown(self) -> bool:
+        """Whether that is a teardown, whose failure never fails the run."""
+        return bool(self.options.get("teardown"))
+
     def stop(self, reason: str, count: int, key: str) -> None:
         """Count failures that were not tried again for a reason; `key` is the first one's."""
         if reason not in self.stops and len(self.stops) >= MOST_STOPS:
@@ -74,11 +86,12 @@ class Kind:
             self.stops[reason] = replace(counted, count=counted.count + count)
 
     @property
-    def rank(self) -> tuple[bool, bool, int, int, int]:
+    def rank(self) -> tuple[bool, bool, bool, int, int, int]:
         """Where it stands among others: first what nobody handled and what had consequences."""
         cancelled = self.failure_class is FailureClass.CANCELLED
         victims = self.victims.total()
-        return self.handled == self.count, cancelled, -victims, self.group.id, self.first
+        handled = self.handled == self.count
+        return handled, cancelled, self.teardown, -victims, self.group.id, self.first
 
 
 @dataclass(frozen=True, slots=True)

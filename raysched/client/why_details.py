@@ -1,10 +1,10 @@
 """One cause in full: what its first failure left, where the line is, what helps against it."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raysched.client.advice import Case, advise
+from raysched.client.advice import advise
+from raysched.client.advice_case import Case
 from raysched.client.why_causes import Kind
 from raysched.client.why_facts import (
     Argument,
@@ -45,6 +45,9 @@ TRIED_AGAIN = "tried again"
 FLOW_FUNCTION = -1
 """Group of log records of the flow function itself (`model.rows.LogRow`)."""
 
+OOM_REASON = "OOM kill reason"
+"""Begins the line in which Ray's memory monitor tells why it killed a worker."""
+
 _LIMITS = {
     "queue_timeout_seconds": TimeoutKind.QUEUED.value,
     "total_timeout_seconds": TimeoutKind.TOTAL.value,
@@ -63,7 +66,7 @@ def cause_of(reader: "Reader", run: "RunView", kind: Kind, number: int) -> Cause
     if error is None and task_run is not None:
         error = task_run.error
     error = error or _unbegun(kind)
-    options = json.loads(kind.group.options)
+    options = kind.options
     ended = _ended(run, task_run)
     logs = reader.last_logs(run, kind.group.id, kind.first, MOST_LOGS)
     key = f"{kind.group.task}[{index}]"
@@ -78,7 +81,7 @@ def cause_of(reader: "Reader", run: "RunView", kind: Kind, number: int) -> Cause
         by_task=_by_task(reader, run, kind),
         keys=tuple(kind.keys) or (key,),
         handled=kind.handled,
-        teardown=bool(options.get("teardown")),
+        teardown=kind.teardown,
         victims=dict(kind.victims),
         state=kind.state,
         attempts=tuple(map(try_of, _some(attempts))),
@@ -87,7 +90,7 @@ def cause_of(reader: "Reader", run: "RunView", kind: Kind, number: int) -> Cause
         stops=tuple(kind.stops.values()) if len(kind.stops) > 1 else (),
         before_fallback=_before_fallback(attempts),
         logs=tuple(Line(utc(row.at), row.level, row.logger, row.message) for row in logs),
-        before=_before(reader, run, key, ended),
+        before=_before(reader, run, key, ended, {_node(row.error) for row in attempts} - {""}),
         owner=options.get("owner", ""),
         runbook=options.get("runbook", ""),
         advice=advise(_case(kind, error, begun, options)),
@@ -125,7 +128,7 @@ def flow_cause(reader: "Reader", run: "RunView", number: int) -> Cause:
         stops=(),
         before_fallback=None,
         logs=tuple(Line(utc(row.at), row.level, row.logger, row.message) for row in own),
-        before=_before(reader, run, "", run.ended),
+        before=_before(reader, run, "", run.ended, ()),
         owner="",
         runbook="",
         advice=(),
@@ -185,6 +188,7 @@ def try_of(row: AttemptRow) -> Try:
         where,
         describe_error(error) if error is not None else "",
         row.stop_reason or (TRIED_AGAIN if failed else ""),
+        kept.get("asked", {}),
     )
 
 
@@ -211,7 +215,7 @@ def evidence_of(kept: Kept) -> Iterator[Evidence]:
     if "used_bytes" in kept or "allowed_bytes" in kept:
         yield Evidence("memory", _memory(kept))
     if "death_reason" in kept:
-        yield Evidence("death reason", kept["death_reason"])
+        yield Evidence("death reason", _death_reason(kept["death_reason"]))
     if kept.get("node_id"):
         yield Evidence("node", kept["node_id"])
     if "fatal_error" in kept:
@@ -219,6 +223,11 @@ def evidence_of(kept: Kept) -> Iterator[Evidence]:
     retry = kept.get("retry", {})
     if retry.get("reason"):
         yield Evidence("retry_on", retry["reason"])
+
+
+def _death_reason(text: str) -> str:
+    """Return the line of Ray's account of a kill for memory that tells why it chose this worker."""
+    return next((line for line in text.splitlines() if OOM_REASON in line), text).strip()
 
 
 def _memory(kept: Kept) -> str:
@@ -262,21 +271,32 @@ def _ended(run: "RunView", task_run: "TaskRunView | None") -> int:
     return run.ended
 
 
+def _node(error: ErrorInfo | None) -> str:
+    """Return the id of the node that an attempt failed on, or "" where it is not known."""
+    return error.evidence.get("node_id", "") if error is not None else ""
+
+
 def _minute(end: int) -> tuple[int, int]:
     return end - BEFORE_SECONDS * 10**9, end
 
 
-def _before(reader: "Reader", run: "RunView", key: str, end: int) -> tuple[Happening, ...]:
-    """Return what happened in the minute before: what raysched said, and crashes of all runs."""
+def _before(
+    reader: "Reader", run: "RunView", key: str, end: int, nodes: Collection[str]
+) -> tuple[Happening, ...]:
+    """Return what happened in the minute before: what raysched said, and crashes.
+
+    Those of other runs are told if they were on one of these nodes.
+    """
     if not end:
         return ()
     since, until = _minute(end)
     said = reader.logs_between(run, since, until, logger=ENGINE_LOGGER, limit=MOST_HAPPENINGS)
     found = [(row.at, run.id, run.flow, row.key, row.message) for row in said]
     for crash in reader.crashes(since, until, limit=MOST_HAPPENINGS):
-        if (crash.run, crash.key) == (run.id, key):
-            continue
         error = crash.attempt.error
+        same = (crash.run, crash.key) == (run.id, key)
+        if same or (crash.run != run.id and _node(error) not in nodes):
+            continue
         text = describe_error(error) if error is not None else StateType.CRASHED.name
         found.append((crash.attempt.ended, crash.run, crash.flow, crash.key, text))
     found.sort(key=lambda each: each[0])

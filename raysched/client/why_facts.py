@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from raysched.client.advice import Advice
+from raysched.client.advice_case import Advice
+from raysched.client.why_held import Held
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, FailureClass, Frame
 
@@ -36,6 +37,7 @@ class Try:
         where: Where it ran.
         said: Class and message of its exception.
         decision: Why it was not tried again after this one, or `tried again`.
+        asked: What it asked Ray for, where attempts differ in that: texts by option.
     """
 
     number: int
@@ -47,6 +49,7 @@ class Try:
     where: Where
     said: str
     decision: str
+    asked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +59,6 @@ class Stop:
     reason: str
     count: int
     key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Task runs of one task that were under way, or waited, when their flow run was stopped.
-
-    Attributes:
-        task: Name of the task.
-        begun: How many were under way.
-        waited: How many had not begun.
-        key: Key of the one that had been under way for longest, or "".
-        seconds: For how long.
-        place: Where its code was, or None where that is not known.
-    """
-
-    task: str
-    begun: int
-    waited: int
-    key: str = ""
-    seconds: float = 0.0
-    place: Frame | None = None
 
 
 @dataclass(frozen=True, slots=True)

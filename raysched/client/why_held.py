@@ -1,9 +1,9 @@
 """What a run was at when a person, or its limit of time, stopped it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raysched.client.why_facts import Held
 from raysched.model.rows import GroupRow
 from raysched.model.states import StateType
 from raysched.model.values import Frame
@@ -17,6 +17,27 @@ STOPPED = frozenset({StateType.CANCELLED, StateType.TIMED_OUT})
 
 MOST_LOOKED_AT = 100
 """Cancelled task runs of a group among which the one that was under way for longest is found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Task runs of one task that were under way, or waited, when their flow run was stopped.
+
+    Attributes:
+        task: Name of the task.
+        begun: How many were under way.
+        waited: How many had not begun.
+        key: Key of the one that had been under way for longest, or "".
+        seconds: For how long.
+        place: Where its code was, or None where that is not known.
+    """
+
+    task: str
+    begun: int
+    waited: int
+    key: str = ""
+    seconds: float = 0.0
+    place: Frame | None = None
 
 
 def held_by(reader: "Reader", run: "RunView", groups: Sequence[GroupRow]) -> tuple[Held, ...]:

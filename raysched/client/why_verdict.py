@@ -1,5 +1,6 @@
 """What became of a run, in a line."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 LONGEST_MESSAGE = 80
 """Characters of an exception's message that a verdict has."""
+
+ROLLED_BACK = re.compile(r"\d+ of \d+ rolled back(, not .+)?$")
+"""What the engine says of compensations: how many, and what could not be undone."""
 
 MOST_CAUSES = 3
 """Causes that a verdict names."""
@@ -64,13 +68,18 @@ def count_of(number: int, word: str) -> str:
 def _roots(why: Why) -> str:
     """Return what failed, by the first few causes."""
     causes = [cause for cause in why.causes if cause.handled < cause.count] or why.causes
+    teardowns = [cause for cause in causes if cause.teardown]
+    causes = [cause for cause in causes if not cause.teardown]
+    if teardowns and not causes:
+        return _of_teardowns(teardowns)
     if causes:
         number = _number(why)
         word = count_of(number, "root failure")
         kinds = len(causes) + why.more_causes
         of_kinds = f" of {kinds} kinds" if kinds > 1 and number > kinds else ""
         more = why.more_causes and not of_kinds
-        return f"{word}{of_kinds}{' and more' if more else ''}: {_named(causes)}"
+        told = f"{word}{of_kinds}{' and more' if more else ''}: {_named(causes)}"
+        return f"{told}; {_of_teardowns(teardowns)}" if teardowns else told
     if why.subflows:
         return f"{count_of(len(why.subflows), 'subflow')} failed: {_of_subflows(why.subflows)}"
     if why.message:
@@ -81,7 +90,19 @@ def _roots(why: Why) -> str:
 def _number(why: Why) -> int:
     """Return how many failures nobody handled, or of all where each was, as the flow's own is."""
     beside = sum(cause.count for cause in why.causes if not cause.key or _is_cancelled(cause))
-    return (why.failures - why.handled or why.failures) + beside
+    unhandled = why.failures - why.handled or why.failures
+    # They are told beside: a teardown never makes a run fail.
+    teardowns = sum(
+        cause.count - (cause.handled if why.handled < why.failures else 0)
+        for cause in why.causes
+        if cause.teardown
+    )
+    return unhandled + beside - teardowns
+
+
+def _of_teardowns(causes: Sequence[Cause]) -> str:
+    number = sum(cause.count for cause in causes)
+    return f"{count_of(number, 'teardown')} failed, too: {_named(causes)}"
 
 
 def _is_cancelled(cause: Cause) -> bool:
@@ -99,7 +120,9 @@ def _failed(why: Why) -> str:
 def _handled(why: Why) -> str:
     if why.handled:
         return f"{count_of(why.handled, 'failure')} handled"
-    return count_of(sum(cause.count for cause in why.causes), "failure")
+    number = sum(cause.count for cause in why.causes)
+    of_teardowns = all(cause.teardown for cause in why.causes)
+    return count_of(number, "failed teardown" if of_teardowns else "failure")
 
 
 def _under_way(why: Why) -> str:
@@ -161,7 +184,9 @@ def _counted(why: Why) -> Iterator[str]:
         yield f"{cancelled:,} cancelled"
     if why.skipped:
         yield f"{why.skipped:,} skipped"
-    if why.rolled_back:
+    if undone := ROLLED_BACK.search(why.message):
+        yield undone[0]
+    elif why.rolled_back:
         yield f"{why.rolled_back:,} rolled back"
     completed = sum(why.counts.get(state, 0) for state in SUCCESSES)
     if completed == why.kept:

@@ -84,8 +84,15 @@ class Reader(EvidenceReader, EndingsReader):
         return self._list([FLOW_RUN.c.parent == run.id], None, None)
 
     def last_completed(self, run: RunView) -> RunView | None:
-        """Return the last run of the same flow before a run that completed, or None."""
+        """Return the last run of the same flow before a run that completed, or None.
+
+        Flows of one name in files of different names are different ones, as far as that is known.
+        """
         earlier = [FLOW_RUN.c.flow == run.flow, FLOW_RUN.c.number < run.number]
+        if run.target:
+            target = FLOW_RUN.c.target
+            in_file = target.endswith(f"/{run.target.rpartition('/')[2]}", autoescape=True)
+            earlier.append(or_(in_file, target.in_([run.target, ""])))
         return next(iter(self._list(earlier, [StateType.COMPLETED], 1)), None)
 
     def last_success(

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from raysched.client.advice import RULES, Case, advise
+from raysched.client.advice import RULES, advise
+from raysched.client.advice_case import Case
 from raysched.model.values import CrashKind, FailureClass, TimeoutKind
 
 USER = Case(FailureClass.USER)
@@ -20,6 +21,9 @@ CASES = {
     "many-alike": replace(USER, type="KeyError", count=20),
     "few-of-a-map": replace(USER, type="KeyError", count=1, group=11, victims=1),
     "memory-error": replace(USER, type="MemoryError"),
+    "disk-full": replace(
+        USER, type="OSError", message="[Errno 28] No space left on device: '/data/out'"
+    ),
     "check-failed": replace(USER, type="CheckFailed"),
     "cannot-be-pickled": replace(USER, type="SerializationError"),
     "out-of-memory": MEMORY,

@@ -54,9 +54,11 @@ class TestEvidence:
 
 
 class TestMinuteBefore:
-    def test_has_what_raysched_said_and_crashes_of_other_runs(self) -> None:
-        node_died = crash(CrashKind.NODE_DIED, message="node 7 went away")
+    def test_has_what_raysched_said_and_crashes_of_other_runs_on_its_node(self) -> None:
+        node_died = crash(CrashKind.NODE_DIED, Evidence(node_id="7"), "node 7 went away")
         other = keep_crashed(node_died, flow="other")
+        keep_crashed(crash(CrashKind.NODE_DIED, Evidence(node_id="8")), flow="elsewhere")
+        keep_crashed(crash(CrashKind.NODE_DIED), flow="unknown")
         said = [
             LogRow(-1, 0, 1, ENDED - 61 * SECOND, 30, ENGINE_LOGGER, "long ago"),
             LogRow(-1, 0, 1, ENDED - SECOND, 30, ENGINE_LOGGER, "train waits: it needs num_gpus=1"),

@@ -56,11 +56,11 @@ def test_of_a_cause(record: Any) -> None:
 
 
 def test_of_a_crash() -> None:
-    error = crash(CrashKind.WORKER_DIED, Evidence(signal="SIGKILL"))
+    error = crash(CrashKind.WORKER_DIED, Evidence(signal="SIGKILL", node_id="7"))
     keep_crashed(error, flow="other")
     record = why_record(keep_crashed(error).why())
     (cause,) = record["causes"]
-    assert cause["error"]["evidence"] == {"signal": "SIGKILL"}
+    assert cause["error"]["evidence"] == {"signal": "SIGKILL", "node_id": "7"}
     assert {key for each in cause["before"] for key in each} == parts("A cause", "before")
     assert {key for each in cause["advice"] for key in each} == parts("A cause", "advice")
 

@@ -3,7 +3,7 @@
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -26,7 +26,7 @@ MOST_FAILURES = 5
 """Failures, or kinds of them, that are described one by one."""
 
 MOST_LOOKED_AT = 1000
-"""Failures among which those that are alike are found."""
+"""Failures among which the one is looked for that the flow function raised."""
 
 MOST_NAMES = 4
 """Task runs that are named because they failed like another one."""
@@ -87,23 +87,19 @@ def print_outcome(run: Run, *, stderr: bool = False) -> None:
 
 def print_failures(run: Run) -> None:
     """Print what failed itself, the flow function too, and how many task runs only followed."""
-    failures = list(run.task_runs(states=OWN_FAILURES, limit=MOST_LOOKED_AT))
     children = [child for child in run.children if child.state.type in OWN_FAILURES]
-    errors = [failure.error for failure in failures] + [child.error for child in children]
-    if run.error is not None and run.state.is_failed() and not _is_told(run.error, errors):
+    if run.error is not None and run.state.is_failed() and not _is_told(run, run.error, children):
         _print_title(run.flow, f"{run.state.type.name}, in the flow function", "red")
         _print_error(run.error)
-    alike: dict[Hashable, list[TaskRun]] = {}
-    for failure in failures:
-        alike.setdefault(_kind(failure), []).append(failure)
-    shown = list(alike.values())[:MOST_FAILURES]
-    for first, *others in shown:
+    kinds = run.failure_kinds
+    for kind in kinds[:MOST_FAILURES]:
+        first, *others = kind.some(run, 1 + MOST_NAMES)
         print_task_run(run, first)
-        if others:
-            names = ", ".join(other.key for other in others[:MOST_NAMES])
-            more = ", …" if len(others) > MOST_NAMES else ""
-            say((f"  and {len(others):,} more like it: {names}{more}", "red"))
-    rest = sum(run.counts.get(state, 0) for state in OWN_FAILURES) - sum(map(len, shown))
+        if kind.count > 1:
+            names = ", ".join(other.key for other in others)
+            more = ", …" if kind.count > 1 + len(others) else ""
+            say((f"  and {kind.count - 1:,} more like it: {names}{more}", "red"))
+    rest = sum(kind.count for kind in kinds[MOST_FAILURES:])
     if rest:
         say()
         states = "".join(f" --state {state.name}" for state in OWN_FAILURES if state in run.counts)
@@ -177,23 +173,16 @@ def _cells(
     return cells
 
 
-def _is_told(error: ErrorInfo, others: Sequence[ErrorInfo | None]) -> bool:
+def _is_told(run: Run, error: ErrorInfo, children: Sequence[Run]) -> bool:
     """Whether the flow function only raised what failures of task runs or subflows say already."""
     if error.failure_class in {FailureClass.UPSTREAM, FailureClass.CANCELLED}:
         return True
+    failures = run.task_runs(states=OWN_FAILURES, limit=MOST_LOOKED_AT)
+    others = [failure.error for failure in failures] + [child.error for child in children]
     if error.type.startswith("raysched.errors.") and others:
         return True
     told = {(other.type, other.message) for other in others if other is not None}
     return (error.type, error.message) in told
-
-
-def _kind(failure: TaskRun) -> Hashable:
-    """Return what failures that look alike to people have in common."""
-    error = failure.error
-    if error is None:
-        return failure.task, failure.state.type, failure.reason
-    alike = error.type, error.fingerprint or error.kind
-    return failure.task, failure.state.type, failure.reason, *alike
 
 
 def _title(task_run: TaskRun) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from raysched.client.failure_kinds import FailureKind, failure_kinds
 from raysched.client.plan import GroupPlan, group_plan
 from raysched.client.shortfalls import Shortfall, shortfalls
 from raysched.client.task_run import TaskRun, TaskRuns
@@ -151,6 +152,11 @@ class Run:
     def failures(self) -> list[TaskRun]:
         """Task runs that failed themselves, without those that only followed."""
         return list(self.task_runs(states=OWN_FAILURES))
+
+    @property
+    def failure_kinds(self) -> list[FailureKind]:
+        """How task runs failed themselves, counted by task and innermost cause."""
+        return failure_kinds(self._reader, self._view)
 
     @cached_property
     def remarks(self) -> list[RemarkView]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.commands import Command
+from raysched.faults import Fault, to_text
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 
@@ -133,12 +134,17 @@ class TestFailed:
         source = (
             "from raysched import flow, task\n"
             "@task\ndef fail(n):\n    raise ValueError(n)\n"
-            "@flow\ndef many():\n    fail.map(range(9)).wait()\n"
+            "@flow\ndef many(number=9):\n    fail.map(range(number)).wait()\n"
         )
         Path("failing.py").write_text(source, encoding="utf-8")
         done = raysched("run", "failing.py", "--backend", "inline")
         assert done.out.count("ValueError: ") == 1
         assert "and 8 more like it: fail[1], fail[2], fail[3], fail[4], …" in done.out
+        done = raysched("run", "failing.py", "--backend", "inline", "-p", "number=2500")
+        assert "and 2,499 more like it: fail[1], fail[2], fail[3], fail[4], …" in done.out
+        assert "more failed themselves" not in done.out
+        two = raysched("run", "failing.py", "--backend", "inline", "-p", "number=2").out
+        assert "and 1 more like it: fail[1]\n" in two
 
     def test_fallback_that_fails_comes_after_what_it_was_called_for(
         self, raysched: Command, looking: Command
@@ -212,6 +218,20 @@ class TestFailed:
         command = ("run", "counting.py", "--backend", "inline")
         assert "returned 1\n" in raysched(*command).out
         assert "returned 3\n" in raysched(*command, "--max-parallel", "3").out
+
+
+def test_bug_of_raysched_is_one_message(
+    raysched: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = Fault("flow: before end", "raise", times=100, error="builtins:NameError")
+    monkeypatch.setenv("RAYSCHED_FAULT_POINTS", to_text([fault], tmp_path))
+    done = raysched("run", "sums.py", "--backend", "inline")
+    assert done.code == 1
+    assert done.err.startswith("error: ")
+    assert "NameError: fault point 'flow: before end'" in done.err
+    assert "Traceback" not in done.err
+    done = raysched("--debug", "run", "sums.py", "--backend", "inline")
+    assert "Traceback" in done.err
 
 
 class TestBadUsage:

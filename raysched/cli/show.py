@@ -20,6 +20,7 @@ from raysched.cli.plan import show_plan
 from raysched.cli.records import run_record, task_run_record
 from raysched.cli.summary import print_failures, print_outcome, print_remarks, print_tasks
 from raysched.cli.task_run import history_record, show_task_run
+from raysched.cli.why_words import plain
 from raysched.client import Run, TaskRun, describe_error, get_run, utc
 from raysched.errors import UsageError
 from raysched.model.states import StateType
@@ -174,7 +175,7 @@ def _cells(task_run: TaskRun) -> list[Text]:
         _state(task_run),
         Text(str(task_run.attempts) if task_run.attempts else ""),
         Text("" if task_run.seconds is None else duration(task_run.seconds)),
-        Text(remark, "dim"),
+        Text(plain(remark), "dim"),
     ]
 
 

@@ -18,6 +18,7 @@ from raysched.cli.output import (
     noun,
     say,
 )
+from raysched.cli.why_words import plain
 from raysched.client import OWN_FAILURES, Run, TaskRun, describe_error
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass
@@ -133,7 +134,7 @@ def print_task_run(run: Run, task_run: TaskRun) -> None:
     if error is not None:
         _print_error(error)
     if task_run.reason:
-        say(f"  {task_run.reason}")
+        say(f"  {plain(task_run.reason)}")
     elif task_run.roots:
         say(f"  because of {', '.join(task_run.roots)}")
 
@@ -187,7 +188,7 @@ def _is_told(run: Run, error: ErrorInfo, children: Sequence[Run]) -> bool:
 
 def _title(task_run: TaskRun) -> str:
     key, name = task_run.key, task_run.name
-    return key if name == key else f"{key} ({name})"
+    return key if name == key else plain(f"{key} ({name})")
 
 
 def _status(run: Run, task_run: TaskRun) -> str:
@@ -213,7 +214,7 @@ def _print_title(name: str, status: str, style: str) -> None:
 
 
 def _print_error(error: ErrorInfo) -> None:
-    lines = describe_error(error).splitlines()
+    lines = plain(describe_error(error)).splitlines()
     if len(lines) > MOST_MESSAGE_LINES:
         lines = [*lines[: MOST_MESSAGE_LINES - 1], "…"]
     for line in lines:
@@ -222,7 +223,7 @@ def _print_error(error: ErrorInfo) -> None:
     if frame is not None:
         say((f"  {_shown(frame['file'])}:{frame['line']} in {frame['name']}", "dim"))
         if frame["code"]:
-            say((f"    {frame['code'].strip()}", "dim"))
+            say((f"    {plain(frame['code'].strip())}", "dim"))
 
 
 def _print_followers(run: Run) -> None:
@@ -274,7 +275,7 @@ def _print_number(what: str, by_task: Counter[str], style: str, remark: str = ""
 
 
 def _first_line(text: str) -> str:
-    first, *rest = text.splitlines() or [""]
+    first, *rest = plain(text).splitlines() or [""]
     return f"{first} …" if rest else first
 
 

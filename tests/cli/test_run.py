@@ -201,6 +201,19 @@ class TestFailed:
         assert "read: 3 of 4 succeeded, and min_success asks for 4\n" in missed
         assert "min_success" not in held
 
+    def test_message_does_not_command_the_terminal(
+        self, raysched: Command, looking: Command
+    ) -> None:
+        source = (
+            "from raysched import flow, task\n"
+            "@task\ndef fail():\n    raise ValueError('\\x1b[31mred')\n"
+            "@flow\ndef failing():\n    fail()\n"
+        )
+        Path("failing.py").write_text(source, encoding="utf-8")
+        out = raysched("run", "failing.py", "--backend", "inline").out
+        assert "  ValueError: \\x1b[31mred\n" in out
+        assert "\x1b" not in out + looking("show", "last").out
+
     def test_sys_exit_in_the_flow_is_no_success(self, raysched: Command) -> None:
         source = "import sys\nfrom raysched import flow\n@flow\ndef leave():\n    sys.exit(0)\n"
         Path("leaving.py").write_text(source, encoding="utf-8")

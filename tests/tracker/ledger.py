@@ -10,7 +10,7 @@ from raysched.graph.builder import Builder, Member
 from raysched.graph.group import Group
 from raysched.model.options import TaskSpec
 from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType
-from raysched.model.values import CrashKind, ErrorInfo, FailureClass, LargeValue, Value
+from raysched.model.values import ErrorInfo, FailureClass, LargeValue, Value
 from raysched.tracker import Run, advance
 from raysched.tracker.messages import (
     AbortUnit,
@@ -33,32 +33,15 @@ from raysched.tracker.messages import (
     UnitStarted,
     WakeAt,
 )
+from tracker.evidence import CLASS_OF, LOST, failure
 from tracker.expected import parents
 from tracker.invariants import check
 
 SECOND = 1_000_000_000
 EPOCH = 1_700_000_000 * SECOND
 
-CLASS_OF = {
-    StateType.FAILED: FailureClass.USER,
-    StateType.TIMED_OUT: FailureClass.TIMEOUT,
-    StateType.CRASHED: FailureClass.INFRASTRUCTURE,
-    StateType.CANCELLED: FailureClass.CANCELLED,
-}
-
 Row: TypeAlias = tuple[int, bool]
 """What a reader sees of a task run: its state, and whether its failure was handled."""
-
-
-def failure(state: StateType, message: str = "broken") -> ErrorInfo:
-    """What is known of an attempt that ended in `state`."""
-    return ErrorInfo(
-        "builtins.ValueError", message, failure_class=CLASS_OF[state], fingerprint=state.name
-    )
-
-
-LOST = ErrorInfo("", "gone", failure_class=FailureClass.INFRASTRUCTURE, kind=CrashKind.WORKER_DIED)
-STOPPED = ErrorInfo("", "stopped", failure_class=FailureClass.CANCELLED)
 
 
 @dataclass

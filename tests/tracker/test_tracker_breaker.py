@@ -11,9 +11,10 @@ from raysched.model.states import StateType
 from raysched.model.values import FailureClass
 from raysched.tracker import Run
 from raysched.tracker.messages import UnitHandedBack
+from tracker.evidence import failure
 from tracker.graphs import add, add_map, every, one, spec
 from tracker.invariants import nothing_is_left
-from tracker.ledger import Ledger, failure
+from tracker.ledger import Ledger
 from tracker.stories import fail_with
 
 COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CRASHED

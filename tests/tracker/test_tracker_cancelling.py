@@ -14,9 +14,10 @@ from raysched.tracker.messages import (
     FlowRestarted,
 )
 from raysched.tracker.transitions import TRANSITIONS, move
+from tracker.evidence import STOPPED
 from tracker.graphs import add, add_map, one, spec
 from tracker.invariants import nothing_is_left
-from tracker.ledger import STOPPED, Ledger
+from tracker.ledger import Ledger
 from tracker.stories import ledger_of
 
 COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CRASHED

@@ -12,9 +12,10 @@ from raysched.tracker.messages import (
     MembersCancelled,
     UnitHandedBack,
 )
+from tracker.evidence import LOST
 from tracker.graphs import add, add_map, one, spec
 from tracker.invariants import nothing_is_left
-from tracker.ledger import LOST, Ledger
+from tracker.ledger import Ledger
 from tracker.stories import ledger_of, wait
 
 COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CRASHED

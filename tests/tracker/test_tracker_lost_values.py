@@ -8,9 +8,10 @@ from raysched.model.states import StateType
 from raysched.model.values import CrashKind, FailureClass, LargeValue
 from raysched.tracker.messages import CancelRequested, InputsLost, MembersCancelled, ValueLost
 from raysched.tracker.recomputing import AGAIN
+from tracker.evidence import LOST, failure
 from tracker.graphs import add, one, spec
 from tracker.invariants import nothing_is_left
-from tracker.ledger import LOST, Ledger, failure
+from tracker.ledger import Ledger
 from tracker.stories import fail_with, wait
 
 COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CRASHED

@@ -28,9 +28,10 @@ from raysched.tracker.messages import (
     UnitLost,
     UnitStarted,
 )
+from tracker.evidence import LOST, STOPPED
 from tracker.graphs import Need, add, add_map, one, spec
 from tracker.invariants import nothing_is_left
-from tracker.ledger import LOST, SECOND, STOPPED, Ledger
+from tracker.ledger import SECOND, Ledger
 
 OUTCOMES = (
     StateType.COMPLETED,

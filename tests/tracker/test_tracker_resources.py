@@ -6,9 +6,10 @@ from raysched.model.options import Escalation, RetryOptions
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind, ErrorInfo
 from raysched.tracker.messages import AskCapacity, CapacityKnown, UnitHandedBack
+from tracker.evidence import LOST
 from tracker.graphs import add_map, spec
 from tracker.invariants import nothing_is_left
-from tracker.ledger import LOST, Ledger
+from tracker.ledger import Ledger
 from tracker.stories import ledger_of
 
 COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CRASHED

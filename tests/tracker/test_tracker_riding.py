@@ -5,8 +5,9 @@ import pytest
 from raysched.model.states import StateType
 from raysched.model.values import LargeValue
 from raysched.tracker.messages import CancelRequested, UnitEnded
+from tracker.evidence import STOPPED
 from tracker.graphs import add_map, spec
-from tracker.ledger import STOPPED, Ledger
+from tracker.ledger import Ledger
 
 COMPLETED, CANCELLED = StateType.COMPLETED, StateType.CANCELLED
 

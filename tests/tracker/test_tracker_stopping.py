@@ -13,9 +13,10 @@ from raysched.tracker.messages import (
     MembersCancelled,
     UnitHandedBack,
 )
+from tracker.evidence import STOPPED, failure
 from tracker.graphs import add, add_map, every, one, spec
 from tracker.invariants import nothing_is_left
-from tracker.ledger import STOPPED, Ledger, failure
+from tracker.ledger import Ledger
 from tracker.stories import fail_with, ledger_of
 
 COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CRASHED

@@ -6,9 +6,10 @@ from raysched.model.options import RetryOptions
 from raysched.model.states import StateType
 from raysched.model.values import FailureClass, TimeoutKind
 from raysched.tracker.messages import CapacityKnown, UnitHandedBack
+from tracker.evidence import STOPPED, failure
 from tracker.graphs import add, add_map, one, spec
 from tracker.invariants import nothing_is_left
-from tracker.ledger import STOPPED, Ledger, failure
+from tracker.ledger import Ledger
 from tracker.stories import fail_with, ledger_of, wait
 
 COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CRASHED

@@ -72,6 +72,8 @@ def _stopped(why: Why) -> dict[str, Any]:
                 "name": each.task,
                 "begun": each.begun,
                 "waited": each.waited,
+                "between": each.between,
+                "said": each.said,
                 "key": each.key or None,
                 "seconds": each.seconds,
                 "place": each.place,

@@ -64,8 +64,8 @@ MOST_LOGS = 10
 MOST_EVIDENCE_LINES = 12
 MOST_BEFORE = 6
 
-LONGEST_BEFORE = 100
-"""Characters of what happened in the minute before."""
+LONGEST_SAID = 100
+"""Characters of what an attempt said, and of what happened in the minute before."""
 
 ATTEMPT = ("attempt", "state", "class", "took", "where")
 """What a line tells of an attempt."""
@@ -276,7 +276,7 @@ def print_attempts(attempts: Sequence[Try], *, told: Collection[str] = ()) -> No
         state, style = cells[1].ljust(widths[1]), STYLES[each.state]
         rest = _row(cells[2:], widths[2:])
         say(" " * INDENT, f"{cells[0]:<{widths[0]}}  ", (state, style), f"  {rest}".rstrip())
-        said = "" if each.said in told else next(iter(each.said.splitlines()), "")
+        said = "" if each.said in told else _cut(each.said)
         decision = "" if each.decision in {*told, TRIED_AGAIN} else each.decision
         if more := "; then: ".join(filter(None, (plain(said), plain(decision)))):
             say(" " * (INDENT + widths[0] + 2), more)
@@ -352,10 +352,14 @@ def _before(cause: Cause, told: set[Happening]) -> None:
     for each in news[-MOST_BEFORE:]:
         where = " ".join(filter(None, (each.flow, each.run[:SHORT_ID], each.key)))
         moment = local_time(each.at).partition(" ")[2]
-        what = next(iter(plain(each.text).splitlines()), "")
-        if len(what) > LONGEST_BEFORE:
-            what = f"{what[:LONGEST_BEFORE]}…"
+        what = plain(_cut(each.text))
         say(" " * INDENT, (f"{moment} ", "dim"), (f"{where} ", "cyan"), what)
+
+
+def _cut(text: str) -> str:
+    """Return the first line of a text, cut where it is long."""
+    line = next(iter(text.splitlines()), "")
+    return line if len(line) <= LONGEST_SAID else f"{line[:LONGEST_SAID]}…"
 
 
 def _comparison(comparison: Comparison) -> None:

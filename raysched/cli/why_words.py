@@ -114,6 +114,9 @@ def held_facts(why: Why) -> list[tuple[str, str]]:
                 else f"{held.begun:,} under way, {held.key} for longest, "
                 f"{duration(held.seconds)}{place}"
             )
+        if held.between:
+            first = next(iter(held.said.splitlines()), "")
+            lines.append(f"{held.between:,} between two attempts, after {first}")
         if held.waited:
             lines.append(f"{held.waited:,} had not begun")
         told.append((held.task, "\n".join(lines)))

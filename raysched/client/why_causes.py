@@ -173,6 +173,9 @@ def _kinds(endings: Iterable["Ending"], groups: Sequence[GroupRow]) -> dict[Hash
     for ending in endings:
         group = by_id[ending.group]
         failure_class = ending.failure_class or class_of(ending.state)
+        if ending.state is StateType.CANCELLED:
+            # It may have failed before, and waited for its next attempt.
+            failure_class = FailureClass.CANCELLED
         alike = _alike(ending)
         if alike not in kinds:
             kinds[alike] = Kind(

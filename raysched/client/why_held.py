@@ -1,12 +1,13 @@
 """What a run was at when a person, or its limit of time, stopped it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from raysched.client.words import describe_error
 from raysched.model.rows import GroupRow
 from raysched.model.states import StateType
-from raysched.model.values import Frame
+from raysched.model.values import FailureClass, Frame
 
 if TYPE_CHECKING:
     from raysched.store.reader import Reader
@@ -27,6 +28,8 @@ class Held:
         task: Name of the task.
         begun: How many were under way.
         waited: How many had not begun.
+        between: How many had failed, and waited for their next attempt.
+        said: What the first of these had failed with, or "".
         key: Key of the one that had been under way for longest, or "".
         seconds: For how long.
         place: Where its code was, or None where that is not known.
@@ -35,6 +38,8 @@ class Held:
     task: str
     begun: int
     waited: int
+    between: int = 0
+    said: str = ""
     key: str = ""
     seconds: float = 0.0
     place: Frame | None = None
@@ -67,15 +72,28 @@ def _held(reader: "Reader", run: "RunView", group: GroupRow, count: int) -> Held
         run, task=group.task, states=[StateType.CANCELLED], limit=MOST_LOOKED_AT
     )
     begun = [each for each in found if each.group == group.id and each.started and each.ended]
-    if not begun:
-        return Held(group.task, 0, count)
-    longest = max(begun, key=_took)
-    error = longest.error
-    frames = error.evidence.get("frames", ()) if error is not None else ()
-    place = next((frame for frame in reversed(frames) if frame["own"]), None)
-    return Held(
-        group.task, len(begun), count - len(begun), longest.key, _took(longest) / 10**9, place
+    between = [each for each in begun if _has_failed(each)]
+    under_way = [each for each in begun if not _has_failed(each)]
+    error = between[0].error if between else None
+    held = Held(
+        group.task,
+        len(under_way),
+        count - len(begun),
+        len(between),
+        describe_error(error) if error is not None else "",
     )
+    if not under_way:
+        return held
+    longest = max(under_way, key=_took)
+    frames = longest.error.evidence.get("frames", ()) if longest.error is not None else ()
+    place = next((frame for frame in reversed(frames) if frame["own"]), None)
+    return replace(held, key=longest.key, seconds=_took(longest) / 10**9, place=place)
+
+
+def _has_failed(view: "TaskRunView") -> bool:
+    """Whether its last attempt failed, and was not interrupted."""
+    error = view.error
+    return error is not None and error.failure_class is not FailureClass.CANCELLED
 
 
 def _took(view: "TaskRunView") -> int:

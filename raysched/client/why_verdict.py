@@ -55,6 +55,8 @@ def verdict_on_task_run(why: Why, view: "TaskRunView") -> str:
         reason = f": {view.reason}" if view.reason else ""
         still = "" if view.state.is_terminal else "still "
         return f"`{why.key}` {still}{view.state.name}{attempts}{reason}"
+    if view.state is StateType.CANCELLED:
+        return f"`{why.key}` CANCELLED{attempts}: {told.stopped or told.message}"
     handled = ", handled by the flow" if told.handled else ""
     not_run = f" → {why.not_run:,} not run" if why.not_run else ""
     return f"{_name(told)}{handled}{not_run}"

@@ -1,6 +1,7 @@
 """What an open flow run waits for, as far as the database tells."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ MOST_LOOKED_AT = 100
 MOST_PARENTS = 3
 """Groups that are named because others wait for them."""
 
+MOST_TASKS = 3
+"""Tasks that are named because they have the CPUs."""
+
 MOST_CHARACTERS = 120
 """Of a log record or an exception's message."""
 
@@ -32,6 +36,9 @@ NEXT_ATTEMPT = "next attempt at "
 
 WAITS = " waits: "
 """What the engine says of a task that no node can take: `train waits: it needs num_gpus=1; …`."""
+
+CPUS = re.compile(r"(\d+(?:\.\d+)?) CPUs?\b")
+"""In the description of the backend: how many the cluster had when the run began."""
 
 _MINUTE = 60
 
@@ -243,9 +250,30 @@ class _Open:
         most = json.loads(group.options).get("max_parallel")
         if most is not None and running >= most:
             return f"waits for its turn: {running:,} run, and max_parallel is {most:,}", since
+        if taken := self._taken(group):
+            return taken, since or self.run.started
         total = sum(self._count(each.id, StateType.RUNNING) for each in self.groups)
         others = f"{count_of(total, 'task run')} of this run known to be running"
         return f"ready, or begun and not told yet; {others}", since or self.run.started
+
+    def _taken(self, group: GroupRow) -> str:
+        """Return by what the CPUs that a group needs are taken, or "" if not by this run."""
+        found = CPUS.search(self.run.backend)
+        needs = _cpus(group)
+        running = {each.id: self._count(each.id, StateType.RUNNING) for each in self.groups}
+        used = sum(running[each.id] * _cpus(each) for each in self.groups)
+        if found is None or needs == 0 or used + needs <= float(found[1]):
+            return ""
+        by_task: Counter[str] = Counter()
+        for each in self.groups:
+            if running[each.id]:
+                by_task[each.task] += running[each.id]
+        named = ", ".join(f"{task} {number:,}" for task, number in by_task.most_common(MOST_TASKS))
+        more = ", …" if len(by_task) > MOST_TASKS else ""
+        return (
+            f"no room: it needs num_cpus={needs:g}, and {used:g} of {found[1]} are taken by "
+            f"{named}{more}"
+        )
 
     def _lacking(self, task: str) -> "LogView | None":
         """Return the last time that the engine said what a task lacks, or None."""
@@ -268,6 +296,15 @@ class _Open:
 
     def _seconds(self, since: int) -> float | None:
         return max(self.now - since, 0) / 10**9 if since else None
+
+
+def _cpus(group: GroupRow) -> float:
+    """Return how many CPUs a member reserves: 1 by default, as Ray's tasks do."""
+    asked: str | None = json.loads(group.options).get("num_cpus")
+    try:
+        return 1.0 if asked is None else float(asked)
+    except ValueError:
+        return 1.0
 
 
 def _due(view: "TaskRunView") -> int | None:

@@ -104,8 +104,11 @@ def _failures(number: int, part: Sequence[int], kinds: int) -> Batch:
     )
 
 
-def keep_cancelled() -> Run:
-    """A run that was cancelled while two members of a map were under way, and three waited."""
+def keep_cancelled(before: ErrorInfo | None = None) -> Run:
+    """A run that was cancelled while two members of a map were under way, and three waited.
+
+    With an error the first one had failed with it, and waited for its next attempt.
+    """
     kept = store()
     run_id, number = open_run(kept, "training")
     columns = members(0, range(5), StateType.CANCELLED, attempts=0)
@@ -120,8 +123,8 @@ def keep_cancelled() -> Run:
         evidence=Evidence(frames=[frame(7, "train", "step()")]),
     )
     attempts = [
-        AttemptRow(0, index, 1, StateType.CANCELLED, start, NOON + 2 * SECOND, error, "cancelled")
-        for index, start in enumerate((NOON + SECOND, NOON))
+        AttemptRow(0, index, 1, StateType.CANCELLED, start, NOON + 2 * SECOND, each, "cancelled")
+        for index, (start, each) in enumerate(((NOON + SECOND, before or error), (NOON, error)))
     ]
     groups = [GroupRow(0, "train", 0, 5, mapped=True)]
     kept.commit(Batch(number, groups=groups, task_runs=[columns], attempts=attempts))

@@ -9,6 +9,7 @@ import pytest
 from raysched import Fail, Retry, StateType, flow, skip, task
 from raysched.client.why_facts import Why
 from raysched.errors import UsageError
+from raysched.model.values import ErrorInfo
 from why import stories
 from why.around import run, steady, told
 from why.kept import keep_cancelled
@@ -218,6 +219,19 @@ class TestStopped:
             "   train  2 under way, train[1] for longest, (s), at shop.py:7 in train  step()",
             "                      3 had not begun",
         ]
+
+    def test_one_between_two_attempts_is_no_root_failure(self) -> None:
+        error = ErrorInfo("builtins.ConnectionError", "refused")
+        found = keep_cancelled(error)
+        why = found.why()
+        assert why.verdict == "cancelled by Ctrl-C → 5 cancelled, 0 results kept"
+        assert why.causes == ()
+        (held,) = why.held
+        assert (held.begun, held.between, held.waited) == (1, 1, 3)
+        assert "1 between two attempts, after ConnectionError: refused" in told(found.id)
+        of_it = found.why("train[0]")
+        assert of_it.verdict == "`train[0]` CANCELLED: cancelled"
+        assert of_it.causes[0].said == "ConnectionError: refused"
 
     def test_json(self) -> None:
         record = json.loads(told(keep_cancelled().id, "--json"))["when_stopped"]

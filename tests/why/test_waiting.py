@@ -127,6 +127,29 @@ def test_max_parallel_is_named(run: Open) -> None:
     )
 
 
+def test_cpus_that_others_of_the_run_have_are_told() -> None:
+    kept = store()
+    run_id, number = open_run(kept, "nightly", backend="Ray 2.60.0, 4 CPUs, started here")
+    kept.commit(
+        Batch(
+            number,
+            groups=[
+                GroupRow(0, "long", 0, 1, options='{"num_cpus": "2"}'),
+                GroupRow(1, "short", 0, 2, mapped=True),
+                GroupRow(2, "wide", 0, 1, options='{"num_cpus": "1.5"}'),
+                GroupRow(3, "light", 0, 1, options='{"num_cpus": "0.5"}'),
+            ],
+            task_runs=[members(0, [0], StateType.RUNNING), members(1, [0], StateType.RUNNING)],
+        )
+    )
+    reasons = {wait.task: wait.reason for wait in get_run(run_id).waiting(NOW).waits}
+    kept.close()
+    assert reasons["wide"] == (
+        "no room: it needs num_cpus=1.5, and 3 of 4 are taken by long 1, short 1"
+    )
+    assert reasons["light"].startswith("ready, or begun and not told yet")
+
+
 def test_retries_tell_after_what(run: Open) -> None:
     error = ErrorInfo("builtins.ConnectionError", "refused")
     run.write(

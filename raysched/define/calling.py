@@ -16,6 +16,7 @@ from raysched.define.policies import min_success_of, trigger_of
 from raysched.define.ports import RunPort
 from raysched.define.signature import Signature
 from raysched.define.states import State
+from raysched.define.stopping import heed_stop
 from raysched.errors import InvalidOption, ParameterError, SerializationError
 from raysched.graph.builder import Call, MapCall, Part
 from raysched.graph.payload import Dependency, dump_call
@@ -72,6 +73,7 @@ class Caller:
         waiting: bool,
     ) -> TaskFuture[Any]:
         """Record one call (see `Task.submit`); `waiting` as in `RunPort.recorded`."""
+        heed_stop()
         spec = self._spec_in(port.start.spec, trigger_rule)
         bound = self._signature.complete(self._signature.bind(args, kwargs))
         call = Call(spec, args, kwargs, bound, self._dependencies(wait_for), _tags(spec))
@@ -94,6 +96,7 @@ class Caller:
         min_success: float | MinSuccess | None = None,
     ) -> TaskFutureList[Any]:
         """Record one map (see `Task.map`)."""
+        heed_stop()
         least = None if min_success is None else min_success_of(self._what, min_success)
         arguments = columns(self._what, self._signature, self._signature.bind(args, kwargs))
         needed = None if least is None else self._needed(least, arguments.size)

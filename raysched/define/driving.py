@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from raysched.define.deadline import DeadlinePassed, current_deadline, rearm
 from raysched.define.ports import FlowEnding, FlowOutcome, RunPort
-from raysched.define.stopping import current_stop
+from raysched.define.stopping import current_stop, heed_stop
 from raysched.errors import InternalError
 
 T = TypeVar("T")
@@ -40,6 +40,7 @@ async def until(
     """
     if not blocking:
         return await port.wait_async(done, seconds)
+    heed_stop()
     stop, deadline = current_stop(), current_deadline()
     over = done if stop is None else (lambda: stop.is_due() or done())
     left = None if deadline is None else deadline.left()

@@ -16,7 +16,7 @@ from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, RunPort
 from raysched.define.resolving import awaited, resolved
 from raysched.define.signature import Signature
 from raysched.define.states import Running, State
-from raysched.define.stopping import Stop, stoppable
+from raysched.define.stopping import Stop, heed_stop, stoppable
 from raysched.define.termination import terminable
 from raysched.define.validation import Validator
 from raysched.errors import (
@@ -58,6 +58,8 @@ class FlowCaller:
     ) -> Any:
         """Run the flow (see `Flow.__call__`)."""
         blocking = not self.spec.is_async
+        if blocking:
+            heed_stop()
         bound = self.signature.bind(args, kwargs)
         await awaited(self.what, wait_for, blocking=blocking)
         start = self.begin(await resolved(bound, blocking=blocking), current_port())
@@ -214,8 +216,8 @@ class _Execution:
 def _waker(port: RunPort) -> Callable[[str], None]:
     """Return what tells a waiting flow function, and the run's log, that somebody wants its end."""
 
-    def wake(by: str) -> None:
-        port.log(logging.WARNING, ENGINE_LOGGER, f"cancelled by {by}", time.time_ns())
+    def wake(text: str) -> None:
+        port.log(logging.WARNING, ENGINE_LOGGER, text, time.time_ns())
 
     return wake
 

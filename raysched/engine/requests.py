@@ -92,7 +92,7 @@ class Requests:
                 event = MembersCancelled(group, (index,), request.by)
                 run.host.post(run.host.advance, run, event)
             return
-        stop_flow(run.row.id, request.by)
+        stop_flow(run.row.id, request.by, force=request.kind == "kill")
         self._interrupt(run)
         if request.kind == "kill":
             kill = CancelRequested(request.by, force=True, teardowns=True)

@@ -226,7 +226,7 @@ class TestTaskRuns:
             # It concerns not all of the run.
             assert get_run("last").state.is_running()
             cancelled = members(0, [1], StateType.CANCELLED)
-            cancelled.reasons = {0: "cancelled by me"}
+            cancelled.reasons = {0: "parse[1]: cancelled by me"}
             kept.commit(Batch(going_on[1], task_runs=[cancelled]))
 
         drive(going_on[1], answer)

@@ -18,8 +18,8 @@ KEY_ERROR = ErrorInfo("builtins.KeyError", "'price'", fingerprint="a" * 16)
 OTHER = ErrorInfo("builtins.ValueError", "bad", fingerprint="b" * 16)
 
 
-def failed(index: int, error: ErrorInfo, number: int = 1) -> AttemptRow:
-    return AttemptRow(0, index, number, StateType.FAILED, NOON, NOON + 1, error, "no retries")
+def failed(index: int, error: ErrorInfo, stopped: str = "no retries") -> AttemptRow:
+    return AttemptRow(0, index, 1, StateType.FAILED, NOON, NOON + 1, error, stopped)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def reader(url: str) -> Iterator[Reader]:
                 failed(0, KEY_ERROR),
                 failed(1, OTHER),
                 failed(2, KEY_ERROR),
-                failed(3, KEY_ERROR),
+                failed(3, KEY_ERROR, "the decider said no"),
                 failed(4, KEY_ERROR),
                 failed(5, OTHER),
             ],
@@ -81,13 +81,15 @@ def of(error: ErrorInfo, count: int, first: int) -> Ending:
         fingerprint=error.fingerprint,
         type=error.type,
         failure_class=FailureClass.USER,
+        stopped="no retries",
     )
 
 
 def test_failures_are_counted_by_what_they_have_in_common(reader: Reader, run: RunView) -> None:
     assert reader.endings(run, ROOT_FAILURES) == [
-        of(KEY_ERROR, 3, 0),
+        of(KEY_ERROR, 2, 0),
         of(OTHER, 1, 1),
+        replace(of(KEY_ERROR, 1, 3), stopped="the decider said no"),
         replace(of(KEY_ERROR, 1, 4), handled=True),
         replace(of(OTHER, 1, 5), state=StateType.COMPLETED, handled=True, reason="fallback"),
         Ending(0, StateType.CANCELLED, 1, 6, reason="by me"),

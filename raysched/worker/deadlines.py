@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from math import inf
 
 from raysched.errors import TaskRunCancelled
 from raysched.model.states import StateType
@@ -54,12 +55,19 @@ class Deadlines:
         """Return when each item that runs has to be ended by force (monotonic seconds)."""
         due = {}
         for position, started in dict(self._run.progress.running).items():
-            timeout = self._run.timeout_seconds(position)
-            limits = []
-            if timeout is not None:
-                limits.append(started / 1e9 - self._epoch + timeout + self._grace)
+            limits = [self.end_of_grace(position, started)]
             if position in self._cancelled:
                 limits.append(self._cancelled[position][0])
-            if limits:
-                due[position] = min(limits)
+            if (first := min(limits)) < inf:
+                due[position] = first
         return due
+
+    def end_of_grace(self, position: int, started: int) -> float:
+        """Return when an item is due for its timeout (monotonic seconds); infinite without one.
+
+        Args:
+            position: The item.
+            started: When it began (ns since the epoch).
+        """
+        timeout = self._run.timeout_seconds(position)
+        return inf if timeout is None else started / 1e9 - self._epoch + timeout + self._grace

@@ -6,6 +6,7 @@ import select
 import threading
 import time
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -106,7 +107,7 @@ class Reporter:
         self._sign_due = 0.0
         self._dead_man = DeadMan(dead_man_file(Path(traces).parent, os.getpid()))
         self._arming = threading.Lock()
-        self._armed_until = 0.0
+        self._armed_until = inf
         self._wake_up, self._wake = os.pipe()
         self._connect()
         threading.Thread(target=self._loop, name="raysched reporter", daemon=True).start()
@@ -129,9 +130,9 @@ class Reporter:
         """See `runner.Watcher`."""
         with self._arming:
             self._run = None
-            if self._armed_until:
+            if self._armed_until < inf:
                 self._dead_man.disarm()
-                self._armed_until = 0.0
+                self._armed_until = inf
         channel = self._channel
         if objects.are_there and channel is not None and channel is not self._told:
             self._told = channel
@@ -148,29 +149,32 @@ class Reporter:
             os.write(self._wake, b"\0")
 
     def _on_limited_change(self) -> None:
-        """Tell how long this process may be silent from now on, where that changes.
+        """Have the limits of what runs now kept from its first line on: it may hold the GIL then.
 
-        In the thread of the item: it may hold the GIL from its first line on.
+        In the thread of the item.
         """
         run = self._run
-        if run is not None:
-            if not self._armed_until:
+        running = () if run is None else tuple(run.progress.running.items())
+        # Between two items nothing changes. What overlaps is of one stage, the oldest comes first.
+        if run is not None and running:
+            position, started = running[0]
+            until = self._deadlines.end_of_grace(position, started) + DEAD_MAN_SECONDS
+            # Not for each of many quick ones: it costs more than they do. Never armed too early.
+            if until != self._armed_until and abs(until - self._armed_until) > DEAD_MAN_SECONDS:
                 self._arm(run)
-            running = tuple(run.progress.running)
-            limits = [run.heartbeat_seconds(position) or 0.0 for position in running]
-            silence = min(filter(None, limits), default=0.0)
-            # Between two items nothing changes.
-            if limits and silence != self._silence:
+            silence = run.heartbeat_seconds(position) or 0.0
+            if silence != self._silence:
                 self._silence = silence
                 self._give_sign(run)
         self._on_change()
 
     def _arm(self, run: UnitRun) -> None:
         """Have the process ended, even if this thread gets no turn, after what is due first."""
-        due = self._deadlines.due()
-        first = min(due, key=due.__getitem__, default=None)
-        until = 0.0 if first is None else due[first] + DEAD_MAN_SECONDS
         with self._arming:
+            # In here, or what is known of an item could come after that of the next one.
+            due = self._deadlines.due()
+            first = min(due, key=due.__getitem__, default=None)
+            until = inf if first is None else due[first] + DEAD_MAN_SECONDS
             # Not once the unit has ended: nobody would disarm it.
             if self._run is not run or until == self._armed_until:
                 return

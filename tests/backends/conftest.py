@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backends.harness import Harness
+from raysched.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,21 @@ def ray_harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
 
     request.getfixturevalue("local_ray")
     backend = RayBackend(code_path=HERE.parent)
+    yield Harness(backend)
+    backend.stop()
+
+
+@pytest.fixture(scope="module")
+def hasty_harness(ray_harness: Harness) -> Iterator[Harness]:
+    """Another one on the same Ray, which gives what does not react 0.5 s."""
+    from raysched.backends.ray.backend import RayBackend
+
+    del ray_harness
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYSCHED_TERMINATION_GRACE_SECONDS", "0.5")
+        settings.cache_clear()
+        backend = RayBackend(code_path=HERE.parent)
+    settings.cache_clear()
     yield Harness(backend)
     backend.stop()
 

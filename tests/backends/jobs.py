@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -253,6 +254,12 @@ def hold_gil(path: str = "") -> None:
     """Add for days in C, without giving up the GIL or looking for signals."""
     mark(path)
     sum(range(10**15))
+
+
+def hold_gil_for_or_sleep(seconds: float, hold: bool) -> None:
+    """Sleep, without giving up the GIL if so told."""
+    library = ctypes.PyDLL(None) if hold else ctypes.CDLL(None)
+    library.usleep(int(seconds * 1e6))
 
 
 def mark(path: str) -> None:

@@ -124,7 +124,7 @@ def _is_cancelled(run: Run, keys: Sequence[str]) -> bool:
     states = {key: run.task_run(key).state for key in keys}
     for key, state in states.items():
         # The message of an attempt that was interrupted begins with the key.
-        message = state.message.removeprefix(f"{key}: ")
+        message = (state.message or "").removeprefix(f"{key}: ")
         say(f"{key} {state.type.name}", f": {message}" if message else "", stderr=True)
     return all(state.is_cancelled() for state in states.values())
 

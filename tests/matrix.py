@@ -77,8 +77,8 @@ class Outcome:
 
 
 QUICK = [*(Cell("inline", size, "off") for size in SIZES), Cell("ray", 1000, "on")]
-"""Both sizes inline, unfused since the suite itself is fused; and on Ray the way that is furthest from
-a call for each task run."""
+"""Both sizes inline, unfused since the suite itself is fused; and on Ray the way that is furthest
+from a call for each task run."""
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raysched.worker.leaks import Memory, Threads, count_threads
+from raysched.worker.processes import STARTING_NS, note_left
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -169,6 +170,8 @@ class Hygiene:
             kept: Bytes of its result that stay in this process until the unit's report.
         """
         self._kept += kept
+        if took >= STARTING_NS:
+            note_left()
         if (
             took < LOOK_NS
             and not self._changed

@@ -176,6 +176,22 @@ def test_an_item_that_ends_by_itself_leaves_what_it_leaves(
     assert all(is_running(process.pid) for process in started)
 
 
+def test_what_one_leaves_is_not_ended_with_the_next(
+    started: list[subprocess.Popen[str]],
+) -> None:
+    """Also if that begins in the same tick of the kernel's clock: so it is now and then."""
+
+    def work(number: int) -> None:
+        started.append(subprocess.Popen(SLEEPER, text=True))
+        if number:
+            hang()
+
+    for _ in range(4):
+        first, second = run(work, [((0,), {}), ((1,), {})], timeout_seconds=0.5)
+        assert (first.state, second.state) == (StateType.COMPLETED, StateType.TIMED_OUT)
+        assert [is_running(process.pid) for process in started[-2:]] == [True, False]
+
+
 def run(function: Callable[..., Any], calls: list[Call], **options: Any) -> list[Ended]:
     return outcomes(new_run(new_context(TaskSpec("work", function, **options)), calls))
 

@@ -16,6 +16,7 @@ from raysched.cli.why_words import (
     change_text,
     held_facts,
     seen_text,
+    shortfall_text,
     shown_path,
     status_text,
     stopped_text,
@@ -65,6 +66,7 @@ def _run(why: Why, level: int = 1) -> Iterator[Markup]:
         ("backend", why.backend),
         ("message", why.message),
         ("task run", why.key),
+        *((missed.task, shortfall_text(missed)) for missed in why.shortfalls),
         *((noun(count, "task run"), reason) for reason, count in why.reasons.items()),
     ]
     yield _facts(facts)

@@ -31,6 +31,15 @@ def why_record(why: Why) -> dict[str, Any]:
         "rolled_back": why.rolled_back,
         "kept": why.kept,
         "reasons": dict(why.reasons),
+        "shortfalls": [
+            {
+                "name": each.task,
+                "size": each.size,
+                "needed": each.needed,
+                "succeeded": each.succeeded,
+            }
+            for each in why.shortfalls
+        ],
         "causes": [_cause(cause) for cause in why.causes],
         "more_causes": why.more_causes,
         "graph": _graph(why.part),

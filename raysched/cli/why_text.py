@@ -28,6 +28,7 @@ from raysched.cli.why_words import (
     held_facts,
     plain,
     seen_text,
+    shortfall_text,
     shown_path,
     status_text,
     stopped_text,
@@ -81,16 +82,7 @@ def print_why(why: Why) -> None:
     for cause in why.causes[:MOST_IN_FULL]:
         _cause(cause, why.run, told)
     _in_short(why)
-    if held := held_facts(why):
-        say()
-        say(("when it was stopped", "bold"))
-        print_facts(held)
-    # What the verdict says is no news.
-    reasons = {text: count for text, count in why.reasons.items() if text != why.message}
-    if reasons:
-        say()
-        for reason, count in reasons.items():
-            say((f"{count:,} ", "bold"), plain(reason))
+    _beside(why)
     if why.comparison is not None:
         _comparison(why.comparison)
     for subflow in why.subflows:
@@ -103,6 +95,24 @@ def print_why(why: Why) -> None:
         for step in why.steps:
             say("   ", (step.command, "cyan"))
             say(("      ", ""), (step.purpose, "dim"))
+
+
+def _beside(why: Why) -> None:
+    """Print what is known beside the causes: maps that fell short, and how a run was stopped."""
+    if why.shortfalls:
+        say()
+        for missed in why.shortfalls:
+            say((f"{plain(missed.task)} ", "bold"), shortfall_text(missed))
+    if held := held_facts(why):
+        say()
+        say(("when it was stopped", "bold"))
+        print_facts(held)
+    # What the verdict says is no news.
+    reasons = {text: count for text, count in why.reasons.items() if text != why.message}
+    if reasons:
+        say()
+        for reason, count in reasons.items():
+            say((f"{count:,} ", "bold"), plain(reason))
 
 
 def print_waiting(waiting: Waiting) -> None:

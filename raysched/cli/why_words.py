@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raysched.cli.output import SHORT_ID, duration, local_time, noun
+from raysched.client.shortfalls import Shortfall
 from raysched.client.why_facts import Cause, Change, Where, Why
 from raysched.model.states import StateType
 from raysched.model.values import FailureClass, Frame
@@ -99,6 +100,12 @@ def frame_text(frame: Frame) -> str:
     """Return where code was: `flow.py:87 in load  rows = db.execute(`."""
     place = f"{shown_path(frame['file'])}:{frame['line']} in {frame['function']}"
     return f"{place}  {frame['code']}" if frame["code"] else place
+
+
+def shortfall_text(missed: Shortfall) -> str:
+    """Return what a map has missed: `3 of 4 succeeded, and min_success asks for 4`."""
+    succeeded = f"{missed.succeeded:,} of {missed.size:,} succeeded"
+    return f"{succeeded}, and min_success asks for {missed.needed:,}"
 
 
 def held_facts(why: Why) -> list[tuple[str, str]]:

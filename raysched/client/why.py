@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from raysched.client.shortfalls import shortfalls
 from raysched.client.why_causes import Keys, Kind, find_failures, name_some
 from raysched.client.why_changes import compare
 from raysched.client.why_details import cause_of, flow_cause
@@ -72,6 +73,7 @@ def explain(reader: "Reader", run: "RunView", *, depth: int = 0) -> Why:
         comparison=_comparison(reader, run, shown),
         steps=tuple(steps_after(run, causes)),
         subflows=subflows,
+        shortfalls=tuple(shortfalls(reader, run)),
         held=held_by(reader, run, failures.groups) if run.state in STOPPED else (),
         place=flow_place(run) if run.state in STOPPED else None,
     )

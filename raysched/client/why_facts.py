@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from raysched.client.advice_case import Advice
+from raysched.client.shortfalls import Shortfall
 from raysched.client.why_held import Held
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, FailureClass, Frame
@@ -354,6 +355,7 @@ class Why:
         key: Key of the task run that this is about, or "" if it is about the whole run.
         held: What was open when the run was stopped by a person or its limit of time.
         place: Where the flow function was then, or None where that is not known.
+        shortfalls: Maps that missed their `min_success`.
     """
 
     run: str
@@ -383,3 +385,4 @@ class Why:
     key: str = ""
     held: tuple[Held, ...] = ()
     place: Frame | None = None
+    shortfalls: tuple[Shortfall, ...] = ()

@@ -9,6 +9,7 @@ from raysched import StateType, flow, get_run, task
 from raysched.client import Run
 from raysched.model.rows import AttemptRow, Batch, GroupRow
 from raysched.model.values import CrashKind, ErrorInfo, Evidence
+from why import stories
 from why.around import run, steady, told
 from why.kept import crash
 
@@ -38,6 +39,21 @@ def work(fails: bool) -> int:
 def cleaning(fails: bool) -> None:
     done = work.submit(fails)
     _ = down.submit(1, True, wait_for=[done])  # noqa: FBT003 - as a user writes it
+
+
+@flow
+def partly() -> None:
+    _ = stories.total.submit(work.map([False, False, True], min_success=0.9))
+
+
+def test_map_that_missed_its_min_success_says_so() -> None:
+    found = run(partly)
+    (missed,) = found.why().shortfalls
+    assert (missed.task, missed.succeeded, missed.size, missed.needed) == ("work", 2, 3, 3)
+    assert "work 2 of 3 succeeded, and min_success asks for 3" in told(found.id).splitlines()
+    assert json.loads(told(found.id, "--json"))["shortfalls"] == [
+        {"name": "work", "size": 3, "needed": 3, "succeeded": 2}
+    ]
 
 
 class TestTeardown:

@@ -121,7 +121,7 @@ class Closing:
         run.raised = []
         found = verdict(run.tracker)
         state, message = _conclusion(ending, error, found)
-        info = None if error is None else describe_error(error)
+        info = None if error is None else describe_error(error, name=run.start.spec.name)
         if info is None and state is StateType.FAILED and found.unhandled:
             group, index = found.unhandled[0]
             info = group.errors.get(index)

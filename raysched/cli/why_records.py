@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from raysched.cli.records import error_record, iso
-from raysched.client.why_facts import Cause, Comparison, Line, Part, Source, Try, Why
+from raysched.client.why_facts import Cause, Comparison, Line, Part, Seen, Source, Try, Why
 from raysched.client.why_held import STOPPED
 from raysched.client.why_waiting import Waiting
 
@@ -129,20 +129,22 @@ def _cause(cause: Cause) -> dict[str, Any]:
             }
             for each in cause.before
         ],
-        "seen": None
-        if cause.seen is None
-        else {
-            "first": iso(cause.seen.first),
-            "first_run": cause.seen.first_run,
-            "last": iso(cause.seen.last),
-            "attempts": cause.seen.attempts,
-            "runs": cause.seen.runs,
-        },
+        "seen": None if cause.seen is None else _seen(cause.seen),
         "owner": cause.owner or None,
         "runbook": cause.runbook or None,
         "advice": [
             {"rule": each.rule, "text": each.text, "code": each.code} for each in cause.advice
         ],
+    }
+
+
+def _seen(seen: Seen) -> dict[str, Any]:
+    return {
+        "first": iso(seen.first),
+        "first_run": seen.first_run,
+        "last": iso(seen.last),
+        "attempts": seen.attempts,
+        "runs": seen.runs,
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
-from raysched.client.words import FELL_BACK, describe_error, utc
+from raysched.client.words import describe_error, utc
 from raysched.define.states import State
 from raysched.errors import (
     ResultError,
@@ -14,6 +14,7 @@ from raysched.errors import (
     TaskRunUnfinished,
     UpstreamFailed,
 )
+from raysched.model.rows import FELL_BACK
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import ErrorInfo
 from raysched.results.envelope import decode

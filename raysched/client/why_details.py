@@ -17,8 +17,8 @@ from raysched.client.why_facts import (
     Where,
 )
 from raysched.client.why_source import source_of
-from raysched.client.words import FELL_BACK, describe_error, error_type, utc
-from raysched.model.rows import ENGINE_LOGGER, AttemptRow
+from raysched.client.words import describe_error, error_type, utc
+from raysched.model.rows import ENGINE_LOGGER, FELL_BACK, AttemptRow
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, TimeoutKind
 from raysched.model.values import Evidence as Kept

@@ -13,9 +13,6 @@ from raysched.model.values import ErrorInfo
 OWN_FAILURES = (StateType.FAILED, StateType.TIMED_OUT, StateType.CRASHED)
 """States of task runs that failed themselves: the roots of whatever only followed."""
 
-FELL_BACK = "; then the fallback"
-"""End of the reason why retrying stopped where the fallback is called next: the tracker's words."""
-
 _UNNAMED = frozenset({"builtins", "__main__", "raysched.errors"})
 """Modules that people need not be told with the name of an exception's class."""
 

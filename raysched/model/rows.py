@@ -13,6 +13,10 @@ ENGINE_LOGGER = "raysched"
 """Logger of what the engine itself says in a run; it says that on standard error, too."""
 
 
+FELL_BACK = "; then the fallback"
+"""How the `stop_reason` of an attempt ends after which the fallback took over."""
+
+
 @dataclass(frozen=True, slots=True)
 class FlowRunRow:
     """A flow run.

@@ -60,7 +60,7 @@ def decide(  # noqa: PLR0913 - the whole history that the decision rests on
     if not verdict.get("retry", True):
         return Stop(told(error) or "retry_on said no")
     if failures > options.retries:
-        return Stop(f"all {options.retries} retries used" if options.retries else "no retries")
+        return Stop(_used_up(options.retries, "retries"))
     if options.condition is not None and not answer:
         return Ask() if answer is None else Stop("retry_condition_fn said no")
     delay = verdict.get("delay_seconds")
@@ -74,9 +74,13 @@ def told(error: ErrorInfo) -> str:
     return error.evidence.get("retry", RetryVerdict()).get("reason", "")
 
 
+def _used_up(budget: int, name: str) -> str:
+    return f"all {budget} {name} used" if budget else f"no {name}"
+
+
 def _after_crash(options: RetryOptions, crashes: int, now: int) -> Retry | Stop:
     if crashes > options.crash_retries:
-        return Stop(f"all {options.crash_retries} crash_retries used")
+        return Stop(_used_up(options.crash_retries, "crash_retries"))
     delay = CRASH_DELAYS[min(crashes, len(CRASH_DELAYS)) - 1]
     return Retry(now + int(delay * NANOSECONDS))
 

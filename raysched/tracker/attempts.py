@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from raysched.graph.builder import Member
 from raysched.graph.group import Group
+from raysched.model.rows import FELL_BACK
 from raysched.model.states import FAILED_ITSELF, SUCCESSES, StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
 from raysched.policies.retry import NANOSECONDS, Ask, Retry, decide, told
@@ -107,7 +108,7 @@ def give_up(turn: Turn, failure: Failure, reason: str) -> bool:
     # It has a budget of its own.
     node.crashes.pop(index, None)
     if group.attempts[index]:
-        _record(turn, group, index, failure.state, failure.error, f"{reason}; then the fallback")
+        _record(turn, group, index, failure.state, failure.error, reason + FELL_BACK)
     if fallback.value is not None:
         group.values[index] = fallback.value
         _enter(turn, group, index, StateType.COMPLETED)

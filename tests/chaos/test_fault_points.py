@@ -76,7 +76,7 @@ class TestInline:
         with (
             inline(),
             FaultPoints(tmp_path).raises("flow: before end", LookupError),
-            pytest.raises(LookupError, match="flow: before end"),
+            pytest.raises(InternalError, match="LookupError: fault point 'flow: before end'"),
         ):
             doubled(1)
 

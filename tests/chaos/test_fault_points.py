@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from raysched import StateType, UsageError, faults, flow, get_run, task, wiring
-from raysched.errors import StoreUnavailable
+from raysched.errors import InternalError, StoreUnavailable
 from raysched.settings import settings
 from raysched.testing import FaultPoints, Point, inline
 

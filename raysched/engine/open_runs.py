@@ -61,7 +61,8 @@ class OpenRuns:
             error: What has ended the engine's loop.
             keeper: Where to keep it.
         """
-        if isinstance(error, StoreError):
+        if isinstance(error, StoreError) or not isinstance(error, Exception):
+            # There is no way to keep it, or somebody wants the process to end at once.
             return
         info = describe_error(error, FailureClass.INFRASTRUCTURE, CrashKind.BACKEND)
         for run in tuple(self._runs):

@@ -150,6 +150,8 @@ ALL = [
     for rule in RULES
     for number in range(1, MOST + 1)
     for ends in combinations(ENDS, number)
+    # That more of them succeed than there are is refused at the call.
+    if not isinstance(rule, MinSuccess) or rule.needed(number) <= number
 ]
 
 WAITING = [Branch(one.rule, one.ends, waits=True) for one in ALL if len(one.ends) == MOST - 1]

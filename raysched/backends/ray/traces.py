@@ -15,6 +15,7 @@ from ray._private.worker import global_worker
 from raysched.model.values import Evidence
 from raysched.worker import crashes, deadman
 from raysched.worker.deadman import Overdue
+from raysched.worker.objects import objects
 
 _LAST_ACT = struct.Struct("<qqq")
 """The unit that was begun last, the exit code that was asked for, and the signal that ended it."""
@@ -66,6 +67,8 @@ class Traces:
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         del frame
         self._write(number=number)
+        # They are closed as when a worker ends by itself, which this does not let happen.
+        objects.close()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

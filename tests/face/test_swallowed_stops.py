@@ -51,10 +51,12 @@ def sleep() -> None:
 
 
 def cancelled(body: Callable[[], Any]) -> None:
-    """Run a flow that is cancelled."""
+    """Run a flow that is cancelled, and in which `make` never runs."""
     with pytest.raises(FlowRunCancelled, match="cancelled by me@here"):
         flow(body, name="around")()
-    assert get_run("last").state.type is StateType.CANCELLED
+    run = get_run("last")
+    assert run.state.type is StateType.CANCELLED
+    assert [each for each in run.task_runs() if each.task == "make"] == []
 
 
 PLACES = pytest.mark.parametrize("place", [wait_for_it, sleep], ids=lambda f: f.__name__)
@@ -134,16 +136,18 @@ def test_code_behind_it_is_interrupted_at_once() -> None:
 
 @PLACES
 def test_handlers_may_call_tasks_and_take_their_time(place: Callable[[], None]) -> None:
+    kept: list[int] = []
+
     def in_handler() -> None:
         time.sleep(0.5)
-        make(1)
+        kept.append(make(1))
 
     @contextlib.contextmanager
     def cleaning() -> Iterator[None]:
         try:
             yield
         finally:
-            make(2)
+            kept.append(make(2))
 
     def body() -> None:
         try:
@@ -154,12 +158,12 @@ def test_handlers_may_call_tasks_and_take_their_time(place: Callable[[], None]) 
             in_handler()
             raise RuntimeError("another one") from error
         finally:
-            make.submit(3).wait()
-            flow(make.fn, name="inner")(4)
+            kept.append(make.submit(3).result())
+            kept.append(flow(make.fn, name="inner")(4))
 
     with pytest.raises(RuntimeError, match="another one"):
         flow(body, name="around")()
-    assert made == [2, 1, 3, 4]
+    assert kept == [2, 1, 3, 4]
 
 
 def test_by_force_handlers_have_no_time() -> None:

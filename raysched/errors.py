@@ -9,6 +9,7 @@ RayschedError
 │   ├── FutureError                a future where it cannot be: other run, outside a flow
 │   ├── CycleError                 task runs that would wait for each other
 │   ├── TargetError                a TARGET that names no flow, or several
+│   ├── NotResumable               a flow run that cannot be gone on with, or not without a yes
 │   └── SettingsError              an environment variable RAYSCHED_* with an impossible value
 ├── SerializationError             something that cannot be pickled (also a TypeError)
 ├── ResultError                    a value that cannot be handed over
@@ -35,6 +36,7 @@ RayschedError
 │   ├── StoreUnavailable           it cannot be reached or written now
 │   ├── StoreVersionError          its schema is newer than this raysched
 │   ├── RunTakenOver               another process has taken the run over
+│   ├── RunOwned                   another process, which lives, is working on the run
 │   └── RunNotFound                no run, or more than one, matches (also a LookupError)
 └── InternalError                  an invariant of raysched itself broke: please report it
     └── IllegalTransition          a state change that the table forbids, with the task run's story
@@ -74,6 +76,10 @@ class CycleError(UsageError):
 
 class TargetError(UsageError):
     """A TARGET (`file.py`, `file.py:flow`, `package.module:flow`) names no flow, or several."""
+
+
+class NotResumable(UsageError):
+    """A flow run cannot be gone on with, or not without a person's yes; nothing was changed."""
 
 
 class SettingsError(UsageError):
@@ -241,6 +247,10 @@ class StoreVersionError(StoreError):
 
 class RunTakenOver(StoreError):
     """Another process has taken the run over; this one must stop working on it."""
+
+
+class RunOwned(StoreError):
+    """The flow run is open, and the process that owns it lives."""
 
 
 class RunNotFound(StoreError, LookupError):

@@ -36,6 +36,15 @@ class Settings(BaseSettings):
     inline_result_max_bytes: int = Field(default=32 * 1024, ge=0)
     """Results up to this encoded size (bytes) are kept in the database."""
 
+    result_storage: str = ""
+    """URL (fsspec) of the result storage, for larger results; by default `results` in `home`."""
+
+    kept_result_max_bytes: int = Field(default=1024**3, ge=0)
+    """Results over this encoded size (bytes) are not kept after their run."""
+
+    kept_run_max_bytes: int = Field(default=64 * 1024**3, ge=0)
+    """Most that is kept of the results of one flow run (bytes); what comes after is not kept."""
+
     values_in_memory_bytes: int = Field(default=16 * 1024**2, ge=0)
     """Small results that the driver keeps in memory (bytes); older ones are read again."""
 

@@ -33,6 +33,27 @@ class Told(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Continuation:
+    """What a flow run goes on from.
+
+    Attributes:
+        run_id: The flow run whose task runs answer equal calls.
+        same: Whether the flow run goes on itself (`resume`); otherwise a new one reuses its results
+            (`rerun`).
+        rerun_changed: Whether to run again what completed with code that has changed since.
+        again: Tasks (`load`) and task runs (`load[17]`) that are run again whatever their state,
+            with everything that needs them.
+        confirmed: Whether task runs with `idempotent=False` may run again that may have run.
+    """
+
+    run_id: str
+    same: bool = True
+    rerun_changed: bool = False
+    again: tuple[str, ...] = ()
+    confirmed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FlowRunStart:
     """A flow run that is about to begin.
 
@@ -43,6 +64,8 @@ class FlowRunStart:
         parameters: Its parameters, validated and coerced, futures resolved.
         tags: Tags from the context.
         parent: The flow run that called it, or None.
+        key: What makes the run the only one of its kind (`raysched run --key`), or "".
+        continues: What it goes on from, or None.
     """
 
     run_id: str
@@ -51,6 +74,8 @@ class FlowRunStart:
     parameters: Mapping[str, Any]
     tags: tuple[str, ...] = ()
     parent: "RunPort | None" = None
+    key: str = ""
+    continues: Continuation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +86,14 @@ class FlowEnding:
         error: What it raised, or None. `FlowRunTimedOut` and `KeyboardInterrupt` (and
             `asyncio.CancelledError`) become TIMED_OUT and CANCELLED.
         state: The state that it returned (`Failed(…)`), as type and message, or None.
+        value: What it returned, futures resolved.
         retry: Whether the flow function will be run again in the same run if this attempt was no
             success: then task runs that completed are kept, and the rest is cancelled.
     """
 
     error: BaseException | None = None
     state: tuple[StateType, str] | None = None
+    value: Any = None
     retry: bool = False
 
 
@@ -158,6 +185,13 @@ class RunPort(Protocol):
             indices: Which members; those that did not fail are ignored.
             how: How it was told, which decides whether the failures are handled.
         """
+
+    def in_order(self, members: Sequence[Member]) -> list[Member]:
+        """Return those of these members, all ended, in the order in which a flow function that is
+        repeated was given them before; the others follow as they are."""
+
+    def delivered(self, member: Member) -> None:
+        """Note that `as_completed` gives the flow function this member next."""
 
     def settled(self) -> bool:
         """Whether everything that was recorded has ended, visibly."""

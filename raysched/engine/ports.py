@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeAlias
 
 from raysched.compiler.plan import SchedulingClass
 from raysched.model.options import TaskSpec
+from raysched.model.records import CacheAnswer, CacheClaim, Records, Takeover
 from raysched.model.rows import Batch, FlowRunRow, RequestRow
 from raysched.model.values import ErrorInfo, LargeValue
 
@@ -185,6 +186,45 @@ class Store(Protocol):
 
     def open_run(self, row: FlowRunRow) -> int:
         """Insert a flow run, owned by this process; return its number (the key of all its rows).
+
+        Raises:
+            StoreUnavailable: The database cannot be written.
+        """
+
+    def take_over(self, run_id: str) -> Takeover:
+        """Own a flow run that another process has left, or whose flow function has ended.
+
+        Raises its epoch, so that the last owner cannot write any more, and makes its state RUNNING.
+        Attempts that were running get rows of state CRASHED with the kind `driver lost`. Of several
+        processes that try at once one succeeds.
+
+        Raises:
+            RunOwned: It is open, and its driver lives; says which process that is.
+            RunNotFound: There is no such run.
+            StoreUnavailable: The database cannot be written.
+        """
+
+    def records(self, run: int) -> Records:
+        """Return what there is of a flow run; reads 100,000 task runs in well under a second.
+
+        Raises:
+            StoreUnavailable: The database cannot be read.
+        """
+
+    def number_of(self, run_id: str) -> int:
+        """Return the number of a flow run, whoever owns it.
+
+        Raises:
+            RunNotFound: There is no such run.
+            StoreUnavailable: The database cannot be read.
+        """
+
+    def claim(self, run: int, claims: Sequence[CacheClaim]) -> Sequence[CacheAnswer]:
+        """Return for each cache key its result, or who makes it, in one transaction.
+
+        The first to ask makes it. Who fails to, or whose driver dies, has lost the claim: the next
+        to ask gets it. A result that expired, was rolled back, or of which nothing is kept, counts
+        as none. Of equal keys among the claims the first is MINE, the others are BUSY.
 
         Raises:
             StoreUnavailable: The database cannot be written.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from raysched.model.caching import CacheOptions
 from raysched.model.triggers import Trigger, TriggerRule
 
 Hook: TypeAlias = Callable[..., object]
@@ -119,6 +120,11 @@ class TaskSpec:
         task_run_name: Template (`"parse {path}"`) or function without arguments, or None.
         log_prints: Whether `print` becomes log records.
         persist_result: False keeps the result out of the store.
+        result_serializer: How results are written: `pickle`, `json`, `arrow`, `parquet`, each also
+            as `compressed/…`; "" to choose by the type of the value.
+        cache: How results are cached, or None for not at all.
+        idempotent: False for a task that must not run twice: it has units of its own, is not tried
+            again after a crash, and a resume asks before it runs it again.
         hooks: The user's callbacks.
         task: The `Task` object that the user holds, handed to hooks.
         description: Text for people.
@@ -153,6 +159,9 @@ class TaskSpec:
     task_run_name: str | Callable[[], str] | None = None
     log_prints: bool = False
     persist_result: bool = True
+    result_serializer: str = ""
+    cache: CacheOptions | None = None
+    idempotent: bool = True
     hooks: Hooks = Hooks()
     task: Any = None
     description: str = ""

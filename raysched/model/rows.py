@@ -40,6 +40,9 @@ class FlowRunRow:
         error: Of a failed one, what the flow function raised or what failed in it.
         epoch: Raised by each takeover; every commit checks it.
         attempts: How often the flow function was begun.
+        key: What `raysched run --key` was given, unique, or "".
+        identity: Of a subflow, what tells its call from others of the same parent, or b"".
+        rerun_of: Id of the flow run whose results it reuses, or "".
     """
 
     id: str
@@ -60,13 +63,17 @@ class FlowRunRow:
     error: ErrorInfo | None = None
     epoch: int = 1
     attempts: int = 1
+    key: str = ""
+    identity: bytes = b""
+    rerun_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowRunChange:
     """New values of a flow run's changeable columns; see `FlowRunRow`.
 
-    `late` is the number of reports of attempts that were over already, and were refused.
+    `late` is the number of reports of attempts that were over already, and were refused; `result`
+    the envelope of what the flow function returned, or None where that is not kept.
     """
 
     state: StateType
@@ -75,11 +82,12 @@ class FlowRunChange:
     error: ErrorInfo | None = None
     attempts: int = 1
     late: int = 0
+    result: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A group of task runs, written once, before any of its task runs.
+    """A group of task runs, written before any of its task runs; again when a resume goes on with it.
 
     Attributes:
         id: Ordinal in the flow run.
@@ -96,6 +104,9 @@ class GroupRow:
             `fixed` and `overlapping` (true), `class` (`{Ray option: repr}`), `fused_behind` (id of
             a group) and `notes`; see `compiler.plan.PlannedGroup`. None if that is not kept.
         units: Units that were dispatched for its members, None if they were not counted.
+        identities: Digests of all its members, `IDENTITY_BYTES` each, or b"" where nothing is ever
+            resumed from them.
+        source: What the task's code was (see `define.sources`), 16 hexadecimal digits, or "".
     """
 
     id: int
@@ -109,6 +120,8 @@ class GroupRow:
     parent_key: str = ""
     plan: str | None = None
     units: int | None = None
+    identities: bytes = b""
+    source: str = ""
 
 
 @dataclass(slots=True)
@@ -122,7 +135,6 @@ class TaskRunColumns:
         attempts: Attempts begun.
         started: Start of the last attempt (ns).
         ended: End of the last attempt (ns).
-        identities: Identity digests, None where an earlier batch has written it.
         values: Envelopes of small values that are kept, otherwise None.
         sizes: Encoded sizes of values (bytes), 0 where there is none.
         names: Rendered task run names, by position in these columns.
@@ -131,6 +143,7 @@ class TaskRunColumns:
         reasons: Why a task run ended as it did, for people, where no attempt tells it: who
             cancelled it, why it was skipped or stopped, by position in these columns.
         rolled_back: Positions in these columns of what completed and was undone.
+        locations: Where the result storage has values, by position in these columns.
     """
 
     group: int
@@ -139,7 +152,6 @@ class TaskRunColumns:
     attempts: Sequence[int]
     started: Sequence[int]
     ended: Sequence[int]
-    identities: Sequence[bytes | None]
     values: Sequence[bytes | None]
     sizes: Sequence[int]
     names: dict[int, str] = field(default_factory=dict)
@@ -147,6 +159,7 @@ class TaskRunColumns:
     handled: frozenset[int] = frozenset()
     reasons: dict[int, str] = field(default_factory=dict)
     rolled_back: frozenset[int] = frozenset()
+    locations: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +240,7 @@ class Batch:
         attempts: New attempts.
         logs: New log records.
         inputs: Arguments of task runs that failed for good.
+        deliveries: Task runs that `as_completed` gave to the flow, as `(group, index)`, in order.
     """
 
     run: int
@@ -238,6 +252,7 @@ class Batch:
     attempts: list[AttemptRow] = field(default_factory=list)
     logs: list[LogRow] = field(default_factory=list)
     inputs: list[InputRow] = field(default_factory=list)
+    deliveries: list[tuple[int, int]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
@@ -248,4 +263,5 @@ class Batch:
             or self.attempts
             or self.logs
             or self.inputs
+            or self.deliveries
         )

@@ -149,12 +149,44 @@ class LargeValue:
         handle: The backend's own reference to all large values of one unit.
         position: Which of them this is.
         size: Encoded size (bytes).
+        location: Where the result storage has a copy of it (see `StoredValue`), or "".
     """
 
     handle: Any
     position: int
     size: int
+    location: str = ""
 
 
-Value: TypeAlias = bytes | LargeValue
-"""The envelope of a small value, or the reference to a large one."""
+@dataclass(frozen=True, slots=True)
+class StoredValue:
+    """A value that is in the result storage, and nowhere nearer.
+
+    Attributes:
+        location: `<fsspec URL>#<first byte>+<bytes>:<digest>`: a part of an object, and the BLAKE2b
+            digest of its envelope (16 bytes, in hexadecimal), so that damage is noticed.
+        size: Encoded size (bytes).
+    """
+
+    location: str
+    size: int
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of the envelope (16 bytes)."""
+        return bytes.fromhex(self.location.rpartition(":")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class UnkeptValue:
+    """A value of a task run that completed, and of which nothing was kept: it can be made again.
+
+    Attributes:
+        size: Encoded size that it had (bytes).
+    """
+
+    size: int
+
+
+Value: TypeAlias = bytes | LargeValue | StoredValue | UnkeptValue
+"""The envelope of a small value, or what stands for another one."""

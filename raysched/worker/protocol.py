@@ -25,6 +25,7 @@ LIST = 2
 FAILURE = 3
 LOCAL = 4
 SUCCESSES = 5
+STORED = 6
 
 
 class RunHeader(NamedTuple):
@@ -37,6 +38,9 @@ class RunHeader(NamedTuple):
         parameters: Pickled parameters of the flow run, or b"" where they are too large to travel
             with every unit.
         tags: Tags of the flow run.
+        storage: URL of a directory of the result storage into which the unit writes its large
+            values, or "" for not keeping them.
+        kept_max_bytes: Values over this encoded size (bytes) are not written there.
     """
 
     run_id: str
@@ -44,12 +48,15 @@ class RunHeader(NamedTuple):
     flow_name: str
     parameters: bytes = b""
     tags: tuple[str, ...] = ()
+    storage: str = ""
+    kept_max_bytes: int = 0
 
 
 SlotValue: TypeAlias = tuple[int, Any]
 """What a slot stands for: `(INLINE, envelope)`, `(LARGE, (argument, position))` for a large value
 in the backend's n-th argument, `(LIST, [SlotValue, …])`, `(FAILURE, envelope of an exception)`,
-`(LOCAL, position)` for the value of an earlier item of the same unit, or `(SUCCESSES, ([SlotValue,
+`(LOCAL, position)` for the value of an earlier item of the same unit, `(STORED, location)` for one
+that is read from the result storage (`model.values.StoredValue`), or `(SUCCESSES, ([SlotValue,
 …], [envelope of an exception, …]))` for the successes of a map beside its failures.
 """
 
@@ -152,8 +159,11 @@ class Report:
         states: Terminal state codes, a byte each.
         started: Start times (ns since the epoch).
         ended: End times (ns).
-        values: The envelope of a small value; the position (int) among the unit's large values
-            with its size as a pair; or None.
+        values: The envelope of a small value; of a large one its position (int) among the unit's
+            large values, its size, and its location in the result storage or ""; or None.
+        missing: Locations in the result storage of values that its items need, and that are not
+            there or damaged. If there are any, nothing of the unit was begun, and nothing else is
+            in its one report.
         errors: Of those that did not succeed, by position.
         names: Rendered task run names, by position.
         logs: Log records not yet sent by the channel, see `LogRecord`.
@@ -169,7 +179,7 @@ class Report:
     states: bytes = b""
     started: Sequence[int] = ()
     ended: Sequence[int] = ()
-    values: Sequence[bytes | tuple[int, int] | None] = ()
+    values: Sequence[bytes | tuple[int, int, str] | None] = ()
     errors: dict[int, ErrorInfo] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     logs: list["LogRecord"] = field(default_factory=list)
@@ -177,6 +187,7 @@ class Report:
     nested: list[NestedRun] = field(default_factory=list)
     first_log: int = 0
     handed_back: list[int] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
     def fresh_logs(self, seen: int) -> list["LogRecord"]:
         """Return the log records that are new to whoever has seen the first `seen` of the unit."""

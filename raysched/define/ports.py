@@ -187,8 +187,10 @@ class RunPort(Protocol):
         """
 
     def in_order(self, members: Sequence[Member]) -> list[Member]:
-        """Return those of these members, all ended, in the order in which a flow function that is
-        repeated was given them before; the others follow as they are."""
+        """Return these members, all ended, as the flow function was given them when it ran before.
+
+        The others follow in the order in which they are here.
+        """
 
     def delivered(self, member: Member) -> None:
         """Note that `as_completed` gives the flow function this member next."""

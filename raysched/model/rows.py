@@ -87,7 +87,7 @@ class FlowRunChange:
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A group of task runs, written before any of its task runs; again when a resume goes on with it.
+    """A group of task runs, written before any of them; again when a resume goes on with it.
 
     Attributes:
         id: Ordinal in the flow run.

@@ -85,10 +85,14 @@ class Records:
         groups: Its groups, by id; none that tasks recorded inside an attempt.
         deliveries: What `as_completed` gave to the flow function, as `(group, index)`, in order.
         flow_runs: Its subflows' runs, in the order in which they were opened.
+        next_group: The first id that no group of the run has, also none inside an attempt.
+        next_index: For each task the first index that none of its task runs has, counted likewise.
     """
 
     run: int
     groups: list[RecordedGroup]
+    next_group: int = 0
+    next_index: dict[str, int] = field(default_factory=dict)
     deliveries: list[tuple[int, int]] = field(default_factory=list)
     flow_runs: list[RecordedFlowRun] = field(default_factory=list)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from raysched.engine.ports import Store
+from raysched.model.records import CacheAnswer, CacheClaim, Records, Takeover
 from raysched.model.rows import Batch, FlowRunRow, RequestRow
 
 
@@ -30,6 +31,22 @@ class OpeningStore:
     def open_run(self, row: FlowRunRow) -> int:
         """See `Store.open_run`."""
         return self.opened().open_run(row)
+
+    def take_over(self, run_id: str) -> Takeover:
+        """See `Store.take_over`."""
+        return self.opened().take_over(run_id)
+
+    def records(self, run: int) -> Records:
+        """See `Store.records`."""
+        return self.opened().records(run)
+
+    def number_of(self, run_id: str) -> int:
+        """See `Store.number_of`."""
+        return self.opened().number_of(run_id)
+
+    def claim(self, run: int, claims: Sequence[CacheClaim]) -> Sequence[CacheAnswer]:
+        """See `Store.claim`."""
+        return self.opened().claim(run, claims)
 
     def commit(self, batch: Batch) -> None:
         """See `Store.commit`."""

@@ -28,6 +28,7 @@ def caller_of(task: Decorated[Any, Any], options: TaskOptions) -> Caller:
     declared = declare(task, options, TaskOptions.__annotations__)
     function, checker = task.fn, declared.checker
     batch, batch_size = checker.batching()
+    idempotent = policies.idempotent(checker)
     setup, teardown = policies.setup_and_teardown(checker)
     retry = policies.retry(checker)
     ray, ray_by_attempt = policies.resources(checker, retry)
@@ -42,7 +43,7 @@ def caller_of(task: Decorated[Any, Any], options: TaskOptions) -> Caller:
         heartbeat_timeout_seconds=policies.heartbeat(checker),
         max_concurrency=checker.integer("max_concurrency", 1) or 1,
         max_parallel=checker.integer("max_parallel", 1),
-        batch=batch,
+        batch=batch and idempotent,
         batch_size=batch_size,
         ray=ray,
         ray_by_attempt=ray_by_attempt,
@@ -54,6 +55,7 @@ def caller_of(task: Decorated[Any, Any], options: TaskOptions) -> Caller:
         check=policies.check(checker),
         fallback=_fallback(checker, declared.signature),
         compensate=_compensation(checker),
+        idempotent=idempotent,
         owner=checker.text("owner") or "",
         runbook=checker.text("runbook") or "",
         tags=checker.tags(),

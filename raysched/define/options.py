@@ -77,6 +77,10 @@ class TaskOptions(TypedDict, total=False):
     - `compensate`: A task or function that undoes a completed task run, called with its value once
       the flow run has failed for good; the last completed one comes first.
     - `on_commit` and `on_rollback`: Hooks of the `transaction` that the task is called in.
+    - `idempotent`: False for what must not happen twice, such as a payment: it is not tried again
+      after a crash, a resume or rerun asks before it runs one again that may have run (`--yes`),
+      and it shares no Ray call with others. `retries`, if given, are still made: then it had raised
+      by itself.
     - `owner` and `runbook`: Who to turn to and what to do, for people.
     """
 
@@ -104,6 +108,7 @@ class TaskOptions(TypedDict, total=False):
     check: Any
     fallback: Any
     compensate: Callable[[Any], object] | None
+    idempotent: bool | None
     owner: str | None
     runbook: str | None
     max_concurrency: int | None

@@ -104,6 +104,32 @@ def setup_and_teardown(checker: Checker) -> tuple[bool, bool]:
     return setup, teardown
 
 
+def idempotent(checker: Checker) -> bool:
+    """Return whether a task may run twice, and whether its other options agree with that.
+
+    Those that would have it run again after a crash, or in a call with others, do not.
+    """
+    if checker.flag("idempotent") is not False:
+        return True
+    if checker.get("crash_retries"):
+        raise checker.fail(
+            "crash_retries",
+            "idempotent=False: one whose worker died may have had its effect; leave one out",
+        )
+    if checker.get("on_oom") is not None:
+        raise checker.fail(
+            "on_oom",
+            "idempotent=False: one that was killed for memory may have had its effect; leave one "
+            "out",
+        )
+    if checker.get("batch_size") is not None or checker.get("batch"):
+        option = "batch" if checker.get("batch") else "batch_size"
+        raise checker.fail(
+            option, "idempotent=False: it shares no Ray call with others; leave one out"
+        )
+    return False
+
+
 def heartbeat(checker: Checker) -> float | None:
     """Return how long the process of an attempt may be silent (seconds)."""
     seconds = checker.number("heartbeat_timeout_seconds", " of seconds", above_zero=True)
@@ -129,6 +155,8 @@ def retry(checker: Checker) -> RetryOptions:
     """Return when to try again."""
     retries = checker.integer("retries", 0) or 0
     crash_retries = checker.integer("crash_retries", 0)
+    if crash_retries is None and not idempotent(checker):
+        crash_retries = 0
     return RetryOptions(
         retries=retries,
         delays=checker.delays(retries),

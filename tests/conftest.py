@@ -1,4 +1,4 @@
-"""What all tests share: one local Ray for the session."""
+"""What all tests share: one local Ray and one PostgreSQL for the session."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from servers import server
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from servers import Server
 
 RAY_CPUS = 4
 """Logical ones: the tests overlap units, whatever the machine has."""
@@ -34,3 +38,16 @@ def local_ray() -> Iterator[None]:
     connect("local", {"num_cpus": RAY_CPUS, "log_to_driver": False}, None)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL of this session, which no test stops."""
+    with server() as running:
+        yield running
+
+
+@pytest.fixture
+def postgresql_url(postgresql: Server) -> str:
+    """The URL of an empty schema in it."""
+    return postgresql.schema()

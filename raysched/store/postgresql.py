@@ -1,10 +1,12 @@
 """PostgreSQL by psycopg 3."""
 
+import socket
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
-from threading import Event, Thread
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, event, text
@@ -12,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from raysched.errors import StoreError, StoreUnavailable
-from raysched.store.database import PATIENCE_SECONDS, Database, Execute
+from raysched.store.database import LOCK_SECONDS, PATIENCE_SECONDS, Database, Execute
 
 SCHEMA_LOCK = int.from_bytes(b"raysched")
 """Key of the advisory lock on the schema; those of drivers are their ids."""
@@ -20,17 +22,33 @@ SCHEMA_LOCK = int.from_bytes(b"raysched")
 CONNECT_SECONDS = 10
 """How long a server that does not answer is waited for (seconds)."""
 
-KEEPER_SECONDS = 5.0
-"""How soon a driver with nothing to commit finds that the server was away (seconds)."""
+RECONNECT_SECONDS = 0.5
+"""Pause between a driver's attempts to get its session back (seconds)."""
+
+LISTEN_SECONDS = 5.0
+"""How soon a driver finds that its session is gone where no word of it arrives (seconds)."""
+
+RESTART_SECONDS = 15.0
+"""How long after its start the server takes nobody for dead whom it has not met yet (seconds)."""
 
 _SESSION = {
     "application_name": "raysched",
-    "lock_timeout": f"{PATIENCE_SECONDS}s",
+    "lock_timeout": f"{LOCK_SECONDS}s",
     # The server misses a driver whose machine is gone after 20 s, and then lets go of its locks.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "2",
 }
+
+_CONNECTION = {
+    "connect_timeout": CONNECT_SECONDS,
+    # A driver misses a server whose machine is gone as soon, instead of after a quarter of an hour.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,  # ms
+}
+"""Parameters of libpq, where the URL says nothing else."""
 
 
 class PostgreSQL(Database):
@@ -58,6 +76,7 @@ class PostgreSQL(Database):
 
     def lock_schema(self, connection: Connection) -> None:
         """Take an advisory lock, as there is no table yet that could be locked."""
+        connection.execute(text(f"SET LOCAL lock_timeout = '{PATIENCE_SECONDS}s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
 
     def insert(
@@ -74,51 +93,75 @@ class PostgreSQL(Database):
 
     @contextmanager
     def hold(self, driver: str) -> Iterator[None]:
-        """Hold an advisory lock in the session of every connection.
+        """Hold an advisory lock in the session of every connection that writes.
 
-        So a connection that is made after the server was away brings the lock back.
+        So nothing is written without it: a connection that is made after the server was away
+        brings the lock back. One of them does nothing but listen, and is made again at once when
+        it ends, so that a driver with nothing to write does not look dead for longer than that.
         """
-        self._held.add(_lock_key(driver))
+        key = _lock_key(driver)
+        self._held.add(key)
         self.engine.dispose()
-        with self.explained():
-            self.engine.connect().close()
-        stop = Event()
-        keeper = Thread(target=self._keep, args=(stop,), name="raysched-driver-lock", daemon=True)
-        keeper.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            keeper.join()
-            self._held.discard(_lock_key(driver))
-            self.engine.dispose()
+        told, stop = socket.socketpair()
+        with closing(told), closing(stop):
+            try:
+                with self.explained():
+                    self.engine.connect().close()
+                keeper = Thread(
+                    target=self._keep, args=(told,), name="raysched-driver-lock", daemon=True
+                )
+                keeper.start()
+                try:
+                    yield
+                finally:
+                    stop.send(b".")
+                    keeper.join()
+            finally:
+                self._held.discard(key)
+                self.engine.dispose()
 
-    def _keep(self, stop: Event) -> None:
-        while not stop.wait(KEEPER_SECONDS):
-            # The pool replaces a connection that is found dead.
-            with suppress(DBAPIError):
-                self.engine.connect().close()
+    def _keep(self, told: socket.socket) -> None:
+        """Keep a session until this is told to stop."""
+        from psycopg import Error
+
+        while not wait([told], 0):
+            try:
+                with self.engine.connect() as connection:
+                    server: Any = connection.connection.driver_connection
+                    while not (ready := wait([told, server], LISTEN_SECONDS)) or told not in ready:
+                        # Of a connection that has ended, there is its end to read.
+                        connection.exec_driver_sql("SELECT")
+                        connection.rollback()
+                    return
+            except (DBAPIError, Error, OSError):
+                # Who writes says so.
+                if wait([told], RECONNECT_SECONDS):
+                    return
 
     def living(self, drivers: Collection[str]) -> set[str]:
-        """Ask the server for the advisory locks of living sessions."""
+        """Ask the server for the advisory locks of living sessions.
+
+        A server that has just started gives those who were there before the time to come back.
+        """
         with self.reading() as connection:
             held = set(connection.execute(_HELD_LOCKS).scalars())
-        return {driver for driver in drivers if _lock_key(driver) in held}
+            living = {driver for driver in drivers if _lock_key(driver) in held}
+            missed = [driver for driver in drivers if driver not in living]
+            if missed:
+                returning = {"drivers": missed, "seconds": RESTART_SECONDS}
+                living |= set(connection.execute(_RETURNING, returning).scalars())
+        return living
 
     def explain(self, error: DBAPIError) -> StoreError:
-        """Tell apart what the server, the network or its settings refuse."""
+        """Tell apart by PostgreSQL's error codes; who cannot connect has none."""
         reason = str(error.orig).strip()
-        if isinstance(error, OperationalError | InterfaceError):
-            return StoreUnavailable(
-                f"{self.name}: the server cannot be reached or refuses to work ({reason}); look at "
-                "the server, and at host, port, user, password and database of the URL"
-            )
-        if getattr(error.orig, "sqlstate", None) in _REFUSALS:
-            return StoreUnavailable(
-                f"{self.name}: it may not be written ({reason}); give the user of the URL the "
-                "right to create tables and to write them"
-            )
-        return StoreError(f"{self.name}: {reason}")
+        code = getattr(error.orig, "sqlstate", None) or ""
+        advice = _ADVICE.get(code) or _ADVICE.get(code[:2])
+        if advice is None and isinstance(error, OperationalError | InterfaceError):
+            advice = _UNREACHABLE
+        if advice is None:
+            return StoreError(f"{self.name}: {reason}")
+        return StoreUnavailable(f"{self.name}: {advice} ({reason})")
 
     def _open_engine(self) -> Engine:
         engine = create_engine(
@@ -140,10 +183,12 @@ class PostgreSQL(Database):
         )
 
     def _connect_arguments(self) -> dict[str, object]:
+        query = self._url.query
         own = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
-        users = self._url.query.get("options", "")
+        users = query.get("options", "")
         options = users if isinstance(users, str) else " ".join(users)
-        return {"connect_timeout": CONNECT_SECONDS, "options": f"{own} {options}"}
+        missing = {name: value for name, value in _CONNECTION.items() if name not in query}
+        return {**missing, "options": f"{own} {options}"}
 
     def _lock_drivers(self, connection: Any, _record: object) -> None:
         for key in self._held:
@@ -158,8 +203,39 @@ _HELD_LOCKS = text(
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 
-_REFUSALS = frozenset({"25006", "42501"})
-"""Read-only transaction; insufficient privilege (PostgreSQL's appendix A, error codes)."""
+_RETURNING = text(
+    "SELECT id FROM driver WHERE id = ANY(:drivers) "
+    "AND started < extract(epoch FROM pg_postmaster_start_time()) * 1e9 "
+    "AND clock_timestamp() < pg_postmaster_start_time() + :seconds * interval '1 second'"
+)
+
+_UNREACHABLE = (
+    "the server cannot be reached or refuses to work; look at the server, and at host, port, user, "
+    "password and database of the URL"
+)
+
+_REFUSED = (
+    "it may not be written; give the user of the URL the right to create tables and to write them, "
+    "on a server that is not read-only"
+)
+
+_LOCKED = (
+    f"another session has locked what is to be written for more than {LOCK_SECONDS} s; find it in "
+    "pg_stat_activity and end it, perhaps a backup or an open transaction of a database tool"
+)
+
+_ADVICE = {
+    "25006": _REFUSED,  # read_only_sql_transaction
+    "42501": _REFUSED,  # insufficient_privilege
+    "40": "its transaction was undone in favour of another one",  # transaction rollback
+    "53100": "the disk of the server is full; free some space there",
+    "53200": "the server is out of memory; give it more, or less to do",
+    "53300": "the server has no connection left; raise its max_connections, or end some of its "
+    "sessions (each driver takes three, and each look at runs one)",
+    "55P03": _LOCKED,  # lock_not_available
+    "57P03": "the server is starting, stopping or recovering; wait, or look at the server",
+}
+"""By error code, or class of codes (PostgreSQL's appendix A)."""
 
 
 def _lock_key(driver: str) -> int:

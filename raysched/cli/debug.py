@@ -14,9 +14,9 @@ from raysched.cli.output import SHORT_ID, say
 from raysched.cli.target import find_task, load_target
 from raysched.client import Run, TaskRun, get_run
 from raysched.client.debug import Call, Rerun
+from raysched.define.own_code import is_own
 from raysched.errors import UsageError
 from raysched.model.values import CrashKind
-from raysched.worker.causes import is_own
 
 
 def debug_task_run(text: str, key: str, target: str | None, *, trace: bool, debugger: bool) -> int:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from raysched.define.own_code import home_of
 from raysched.errors import ResultError, SerializationError
 from raysched.graph.payload import ATOMS
 from raysched.model.values import RetryVerdict
 from raysched.results.envelope import Encoded, encode
-from raysched.worker.causes import home_of
 from raysched.worker.context import WorkerContext
 from raysched.worker.failures import bounded
 

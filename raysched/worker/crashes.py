@@ -12,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from raysched.define.own_code import is_ours, is_own
 from raysched.model.values import Evidence, Frame
-from raysched.worker.causes import LAST_FRAMES, is_ours, is_own, source_line
+from raysched.worker.causes import LAST_FRAMES, source_line
 
 FATAL_ERROR_MAX_CHARACTERS = 8 * 1024
 """Texts of fatal errors are cut beyond this length."""

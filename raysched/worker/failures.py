@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from raysched.define.own_code import is_ours, is_own, library_of
 from raysched.errors import TaskRunTimedOut
 from raysched.model.ids import task_name_of
 from raysched.model.values import ErrorInfo, Evidence, FailureClass, TimeoutKind
@@ -16,9 +17,6 @@ from raysched.worker.causes import (
     fingerprint,
     fingerprint_of,
     frames_of,
-    is_ours,
-    is_own,
-    library_of,
     stack_of_cause,
     type_name,
 )

@@ -36,6 +36,7 @@ RayschedError
 │   ├── StoreUnavailable           it cannot be reached or written now
 │   ├── StoreVersionError          its schema is newer than this raysched
 │   ├── RunTakenOver               another process has taken the run over
+│   ├── RunExists                  there is a flow run with that key already
 │   ├── RunOwned                   another process, which lives, is working on the run
 │   └── RunNotFound                no run, or more than one, matches (also a LookupError)
 └── InternalError                  an invariant of raysched itself broke: please report it
@@ -251,6 +252,21 @@ class RunTakenOver(StoreError):
 
 class RunOwned(StoreError):
     """The flow run is open, and the process that owns it lives."""
+
+
+class RunExists(StoreError):
+    """There is a flow run already with the key that makes a run the only one of its kind.
+
+    Attributes:
+        run_id: Its id.
+    """
+
+    def __init__(self, message: str, *, run_id: str = "") -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args[0], dict(self.__dict__))
 
 
 class RunNotFound(StoreError, LookupError):

@@ -5,6 +5,7 @@ commit is collected as plain data and travels home in the attempt's report: evid
 happened, not something that a resume could begin from.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from raysched.define.context import AttemptContext
@@ -13,8 +14,9 @@ from raysched.engine.engine import Engine
 from raysched.engine.flow_run import OpenFlowRun
 from raysched.engine.placing import NestedRows, plain
 from raysched.engine.ports import Backend, Clock
-from raysched.errors import InternalError
+from raysched.errors import InternalError, RunNotFound
 from raysched.model.options import FlowSpec
+from raysched.model.records import CacheAnswer, CacheClaim, CacheVerdict, Records, Takeover
 from raysched.model.rows import Batch, FlowRunRow
 from raysched.settings import Settings
 
@@ -33,6 +35,23 @@ class CollectingStore:
             return 0
         self.rows.flow_runs.append(row)
         return len(self.rows.flow_runs)
+
+    def take_over(self, run_id: str) -> Takeover:
+        """See `Store.take_over`: nothing is ever resumed in an attempt."""
+        raise self._unknown(run_id)
+
+    def records(self, run: int) -> Records:
+        """See `Store.records`: there are none."""
+        return Records(run, [])
+
+    def number_of(self, run_id: str) -> int:
+        """See `Store.number_of`."""
+        raise self._unknown(run_id)
+
+    def claim(self, run: int, claims: Sequence[CacheClaim]) -> Sequence[CacheAnswer]:
+        """See `Store.claim`: no results are known here, so each is made."""
+        del run
+        return [CacheAnswer(CacheVerdict.MINE)] * len(claims)
 
     def commit(self, batch: Batch) -> None:
         """See `Store.commit`."""
@@ -57,6 +76,12 @@ class CollectingStore:
 
     def close(self) -> None:
         """See `Store.close`."""
+
+    def _unknown(self, run_id: str) -> RunNotFound:
+        return RunNotFound(
+            f"run {run_id!r}: an attempt of a task knows no earlier runs; resume or rerun it in "
+            "the process that runs the flow"
+        )
 
 
 def open_nested(

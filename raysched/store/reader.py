@@ -112,6 +112,7 @@ class Reader(EvidenceReader, EndingsReader):
             .where(
                 FLOW_RUN.c.flow == run.flow,
                 FLOW_RUN.c.number < run.number,
+                FLOW_RUN.c.removed.is_(None),
                 TASK_GROUP.c.task == task,
                 TASK_RUN.c.state == int(StateType.COMPLETED),
             )
@@ -325,8 +326,9 @@ class Reader(EvidenceReader, EndingsReader):
 
 
 def _select_runs() -> Select[Any]:
-    columns = [column for column in FLOW_RUN.c if column is not FLOW_RUN.c.pickled_parameters]
-    return select(*columns, DRIVER.c.id.label("driver_id")).join(DRIVER)
+    columns = [column for column in FLOW_RUN.c if column.name not in _LONG]
+    driver = DRIVER.c.id.label("driver_id")
+    return select(*columns, driver).join(DRIVER).where(FLOW_RUN.c.removed.is_(None))
 
 
 def _recorded_codes(states: Collection[StateType]) -> list[int]:
@@ -363,6 +365,7 @@ def _run_view(row: RowMapping, counted: dict[int, int] | None, *, lost: bool) ->
         counts[state] = counts.get(state, 0) + count
     plain["state"] = StateType.CRASHED if lost else StateType(row["state"])
     plain["tags"] = tuple(json.loads(row["tags"]))
+    plain["key"], plain["identity"] = row["key"] or "", row["identity"] or b""
     if lost:
         # Where the driver knew why it was about to end, it has said so.
         plain["message"] = row["message"] or CrashKind.DRIVER_LOST.value
@@ -378,5 +381,8 @@ def _run_view(row: RowMapping, counted: dict[int, int] | None, *, lost: bool) ->
 
 _DERIVED = frozenset({StateType.CRASHED, StateType.CANCELLING})
 """States that open runs may be shown in."""
+
+_LONG = frozenset({"pickled_parameters", "result"})
+"""Columns that are not read with every run."""
 
 _PLAIN = frozenset(field.name for field in fields(FlowRunRow)) - {"error", "pickled_parameters"}

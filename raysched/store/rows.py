@@ -42,6 +42,7 @@ def flow_run(row: FlowRunRow) -> dict[str, object]:
     error = plain.pop("error")
     plain["tags"] = json.dumps(row.tags)
     plain["state"] = int(row.state)
+    plain["key"], plain["identity"] = row.key or None, row.identity or None
     return {name: _clean(value) for name, value in plain.items()} | _error_dict(error)
 
 
@@ -53,6 +54,7 @@ def flow_run_change(change: FlowRunChange) -> dict[str, object]:
         "ended": change.ended,
         "attempts": change.attempts,
         "late": change.late,
+        "result": change.result,
         **_error_dict(change.error),
     }
 
@@ -73,6 +75,8 @@ def task_groups(batch: Batch) -> list[Tuple]:
             _clean(group.parent_key),
             _clean(group.plan),
             group.units,
+            group.source,
+            group.identities or None,
         )
         for group in {group.id: group for group in batch.groups}.values()
     ]
@@ -113,6 +117,11 @@ def logs(batch: Batch, first: int) -> list[Tuple]:
         )
         for number, row in enumerate(batch.logs, first)
     ]
+
+
+def deliveries(batch: Batch, first: int) -> list[Tuple]:
+    """Return the rows of deliveries with ids from `first`, in the order of the table's columns."""
+    return [(batch.run, number, *member) for number, member in enumerate(batch.deliveries, first)]
 
 
 def attempt(row: RowMapping) -> AttemptRow:
@@ -214,10 +223,6 @@ def _roots(columns: TaskRunColumns) -> list[object]:
 
 
 OPTIONAL = {
-    "identity": _Optional(
-        lambda columns: columns.identities.count(None) < len(columns.identities),
-        lambda columns: columns.identities,
-    ),
     "size": _Optional(
         lambda columns: any(columns.sizes),
         lambda columns: [size or None for size in columns.sizes],
@@ -243,11 +248,15 @@ OPTIONAL = {
         lambda columns: bool(columns.rolled_back),
         lambda columns: _marks(columns, columns.rolled_back),
     ),
+    "location": _Optional(
+        lambda columns: bool(columns.locations),
+        lambda columns: _texts(columns, columns.locations),
+    ),
 }
 """Columns that may be NULL."""
 
 
-KEPT = frozenset({*OPTIONAL, "units"})
+KEPT = frozenset({*OPTIONAL, "units", "identities"})
 """Columns in which NULL leaves what is there."""
 
 

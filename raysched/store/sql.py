@@ -13,15 +13,17 @@ from threading import Lock
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Table, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from raysched.errors import RunTakenOver, StoreError
-from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, LogRow, RequestRow
+from raysched.errors import RunExists, RunTakenOver, StoreError
+from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, RequestRow
 from raysched.store import rows, schema
 from raysched.store.counts import count_states
 from raysched.store.database import Database, Execute
 from raysched.store.requests import read_requests
 from raysched.store.tables import (
     ATTEMPT,
+    DELIVERY,
     DRIVER,
     FLOW_RUN,
     LOG,
@@ -33,27 +35,27 @@ from raysched.store.task_runs import read_values
 
 
 @dataclass(slots=True)
-class _LogCounter:
-    """Numbers the log records of one run.
+class _Counter:
+    """Numbers the rows of one run in a table that has no other key.
 
-    A batch that is committed again brings the same `LogRow` objects, and so gets the same ids. Ids
-    are given out before a commit, because one that failed may yet have arrived.
+    A batch that is committed again brings the same objects, and so gets the same ids. Ids are given
+    out before a commit, because one that failed may yet have arrived.
 
     Attributes:
-        next: Id of the next new record.
-        last: First record of the last batch that had any.
-        last_id: Its id.
+        next: Id of the next new row.
+        last: What tells the rows of the last batch that had any from others: an object of theirs.
+        last_id: Id of the first of them.
     """
 
     next: int
-    last: LogRow | None = None
+    last: object = None
     last_id: int = 0
 
-    def number(self, logs: Sequence[LogRow]) -> int:
-        """Return the id of the first of these records; the others follow."""
-        if logs[0] is not self.last:
-            self.last, self.last_id = logs[0], self.next
-        self.next = max(self.next, self.last_id + len(logs))
+    def number(self, mark: object, count: int) -> int:
+        """Return the id of the first of so many rows; the others follow."""
+        if mark is not self.last:
+            self.last, self.last_id = mark, self.next
+        self.next = max(self.next, self.last_id + count)
         return self.last_id
 
 
@@ -69,7 +71,7 @@ class SqlStore:
         self._lock = Lock()
         self._held = ExitStack()
         self._driver: int | None = None
-        self._counters: dict[int, _LogCounter] = {}
+        self._counters: dict[tuple[str, int], _Counter] = {}
         try:
             database.prepare()
             schema.upgrade(database)
@@ -83,6 +85,7 @@ class SqlStore:
         Idempotent: opening the same run again returns the same number.
 
         Raises:
+            RunExists: There is one already with its key.
             StoreUnavailable: The database cannot be written.
         """
         with self._lock:
@@ -93,16 +96,14 @@ class SqlStore:
                 )
                 number: int | None = connection.execute(known).scalar()
                 if number is None:
-                    values = rows.flow_run(row) | {"driver": driver}
-                    result = connection.execute(insert(FLOW_RUN).values(values))
-                    number = _inserted_number(result)
+                    number = self._insert_run(connection, row, driver)
                 return number
 
     def commit(self, batch: Batch) -> None:
         """Write a batch in one transaction: all of it is durable when this returns.
 
         Idempotent: the same batch may be committed again. Columns of task runs that are None in
-        the batch (identity, value, name, roots, reason), a size of 0 and what is not marked as
+        the batch (value, location, name, roots, reason), a size of 0 and what is not marked as
         handled or rolled back leave what an earlier batch has written.
 
         Raises:
@@ -112,7 +113,9 @@ class SqlStore:
         """
         with self._lock:
             if batch.logs:
-                self._counter(batch.run)
+                self._counter(LOG, batch.run)
+            if batch.deliveries:
+                self._counter(DELIVERY, batch.run)
             if batch.flow_run is None:
                 with self._database.committing() as execute:
                     self._write(execute, batch)
@@ -185,15 +188,39 @@ class SqlStore:
         self._upsert(execute, ATTEMPT, rows.attempts(batch))
         self._upsert(execute, TASK_INPUT, rows.inputs(batch))
         if batch.logs:
-            first = self._counter(batch.run).number(batch.logs)
+            # Not the list: what could not be committed may come again in another one.
+            first = self._counter(LOG, batch.run).number(batch.logs[0], len(batch.logs))
             self._upsert(execute, LOG, rows.logs(batch, first))
+        if batch.deliveries:
+            # Not the first one: it may be given to the flow more than once.
+            given = self._counter(DELIVERY, batch.run)
+            first = given.number(batch.deliveries, len(batch.deliveries))
+            self._upsert(execute, DELIVERY, rows.deliveries(batch, first))
 
-    def _counter(self, run: int) -> _LogCounter:
-        if run not in self._counters:
+    def _counter(self, table: Table, run: int) -> _Counter:
+        if (table.name, run) not in self._counters:
             with self._database.reading() as connection:
-                query = select(func.max(LOG.c.id)).where(LOG.c.run == run)
-                self._counters[run] = _LogCounter((connection.execute(query).scalar() or 0) + 1)
-        return self._counters[run]
+                query = select(func.max(table.c.id)).where(table.c.run == run)
+                last = connection.execute(query).scalar() or 0
+            self._counters[table.name, run] = _Counter(last + 1)
+        return self._counters[table.name, run]
+
+    def _insert_run(self, connection: Connection, row: FlowRunRow, driver: int) -> int:
+        values = rows.flow_run(row) | {"driver": driver}
+        try:
+            # What is refused ends no more than this, so that it can be asked why.
+            with connection.begin_nested():
+                return _inserted_number(connection.execute(insert(FLOW_RUN).values(values)))
+        except IntegrityError:
+            of_key = select(FLOW_RUN.c.id).where(FLOW_RUN.c.key == (row.key or None))
+            other = connection.execute(of_key).scalar()
+            if other is None:
+                raise
+        raise RunExists(
+            f"key {row.key!r}: flow run {other} has it, and a key starts a run once only; look at "
+            f"that run, or use another key",
+            run_id=other,
+        )
 
     def _upsert(self, execute: Execute, table: Table, values: Sequence[tuple[object, ...]]) -> None:
         if values:

@@ -76,6 +76,15 @@ class FlowRun(_Base, table=True):
     """JSON object."""
     late: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     """Reports of attempts that were over already, and were refused."""
+    key: str | None = Field(default=None, index=True, unique=True)
+    """What makes the run the only one of its kind."""
+    identity: bytes | None = None
+    """Of a subflow, what tells its call from others of the same parent."""
+    result: bytes | None = None
+    """Envelope of what the flow function returned, where that is kept."""
+    rerun_of: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
+    removed: bool | None = None
+    """Whether the run is being removed: then nobody sees it any more."""
 
 
 class TaskGroup(_Base, table=True):
@@ -97,6 +106,9 @@ class TaskGroup(_Base, table=True):
     plan: str | None
     units: int | None
     """Counted at the end of the run, for groups of several task runs."""
+    source: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
+    identities: bytes | None = None
+    """Digests of all members. The last column, as a long value in SQLite has to be."""
 
 
 class TaskRun(_Base, table=True):
@@ -116,7 +128,6 @@ class TaskRun(_Base, table=True):
     started: int = Field(sa_type=BigInteger)
     duration: int | None = Field(sa_type=BigInteger)
     """`ended - started`, four bytes shorter than `ended`; NULL while open."""
-    identity: bytes | None
     size: int | None = Field(sa_type=BigInteger)
     handled: bool | None
     name: str | None
@@ -125,6 +136,8 @@ class TaskRun(_Base, table=True):
     value: bytes | None
     reason: str | None
     rolled_back: bool | None
+    location: str | None
+    """Where the result storage has the value."""
 
 
 class Attempt(_Base, table=True):
@@ -209,6 +222,37 @@ class Request(_Base, table=True):
     """JSON list of keys of task runs."""
 
 
+class Delivery(_Base, table=True):
+    """A task run that `as_completed` gave to the flow; `id` counts from 1 within the run."""
+
+    __tablename__ = "delivery"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    run: int = Field(primary_key=True)
+    id: int = Field(primary_key=True)
+    grp: int
+    idx: int
+
+
+class CacheEntry(_Base, table=True):
+    """Which task run makes, or has made, the result of a cache key."""
+
+    __tablename__ = "cache_entry"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    key: bytes = Field(primary_key=True)
+    run: int = Field(index=True)
+    grp: int
+    idx: int
+    task: str
+    created: int = Field(sa_type=BigInteger)
+    """When it was claimed."""
+    lifetime: int = Field(sa_type=BigInteger)
+    """How long the result may be used (ns from its end), 0 for ever."""
+    parts: str
+    """JSON object: what the key was made of."""
+
+
 METADATA: MetaData = _Base.metadata
 
 
@@ -224,3 +268,5 @@ ATTEMPT = _table(Attempt)
 LOG = _table(Log)
 TASK_INPUT = _table(TaskInput)
 REQUEST = _table(Request)
+DELIVERY = _table(Delivery)
+CACHE_ENTRY = _table(CacheEntry)

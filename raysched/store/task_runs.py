@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Connection, Row, Select, select
 
 from raysched.model.ids import task_run_key
+from raysched.model.records import Kept
 from raysched.model.rows import GroupRow
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
@@ -30,8 +31,9 @@ _Errors: TypeAlias = dict[tuple[int, int], ErrorInfo | None]
 
 
 def read_groups(connection: Connection, run: int) -> list[GroupRow]:
-    """Return the groups of a run by id."""
-    query = select(TASK_GROUP).where(TASK_GROUP.c.run == run).order_by(TASK_GROUP.c.id)
+    """Return the groups of a run by id, without their identities, which are long."""
+    columns = [column for column in TASK_GROUP.c if column is not TASK_GROUP.c.identities]
+    query = select(*columns).where(TASK_GROUP.c.run == run).order_by(TASK_GROUP.c.id)
     return [
         GroupRow(
             row.id,
@@ -45,6 +47,7 @@ def read_groups(connection: Connection, run: int) -> list[GroupRow]:
             row.parent_key,
             row.plan,
             row.units,
+            source=row.source,
         )
         for row in connection.execute(query)
     ]
@@ -182,6 +185,8 @@ class _Members:
             roots,
             reason,
             rolled_back,
+            location,
+            inline,
         ) = row
         state = self._shown[code]
         index = group.first + member
@@ -204,6 +209,8 @@ class _Members:
             member,
             reason or "",
             bool(rolled_back),
+            location or "",
+            Kept.INLINE if inline else Kept.STORED if location else Kept.NOTHING,
         )
 
 
@@ -219,6 +226,8 @@ _SELECT: Select[Any] = select(
     TASK_RUN.c.roots,
     TASK_RUN.c.reason,
     TASK_RUN.c.rolled_back,
+    TASK_RUN.c.location,
+    TASK_RUN.c.value.is_not(None),
 )
 """Without the value, which may be large."""
 

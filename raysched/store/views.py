@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from raysched.model.records import Kept
 from raysched.model.rows import AttemptRow, FlowRunRow
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
@@ -75,6 +76,9 @@ class TaskRunView:
         member: Position in its group.
         reason: Why it ended as it did, where no attempt tells it, or "".
         rolled_back: Whether it completed and was undone.
+        location: Where the result storage has its value, or "".
+        kept: What there is of its value. One that is COMPLETED or CACHED with nothing has kept
+            nothing, and runs again where its value is needed.
     """
 
     task: str
@@ -94,6 +98,8 @@ class TaskRunView:
     member: int = 0
     reason: str = ""
     rolled_back: bool = False
+    location: str = ""
+    kept: Kept = Kept.NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,14 +52,13 @@ def task_runs(
         [1] * length,
         [NOON + index for index in indices],
         [NOON + index + 1_000_000 if state.is_terminal else 0 for index in indices],
-        [identity(group, index) for index in indices],
         [None] * length,
         [0] * length,
     )
 
 
-def identity(group: int, index: int) -> bytes:
-    return f"{group:08x}{index:08x}".encode()
+def identities(group: int, size: int) -> bytes:
+    return b"".join(f"{group:08x}{index:08x}".encode() for index in range(size))
 
 
 def log(message: str, group: int = 0, index: int = 0) -> LogRow:

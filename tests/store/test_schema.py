@@ -151,6 +151,49 @@ def test_runs_of_the_second_revision_are_read_and_written_after_its_upgrade(url:
     store.close()
 
 
+def test_identities_of_the_third_revision_are_gathered(url: str) -> None:
+    execute(url, EMPTY_VERSIONS)
+    _upgrade_to(url, "0003")
+    for statement in THIRD_REVISION:
+        execute(url, statement if url.startswith("sqlite") else statement.replace("BLOB", "BYTEA"))
+    store = open_store(url)
+    store.close()
+    found = execute(url, "SELECT run, id, identities FROM task_group ORDER BY run, id")
+    a, b, c = (letter * 16 for letter in (b"a", b"b", b"c"))
+    none = bytes(16)
+    assert [(run, group, blob and bytes(blob)) for run, group, blob in found] == [
+        (1, 0, none + a + none + b),
+        (1, 1, None),
+        (2, 0, c),
+    ]
+
+
+THIRD_REVISION = (
+    "INSERT INTO driver (number, id, host, pid, started) VALUES (1, '0', 'here', 1, 1)",
+    *(
+        "INSERT INTO flow_run (number, id, flow, name, state, message, started, ended, "  # noqa: S608
+        "parameters, tags, parent, parent_key, target, backend, versions, epoch, attempts, driver, "
+        "error_message, error_traceback, error_class, error_kind) "
+        f"VALUES ({number}, 'abc{number}', 'nightly', 'owl', 16, '', 1, 2, '{{}}', '[]', '', '', "
+        "'', '', '{}', 1, 1, 1, '', '', '', '')"
+        for number in (1, 2)
+    ),
+    (
+        "INSERT INTO task_group (run, id, task, first, size, mapped, edges, tags, options, "
+        "parent_key) VALUES (1, 0, 'load', 0, 4, true, '[]', '[]', '{}', ''), "
+        "(1, 1, 'load', 4, 1, true, '[]', '[]', '{}', ''), "
+        "(2, 0, 'load', 0, 1, true, '[]', '[]', '{}', '')"
+    ),
+    (
+        "INSERT INTO task_run (run, grp, idx, state, attempts, started, identity) VALUES "
+        "(1, 0, 1, 16, 1, 5, CAST('aaaaaaaaaaaaaaaa' AS BLOB)), "
+        "(1, 0, 3, 16, 1, 5, CAST('bbbbbbbbbbbbbbbb' AS BLOB)), "
+        "(1, 1, 0, 16, 1, 5, NULL), "
+        "(2, 0, 0, 16, 1, 5, CAST('cccccccccccccccc' AS BLOB))"
+    ),
+)
+"""Runs as the third revision kept them: each task run with its own identity, or with none."""
+
 SECOND_REVISION = (
     "INSERT INTO driver (number, id, host, pid, started) VALUES (1, '0', 'here', 1, 1)",
     (

@@ -12,10 +12,12 @@ from sqlalchemy.engine import make_url
 
 from raysched.engine.ports import Store
 from raysched.errors import (
+    RunExists,
     RunTakenOver,
     StoreError,
     StoreUnavailable,
 )
+from raysched.model.records import Kept
 from raysched.model.rows import AttemptRow, Batch, FlowRunChange, GroupRow, InputRow
 from raysched.model.states import StateType
 from raysched.store import open_reader, open_store
@@ -23,7 +25,7 @@ from raysched.store.database import Execute
 from raysched.store.reader import Reader
 from raysched.store.sql import SqlStore
 from raysched.store.sqlite import SQLite
-from store.samples import ERROR, NOON, closing, execute, flow_run, group, identity, log, task_runs
+from store.samples import ERROR, NOON, closing, execute, flow_run, group, log, task_runs
 
 
 @pytest.fixture
@@ -48,6 +50,9 @@ class TestRuns:
             target="flow.py:nightly",
             backend="inline",
             versions='{"python": "3.11"}',
+            key="nightly-2026-11-20",
+            identity=b"0123456789abcdef",
+            rerun_of="ab" * 16,
         )
         number = store.open_run(row)
         view = reader.find_run(row.id)
@@ -62,6 +67,19 @@ class TestRuns:
     def test_opened_again_after_an_unclear_error_is_the_same(self, store: Store) -> None:
         row = flow_run()
         assert store.open_run(row) == store.open_run(row)
+
+    def test_of_one_key_is_opened_once(self, store: Store, reader: Reader, url: str) -> None:
+        first = flow_run(key="2026-11-20")
+        number = store.open_run(first)
+        assert store.open_run(first) == number
+        other = open_store(url)
+        for opening in (store, other):
+            with pytest.raises(RunExists, match=f"key '2026-11-20': flow run {first.id}") as raised:
+                opening.open_run(flow_run(key="2026-11-20"))
+            assert raised.value.run_id == first.id
+        other.open_run(flow_run(key="2026-11-21"))
+        other.close()
+        assert [run.key for run in reader.runs()] == ["2026-11-21", "2026-11-20"]
 
     def test_changes(self, store: Store, reader: Reader) -> None:
         row = flow_run()
@@ -120,20 +138,24 @@ class TestTaskRuns:
         number = store.open_run(row)
         running = task_runs(0, range(10), StateType.RUNNING)
         store.commit(Batch(number, groups=[group()], task_runs=[running]))
-        ended = task_runs(0, range(5))
-        ended.identities = [None] * 5
-        store.commit(Batch(number, task_runs=[ended]))
+        store.commit(Batch(number, task_runs=[task_runs(0, range(5))]))
         counts = reader.find_run(row.id).counts
         assert counts == {StateType.COMPLETED: 5, StateType.RUNNING: 5}
 
-    def test_identity_stays_when_a_later_row_has_none(self, store: Store, url: str) -> None:
-        number = store.open_run(flow_run())
-        store.commit(Batch(number, task_runs=[task_runs(0, [1], StateType.RUNNING)]))
-        ended = task_runs(0, [1])
-        ended.identities = [None]
-        store.commit(Batch(number, task_runs=[ended]))
-        ((kept,),) = execute(url, "SELECT identity FROM task_run")
-        assert bytes(kept) == identity(0, 1)
+    def test_what_is_kept_stays_when_a_later_row_has_none(
+        self, store: Store, reader: Reader
+    ) -> None:
+        row = flow_run()
+        number = store.open_run(row)
+        first = replace(task_runs(0, [1, 2]), values=[b"a", None], locations={1: "s3://r/b#0+1:c"})
+        store.commit(Batch(number, groups=[group()], task_runs=[first]))
+        store.commit(Batch(number, task_runs=[task_runs(0, [1, 2, 3])]))
+        views = reader.task_runs(reader.find_run(row.id), offset=1, limit=3)
+        assert [(view.kept, view.location) for view in views] == [
+            (Kept.INLINE, ""),
+            (Kept.STORED, "s3://r/b#0+1:c"),
+            (Kept.NOTHING, ""),
+        ]
 
     def test_the_last_row_of_a_batch_wins(self, store: Store, reader: Reader) -> None:
         row = flow_run()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raysched.model.records import Kept
 from raysched.model.rows import AttemptRow, Batch, TaskRunColumns
 from raysched.model.states import StateType
 from raysched.store import open_reader, open_store
@@ -54,6 +55,7 @@ class Model:
         row["name"] = columns.names.get(position) or row.get("name")
         row["reason"] = columns.reasons.get(position) or row.get("reason", "")
         row["rolled_back"] = position in columns.rolled_back or row.get("rolled_back", False)
+        row["location"] = columns.locations.get(position) or row.get("location", "")
 
 
 def _first(new: bytes | None, old: bytes | None) -> bytes | None:
@@ -76,7 +78,6 @@ def some_columns(draw: st.DrawFn) -> TaskRunColumns:
         column(st.integers(0, 5)),
         column(times),
         column(times),
-        column(st.none() | st.binary(min_size=16, max_size=16)),
         column(values),
         column(st.just(0) | st.integers(1, 2**40)),
         draw(st.dictionaries(positions, st.just("parse é"), max_size=3)),
@@ -84,6 +85,7 @@ def some_columns(draw: st.DrawFn) -> TaskRunColumns:
         frozenset(draw(st.sets(positions, max_size=3))),
         draw(st.dictionaries(positions, st.just("skipped: not today ü"), max_size=3)),
         frozenset(draw(st.sets(positions, max_size=3))),
+        draw(st.dictionaries(positions, st.just("file:///r/é#0+9:ab"), max_size=3)),
     )
 
 
@@ -152,6 +154,12 @@ def test_store_is_a_dict(
     check(reader, row.id, model)
 
 
+def kept(row: dict[str, Any]) -> Kept:
+    if row["value"] is not None:
+        return Kept.INLINE
+    return Kept.STORED if row["location"] else Kept.NOTHING
+
+
 def check(reader: Reader, run_id: str, model: Model) -> None:
     run = reader.find_run(run_id)
     views = list(reader.task_runs(run))
@@ -169,6 +177,7 @@ def check(reader: Reader, run_id: str, model: Model) -> None:
         assert (view.reason, view.rolled_back) == (expected["reason"], expected["rolled_back"])
         assert view.name == expected["name"] or view.name == view.key
         assert reader.value(run, "parse", view.index) == expected["value"]
+        assert (view.kept, view.location) == (kept(expected), expected["location"])
         attempt = model.attempts.get((view.group, view.member, view.attempts))
         assert view.error == (attempt.error if attempt else None)
     assert reader.attempts(run) == [model.attempts[key] for key in sorted(model.attempts)]

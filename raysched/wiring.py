@@ -15,7 +15,7 @@ from typing import Any
 from raysched import faults
 from raysched.define.context import AttemptContext, attempt_context
 from raysched.define.ports import Engine as EnginePort
-from raysched.define.ports import FlowRunStart, RunPort
+from raysched.define.ports import FlowRunStart, KeptFlowRun, RunPort
 from raysched.engine.engine import Engine
 from raysched.engine.ports import Backend, Clock, Observer, Store
 from raysched.errors import UsageError
@@ -127,6 +127,28 @@ def connect() -> EnginePort:
     from raysched.engine.nested import NestedEngine
 
     return NestedEngine(attempt)
+
+
+def kept_run(run: str) -> KeptFlowRun:
+    """See `define.ports.kept_run`."""
+    from raysched.results.envelope import decode
+    from raysched.store import open_reader
+
+    reader = open_reader(settings().resolved_database_url())
+    try:
+        row = reader.find_run(run)
+        envelope = reader.pickled_parameters(row)
+    finally:
+        reader.close()
+    parameters, lacks = None, "they are larger than 1 MiB, or cannot be pickled"
+    if envelope is not None:
+        try:
+            parameters = decode(envelope)
+        except Exception as error:  # noqa: BLE001 - of users' classes, which may have changed
+            lacks = f"{type(error).__name__}: {error}"
+    return KeptFlowRun(
+        row.id, row.flow, row.name, row.state, row.parent, row.tags, parameters, lacks
+    )
 
 
 def open_nested(attempt: AttemptContext) -> RunPort:

@@ -1,4 +1,7 @@
-"""TARGET: `file.py`, `file.py:flow` or `package.module:flow` becomes a flow."""
+"""TARGET: `file.py`, `file.py:flow` or `package.module:flow` becomes a flow.
+
+A module may have the directory before it that it is imported from: `/home/me/shop.billing:monthly`.
+"""
 
 import importlib
 import importlib.util
@@ -50,14 +53,16 @@ def load_target(text: str) -> Target:
             raises.
     """
     place, _, name = text.rpartition(":") if ":" in text else (text, "", "")
-    if place.endswith(".py") or "/" in place:
+    if place.endswith(".py"):
         path = Path(place).expanduser().resolve()
         if not path.is_file():
             raise TargetError(f"there is no file {path}. {FORMS}")
         module, place, code_path = _import_file(path), str(path), path.parent
     else:
-        code_path = Path.cwd()
-        module = _import_module(place, code_path)
+        directory, _, dotted = place.rpartition("/")
+        code_path = Path(directory).expanduser().resolve()
+        module = _import_module(dotted, code_path)
+        place = str(code_path / dotted) if _is_below(module, code_path) else dotted
     flow, name = (_named_flow(module, name, place), name) if name else _only_flow(module, place)
     return Target(flow, f"{place}:{name}", code_path)
 
@@ -98,11 +103,18 @@ def _is_other_module(name: str, path: Path) -> bool:
 def _import_module(name: str, directory: Path) -> ModuleType:
     _put_first(directory)
     if not _is_there(name):
-        file = Path(f"{name}.py")
-        advice = f"; did you mean {file}?" if file.is_file() else ""
-        raise TargetError(f"there is no module {name!r} here{advice}. {FORMS}")
+        file = directory / f"{name}.py"
+        advice = f"; did you mean {file.name}?" if file.is_file() else ""
+        where = "here" if directory == Path.cwd() else f"in {directory}"
+        raise TargetError(f"there is no module {name!r} {where}{advice}. {FORMS}")
     with _telling(name):
         return importlib.import_module(name)
+
+
+def _is_below(module: ModuleType, directory: Path) -> bool:
+    """Whether it was found in the directory, and not where Python finds it from anywhere."""
+    file = getattr(module, "__file__", None)
+    return file is not None and Path(file).resolve().is_relative_to(directory)
 
 
 def _is_there(name: str) -> bool:

@@ -17,6 +17,7 @@ from raysched.define.resolving import awaited, resolved
 from raysched.define.signature import Signature
 from raysched.define.states import Running, State
 from raysched.define.stopping import Stop, heed_stop, stoppable
+from raysched.define.targets import target_of
 from raysched.define.termination import terminable
 from raysched.define.validation import Validator
 from raysched.errors import (
@@ -63,6 +64,11 @@ class FlowCaller:
         bound = self.signature.bind(args, kwargs)
         await awaited(self.what, wait_for, blocking=blocking)
         start = self.begin(await resolved(bound, blocking=blocking), current_port())
+        return await self.execute(start, return_state=return_state)
+
+    async def execute(self, start: FlowRunStart, *, return_state: bool) -> Any:
+        """Open a flow run and run the flow function in it; return its value, or final state."""
+        blocking = not self.spec.is_async
         port = current_opener().open_run(start)
         with (
             terminable(blocking=blocking) as reason,
@@ -83,7 +89,15 @@ class FlowCaller:
         parameters = self.signature.complete(parameters)
         run_id = new_run_id()
         name = self._run_name(parameters) or f"{self.spec.name}-{run_id[:6]}"
-        return FlowRunStart(run_id, name, self.spec, parameters, current_tags(), parent)
+        return FlowRunStart(
+            run_id,
+            name,
+            self.spec,
+            parameters,
+            current_tags(),
+            parent,
+            target="" if parent is not None else target_of(self.spec.fn),
+        )
 
     def _run_name(self, parameters: Mapping[str, Any]) -> str:
         template = self.spec.flow_run_name

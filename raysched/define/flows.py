@@ -1,7 +1,7 @@
 """`@flow`: functions whose calls of tasks are recorded, compiled and run."""
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import (
     Any,
@@ -19,6 +19,8 @@ from raysched.define.driving import finish
 from raysched.define.flow_runs import FlowCaller
 from raysched.define.options import FlowOptions
 from raysched.define.planning import FlowPlan, plan
+from raysched.define.ports import Continuation, FlowRunStart
+from raysched.define.resuming import start_of_rerun, start_of_resume
 from raysched.define.states import State
 from raysched.define.task_runners import RayTaskRunner, ThreadPoolTaskRunner
 from raysched.define.validation import Validator
@@ -121,6 +123,158 @@ class Flow(Decorated[P, R]):
         procedure = self._caller.run(
             self._first + args, kwargs, wait_for, return_state=return_state
         )
+        return procedure if self.spec.is_async else finish(procedure)
+
+    @overload
+    def resume(
+        self: "Flow[Q, Coroutine[Any, Any, T]]",
+        run: str = ...,
+        *,
+        rerun_changed: bool = ...,
+        confirmed: bool = ...,
+        return_state: Literal[True],
+    ) -> Coroutine[Any, Any, State[T]]: ...
+
+    @overload
+    def resume(
+        self,
+        run: str = ...,
+        *,
+        rerun_changed: bool = ...,
+        confirmed: bool = ...,
+        return_state: Literal[True],
+    ) -> State[R]: ...
+
+    @overload
+    def resume(
+        self,
+        run: str = ...,
+        *,
+        rerun_changed: bool = ...,
+        confirmed: bool = ...,
+        return_state: Literal[False] = ...,
+    ) -> R: ...
+
+    def resume(
+        self,
+        run: str = "last",
+        *,
+        rerun_changed: bool = False,
+        confirmed: bool = False,
+        return_state: bool = False,
+    ) -> Any:
+        """Go on with a run of this flow that has not completed; return the flow's value.
+
+        The flow function runs again in the same run, with the parameters that it began with. Each
+        task run that completed answers the equal call; the rest goes on.
+
+        Args:
+            run: The run's id, a unique prefix of it, or `last`.
+            rerun_changed: Whether to run again what completed with code that has changed since.
+            confirmed: Whether task runs with `idempotent=False` may run again that may have run.
+            return_state: Whether to return the final state instead, whatever it is.
+
+        Raises:
+            NotResumable: It has completed, is another flow's or a subflow's, its parameters are
+                not there, or a task run may run again only if that is confirmed.
+            RunNotFound: No run, or more than one, matches.
+            RunOwned: Another process, which lives, is working on it.
+            Exception: As a call of the flow.
+        """
+        start = start_of_resume(self._caller, run, rerun_changed=rerun_changed, confirmed=confirmed)
+        return self._go(start, return_state=return_state)
+
+    @overload
+    def rerun(
+        self: "Flow[Q, Coroutine[Any, Any, T]]",
+        run: str = ...,
+        *,
+        parameters: Mapping[str, Any] | None = ...,
+        again: Iterable[str] = ...,
+        rerun_changed: bool = ...,
+        confirmed: bool = ...,
+        return_state: Literal[True],
+    ) -> Coroutine[Any, Any, State[T]]: ...
+
+    @overload
+    def rerun(
+        self,
+        run: str = ...,
+        *,
+        parameters: Mapping[str, Any] | None = ...,
+        again: Iterable[str] = ...,
+        rerun_changed: bool = ...,
+        confirmed: bool = ...,
+        return_state: Literal[True],
+    ) -> State[R]: ...
+
+    @overload
+    def rerun(
+        self,
+        run: str = ...,
+        *,
+        parameters: Mapping[str, Any] | None = ...,
+        again: Iterable[str] = ...,
+        rerun_changed: bool = ...,
+        confirmed: bool = ...,
+        return_state: Literal[False] = ...,
+    ) -> R: ...
+
+    def rerun(
+        self,
+        run: str = "last",
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        again: Iterable[str] = (),
+        rerun_changed: bool = False,
+        confirmed: bool = False,
+        return_state: bool = False,
+    ) -> Any:
+        """Begin a new run that reuses the results of one of this flow; return the flow's value.
+
+        What did not complete there runs, and whatever depends on that, on a parameter that has
+        changed, or on what is to run again.
+
+        Args:
+            run: The earlier run's id, a unique prefix of it, or `last`.
+            parameters: Parameters that change, by name.
+            again: Tasks (`"load"`) and task runs (`"load[17]"`) of that run that run again in any
+                case, with everything that needs them.
+            rerun_changed: As of `resume`.
+            confirmed: As of `resume`.
+            return_state: As of `resume`.
+
+        Raises:
+            NotResumable: It is another flow's or a subflow's, its parameters are not there, or a
+                task run may run again only if that is confirmed.
+            ParameterError: The parameters do not fit the signature or the annotations.
+            RunNotFound: No run, or more than one, matches.
+            Exception: As a call of the flow.
+        """
+        chosen = (again,) if isinstance(again, str) else tuple(again)
+        continues = Continuation("", rerun_changed=rerun_changed, again=chosen, confirmed=confirmed)
+        start = start_of_rerun(self._caller, run, parameters or {}, continues)
+        return self._go(start, return_state=return_state)
+
+    def run_as(self, parameters: Mapping[str, Any], *, key: str = "", run_id: str = "") -> Any:
+        """Run the flow as a call with these parameters would, and say which run it is.
+
+        Args:
+            parameters: By name.
+            key: What makes the run the only one of its kind: there can be no second one with it.
+            run_id: Its id, or "" for a new one.
+
+        Raises:
+            RunExists: There is a run with this key.
+            Exception: As a call of the flow.
+        """
+        bound = self._caller.signature.bind(self._first, parameters)
+        start = self._caller.begin(bound, None)
+        start = replace(start, key=key, run_id=run_id or start.run_id)
+        return self._go(start, return_state=False)
+
+    def _go(self, start: FlowRunStart, *, return_state: bool) -> Any:
+        procedure = self._caller.execute(start, return_state=return_state)
         return procedure if self.spec.is_async else finish(procedure)
 
     def plan(self, *args: P.args, **kwargs: P.kwargs) -> FlowPlan:

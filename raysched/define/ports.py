@@ -10,7 +10,8 @@ from enum import StrEnum
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from raysched.graph.builder import Builder, Member
+from raysched.graph.builder import Builder
+from raysched.graph.calls import Member
 from raysched.graph.group import Group
 from raysched.model.options import FlowSpec
 from raysched.model.states import StateType
@@ -66,6 +67,7 @@ class FlowRunStart:
         parent: The flow run that called it, or None.
         key: What makes the run the only one of its kind (`raysched run --key`), or "".
         continues: What it goes on from, or None.
+        target: Where the flow can be found again, or "" (see `define.targets`).
     """
 
     run_id: str
@@ -76,6 +78,32 @@ class FlowRunStart:
     parent: "RunPort | None" = None
     key: str = ""
     continues: Continuation | None = None
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFlowRun:
+    """What is kept of a flow run that another one may go on from.
+
+    Attributes:
+        id: Its id.
+        flow: Name of its flow.
+        name: Its name.
+        state: Its state; CRASHED for one whose driver was lost.
+        parent: Id of the flow run that called it, or "".
+        tags: Its tags.
+        parameters: Its parameters, or None where they cannot be had.
+        lacks: Why not, for people.
+    """
+
+    id: str
+    flow: str
+    name: str
+    state: StateType
+    parent: str
+    tags: tuple[str, ...]
+    parameters: Mapping[str, Any] | None
+    lacks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +270,20 @@ def engine() -> Engine:
     if _connect is None:
         _connect = import_module("raysched.wiring").connect
     return _connect()
+
+
+def kept_run(run: str) -> KeptFlowRun:
+    """Return what is kept of a flow run.
+
+    Args:
+        run: Its id, a unique prefix of it, or `last`.
+
+    Raises:
+        RunNotFound: No run, or more than one, matches.
+        StoreError: The database cannot be read.
+    """
+    kept: KeptFlowRun = import_module("raysched.wiring").kept_run(run)
+    return kept
 
 
 def open_nested(attempt: "AttemptContext") -> RunPort:

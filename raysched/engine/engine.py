@@ -131,7 +131,7 @@ class Engine:
             pickled_parameters=kept_parameters(start),
             tags=start.tags,
             parent=parent.start.run_id if parent is not None else "",
-            target=self._target,
+            target=self._target or start.target,
             backend=self.backend.describe(),
             versions=self._versions,
         )

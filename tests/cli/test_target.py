@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from raysched.cli.target import load_target
+from raysched.define.targets import target_of
 from raysched.errors import TargetError
 from raysched.graph.payload import dumps
 
@@ -73,9 +74,21 @@ class TestModules:
         write("shop/helpers.py", "")
         write("shop/flows.py", "from . import helpers\n" + ONE.format("sale"))
         target = load_target("shop.flows:sale")
-        assert target.text == "shop.flows:sale"
+        assert target.text == f"{here}/shop.flows:sale"
         assert target.code_path == here
         assert target.flow.fn.__module__ == "shop.flows"
+
+    @pytest.mark.usefixtures("own_imports")
+    def test_a_kept_target_is_found_from_another_directory(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write("mart/__init__.py", "")
+        write("mart/helpers.py", "")
+        write("mart/flows.py", "from . import helpers\n" + ONE.format("sale"))
+        monkeypatch.chdir("/")
+        target = load_target(f"{here}/mart.flows:sale")
+        assert (target.text, target.code_path) == (f"{here}/mart.flows:sale", here)
+        assert target_of(target.flow.fn) == target.text
 
     def test_flow_of_a_class(self) -> None:
         write("classes.py", "from raysched import flow\nclass A:\n  @flow\n  def go(): return 1\n")
@@ -88,6 +101,7 @@ class TestRefusals:
         [
             ("missing.py", "there is no file"),
             ("missing.py:main", "there is no file"),
+            ("nowhere/module:main", "there is no module 'module' in .*/nowhere"),
             ("nowhere.module:main", "there is no module 'nowhere.module'"),
             ("sums.deeper:main", "there is no module 'sums.deeper'"),
             ("not a module:main", "there is no module 'not a module'"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from raysched.compiler.plan import Plan, PlannedGroup, SchedulingClass
 from raysched.errors import CycleError
-from raysched.graph.builder import Member
+from raysched.graph.calls import Member
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.options import TaskSpec
 from raysched.model.triggers import TriggerRule
@@ -165,8 +165,13 @@ def _obstacle(item: PlannedGroup, parent: PlannedGroup, children: set[Group]) ->
     """
     reasons = (
         (item.overlapping or parent.overlapping, "task runs of one of them overlap"),
+        (
+            not (item.group.spec.idempotent and parent.group.spec.idempotent),
+            "one of them is idempotent=False",
+        ),
         (item.fixed_size or parent.fixed_size, "batch or batch_size is set"),
         (item.max_parallel or parent.max_parallel, "max_parallel is set"),
+        (item.group.spec.cache is not None, "its result may be in the cache"),
         (
             item.group.spec.trigger_rule is not TriggerRule.ALL_SUCCESS,
             "its trigger_rule looks at how that ended",
@@ -266,7 +271,9 @@ def _common_edge(group: Group, column: Sequence[Edge]) -> Edge | None:
 def _sized(item: PlannedGroup) -> PlannedGroup:
     spec = item.group.spec
     overlap = _overlap(spec)
-    if not spec.batch:
+    if not spec.idempotent:
+        size, note = 1, "idempotent=False: every task run is a unit of its own, and never fused"
+    elif not spec.batch:
         size, note = 1, "batch=False: every task run is a unit of its own, and never fused"
     elif spec.batch_size is not None:
         size, note = spec.batch_size, f"batch_size={spec.batch_size}: that many in every unit"
@@ -283,7 +290,7 @@ def _sized(item: PlannedGroup) -> PlannedGroup:
     return replace(
         item,
         unit_size=size,
-        fixed_size=not spec.batch or spec.batch_size is not None,
+        fixed_size=not (spec.batch and spec.idempotent) or spec.batch_size is not None,
         overlapping=bool(overlap),
         max_parallel=spec.max_parallel,
         notes=(*item.notes, *filter(None, notes)),

@@ -2,71 +2,21 @@
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any
 
 from raysched.errors import FutureError, InvalidOption
+from raysched.graph.calls import Call, MapCall, Member, Part
 from raysched.graph.digest import digest, digest_rows, task_label
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.graph.identities import Identities
 from raysched.graph.payload import Dependency, Slot, are_atoms_or_slots, dump_call
+from raysched.graph.recorded import Recorded, answer_with_parents, recall
+from raysched.model.ids import split_identities
 from raysched.model.options import TaskSpec
+from raysched.model.records import RecordedGroup
 from raysched.model.triggers import MinSuccess
-
-Member: TypeAlias = tuple[Group, int]
-"""One task run: its group and its position there."""
-
-Part: TypeAlias = tuple[Group, range]
-"""Task runs of one group: the group and positions there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One `.submit` or call of a task.
-
-    Attributes:
-        spec: The task with its options.
-        args: Positional arguments, as given.
-        kwargs: Keyword arguments, as given.
-        bound: The same by parameter name, in the order of the signature: what is digested, so
-            that `f(1)` and `f(x=1)` are one call.
-        wait_for: What it waits for beyond its arguments.
-        tags: Tags from the task and the context.
-    """
-
-    spec: TaskSpec
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    bound: Mapping[str, Any]
-    wait_for: Sequence[Dependency] = ()
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class MapCall:
-    """One `.map` of a task.
-
-    Attributes:
-        spec: The task with its options.
-        names: The mapped parameters.
-        columns: Elements of the mapped parameters, in the order of `names`, of one length.
-        aligned: By mapped parameter, the group that supplies it member by member, with the index
-            of its first member: there the elements in `columns` are not looked at.
-        static: The other arguments by parameter name, the same for every member.
-        wait_for: What every member waits for beyond its arguments.
-        tags: Tags from the task and the context.
-        min_success: How many of them, or which share, have to succeed; None for all.
-    """
-
-    spec: TaskSpec
-    names: tuple[str, ...]
-    columns: Sequence[Sequence[Any]]
-    static: Mapping[str, Any]
-    aligned: Mapping[str, Member] = field(default_factory=dict)
-    wait_for: Sequence[Dependency] = ()
-    tags: tuple[str, ...] = ()
-    min_success: MinSuccess | None = None
 
 
 class Builder:
@@ -75,17 +25,20 @@ class Builder:
     Args:
         run_id: The flow run.
         scope: What tells equal calls of different subflows apart in identities.
+        recorded: What an earlier execution has left for equal calls, or None.
     """
 
-    def __init__(self, run_id: str, scope: bytes = b"") -> None:
+    def __init__(self, run_id: str, scope: bytes = b"", recorded: Recorded | None = None) -> None:
         self.run_id = run_id
+        self.recorded = recorded
         self.kept: dict[bytes, Member] = {}
         """Completed task runs of an earlier attempt of the flow function, by identity."""
         self.scope = scope
         self._lock = threading.Lock()
         self._segment: list[Group] = []
-        self._next_group = 0
-        self._next_index: dict[str, int] = {}
+        goes_on = recorded is not None and recorded.choice.same
+        self._next_group = recorded.records.next_group if recorded and goes_on else 0
+        self._next_index = dict(recorded.records.next_index) if recorded and goes_on else {}
         self._identities = Identities()
         self._labels: dict[TaskSpec, bytes] = {}
 
@@ -107,15 +60,16 @@ class Builder:
             identity = self._identities.of(call.spec, inputs)
             if identity in self.kept:
                 return self.kept[identity]
-            group = self._open_group(call.spec, call.tags)
-            index = group.size
-            group.payloads.append(payload)
-            group.size += 1
-            group.identities += identity
-            if edges:
-                group.member_edges[index] = edges
-            self._next_index[call.spec.name] = group.first + index + 1
-        return group, index
+            place = self._claim(call.spec, identity)
+            if place is None:
+                return self._add_member(
+                    self._open_group(call.spec, call.tags), payload, identity, edges
+                )
+            recorded, position = place
+            flags = self._answered(call.spec, recorded, [position], (), [edges])
+            group = self._open_group(call.spec, call.tags, recorded)
+            group.claim([position], flags)
+            return self._add_member(group, payload, identity, edges)
 
     def add_map(self, call: MapCall) -> list[Part]:
         """Record one map; return its task runs in order.
@@ -141,11 +95,13 @@ class Builder:
         if not self.kept and all(map(are_atoms_or_slots, columns)):
             _check_rule(call.spec, edges)
             return self._place_columns(call, shared, tuple(edges), context)
-        members = [self._member(row, slots, context) for row in zip(*columns, strict=True)]
-        for _, _, own_edges in members:
+        members = [self._member(row, slots) for row in zip(*columns, strict=True)]
+        for _, own_edges in members:
             _check_rule(call.spec, (*edges, *own_edges))
+        inputs = [digest(row, *context) for row in zip(*columns, strict=True)]
         with self._lock:
-            return self._place(call, members, shared, tuple(edges))
+            identities = [self._identities.of(call.spec, each) for each in inputs]
+            return self._place(call, members, identities, shared, tuple(edges))
 
     def take(self) -> list[Group]:
         """Return the groups recorded since the last call, their columns allocated."""
@@ -153,6 +109,8 @@ class Builder:
             segment, self._segment = self._segment, []
             for group in segment:
                 group.allocate()
+                if group.recorded is not None:
+                    recall(group, same=group.continues)
         return segment
 
     def restart(self, kept: Mapping[bytes, Member]) -> None:
@@ -172,11 +130,9 @@ class Builder:
             self._next_index[task_name] = first + size
         return group, first
 
-    def _member(
-        self, row: tuple[Any, ...], first_slot: int, context: tuple[bytes, ...]
-    ) -> tuple[bytes, bytes, tuple[Edge, ...]]:
+    def _member(self, row: tuple[Any, ...], first_slot: int) -> tuple[bytes, tuple[Edge, ...]]:
         payload, found = dump_call(row, first_slot)
-        return payload, digest(row, *context), self._edges(found, ())
+        return payload, self._edges(found, ())
 
     def _place_columns(
         self, call: MapCall, shared: bytes, edges: tuple[Edge, ...], context: tuple[bytes, ...]
@@ -185,7 +141,16 @@ class Builder:
         size = len(call.columns[0])
         inputs = digest_rows(call.columns, *context)
         with self._lock:
-            group = self._new_group(call.spec, call.tags)
+            identities = self._identities.of_map(call.spec, inputs, call.columns)
+            recorded = self._recorded_as(call.spec, identities)
+            if recorded is None and self.recorded and self.recorded.knows(call.spec.name):
+                # Some of its members may be there.
+                rows = zip(*call.columns, strict=True)
+                members: list[tuple[bytes, tuple[Edge, ...]]] = [
+                    (dump_call(r)[0], ()) for r in rows
+                ]
+                return self._place(call, members, split_identities(identities), shared, edges)
+            group = self._new_group(call.spec, call.tags, recorded, whole=True)
             group.mapped, group.shared, group.edges, group.size = True, shared, edges, size
             if call.min_success is not None:
                 group.min_success = call.min_success.needed(size)
@@ -197,61 +162,148 @@ class Builder:
                 group.payloads = [dump_call(row)[0]] * size
             else:
                 group.payloads = [dump_call(row)[0] for row in zip(*call.columns, strict=True)]
-            group.identities = self._identities.of_map(call.spec, inputs, call.columns)
+            group.identities = identities
+            if recorded is not None:
+                every = range(size)
+                group.claim(every, self._answered(call.spec, recorded, every, edges))
             if size:
-                self._next_index[call.spec.name] = group.first + size
-                self._segment.append(group)
+                self._add_group(group)
         return [(group, range(size))] if size else []
 
     def _place(
         self,
         call: MapCall,
-        members: list[tuple[bytes, bytes, tuple[Edge, ...]]],
+        members: list[tuple[bytes, tuple[Edge, ...]]],
+        identities: list[bytes],
         shared: bytes,
         edges: tuple[Edge, ...],
     ) -> list[Part]:
-        name = call.spec.name
-        group = self._new_group(call.spec, call.tags)
-        group.mapped, group.shared, group.edges = True, shared, edges
+        """Place a map whose members may be special: its elements differ, or some are there."""
+        whole = None if self.kept else self._recorded_as(call.spec, b"".join(identities))
+        groups: dict[RecordedGroup | None, Group] = {}
+        rows: dict[Group, list[int]] = {}
+        claimed: dict[Group, list[int]] = {}
         placed: list[Part] = []
-        moved: list[int] = []
-        for position, (payload, inputs, own_edges) in enumerate(members):
-            identity = self._identities.of(call.spec, inputs)
+        for row, (payload, own_edges) in enumerate(members):
+            identity = identities[row]
             if identity in self.kept:
                 _append(placed, self.kept[identity])
                 continue
-            if own_edges:
-                group.member_edges[group.size] = own_edges
-            moved.append(position)
-            _append(placed, (group, group.size))
-            group.payloads.append(payload)
-            group.size += 1
-            group.identities += identity
-        if call.min_success is not None:
-            kept = len(members) - len(moved)
-            group.min_success = max(0, call.min_success.needed(len(members)) - kept)
-        if len(moved) != len(members):
-            _pin(group, moved)
-        if moved:
-            self._next_index[name] = group.first + group.size
-            self._segment.append(group)
+            place = (whole, row) if whole else self._claim(call.spec, identity)
+            recorded = place[0] if place else None
+            if recorded not in groups:
+                group = self._new_group(call.spec, call.tags, recorded, whole=whole is not None)
+                group.mapped, group.shared, group.edges = True, shared, edges
+                groups[recorded] = group
+                rows[group] = []
+            group = groups[recorded]
+            _append(placed, self._add_member(group, payload, identity, own_edges))
+            rows[group].append(row)
+            if place:
+                claimed.setdefault(group, []).append(place[1])
+        for group, places in rows.items():
+            if call.min_success is not None:
+                elsewhere = len(members) - group.size
+                group.min_success = max(0, call.min_success.needed(len(members)) - elsewhere)
+            if len(places) != len(members):
+                _pin(group, places)
+            if group.recorded is not None:
+                positions = claimed[group]
+                own = [group.member_edges.get(index, ()) for index in range(group.size)]
+                edges = group.edges
+                flags = self._answered(call.spec, group.recorded, positions, edges, own)
+                group.claim(positions, flags)
+        for group in rows:
+            self._add_group(group)
         return placed
 
-    def _open_group(self, spec: TaskSpec, tags: tuple[str, ...]) -> Group:
+    def _recorded_as(self, spec: TaskSpec, identities: bytes | bytearray) -> RecordedGroup | None:
+        """Claim the recorded group that has just these members, if there is one."""
+        return self.recorded.claim_group(spec.name, identities) if self.recorded else None
+
+    def _claim(self, spec: TaskSpec, identity: bytes) -> tuple[RecordedGroup, int] | None:
+        return self.recorded.claim(spec.name, identity) if self.recorded else None
+
+    def _answered(
+        self,
+        spec: TaskSpec,
+        recorded: RecordedGroup,
+        positions: Sequence[int],
+        edges: Sequence[Edge],
+        own: Sequence[tuple[Edge, ...]] = (),
+    ) -> bytearray:
+        """Decide for each of these recorded task runs whether it answers the call that claimed it.
+
+        Only if all that the call needs is answered, too.
+
+        Args:
+            spec: The task, as it is called now.
+            recorded: Where they are recorded.
+            positions: Their positions there.
+            edges: What all of the calls need.
+            own: What each of them needs beside that.
+
+        Raises:
+            NotResumable: One that may have run must not run twice.
+        """
+        assert self.recorded is not None  # noqa: S101 - somebody has claimed
+        flags = self.recorded.answers(spec, recorded, positions)
+        flags = answer_with_parents(flags, edges)
+        for index, needed in enumerate(own):
+            if needed and flags[index]:
+                flags[index] = answer_with_parents(bytearray(b"\1"), needed)[0]
+        self.recorded.settle(spec, recorded, positions, flags)
+        return flags
+
+    def _add_member(
+        self, group: Group, payload: bytes, identity: bytes, edges: tuple[Edge, ...]
+    ) -> Member:
+        index = group.size
+        group.payloads.append(payload)
+        group.size += 1
+        group.identities += identity
+        if edges:
+            group.member_edges[index] = edges
+        if not group.continues:
+            self._next_index[group.spec.name] = group.first + group.size
+        return group, index
+
+    def _add_group(self, group: Group) -> None:
+        if not group.continues:
+            self._next_index[group.spec.name] = group.first + group.size
+        self._segment.append(group)
+
+    def _open_group(
+        self, spec: TaskSpec, tags: tuple[str, ...], recorded: RecordedGroup | None = None
+    ) -> Group:
+        goes_on = recorded is not None and self.recorded is not None and self.recorded.choice.same
         for group in reversed(self._segment):
-            if group.spec is spec and group.tags == tags and not group.mapped:
+            alike = group.spec is spec and group.tags == tags and not group.mapped
+            if alike and group.recorded is recorded:
                 return group
-            if group.spec.name == spec.name:
+            if group.spec.name == spec.name and not (goes_on or group.continues):
                 break
-        group = self._new_group(spec, tags)
+        group = self._new_group(spec, tags, recorded)
         self._segment.append(group)
         return group
 
-    def _new_group(self, spec: TaskSpec, tags: tuple[str, ...]) -> Group:
-        group = Group(
-            self._next_group, self.run_id, spec, self._next_index.get(spec.name, 0), tags=tags
-        )
-        self._next_group += 1
+    def _new_group(
+        self,
+        spec: TaskSpec,
+        tags: tuple[str, ...],
+        recorded: RecordedGroup | None = None,
+        *,
+        whole: bool = False,
+    ) -> Group:
+        first = self._next_index.get(spec.name, 0)
+        group = Group(self._next_group, self.run_id, spec, first, tags=tags)
+        if recorded is not None and self.recorded is not None:
+            group.recorded = recorded
+            group.continues = self.recorded.choice.same
+            if whole and group.continues:
+                group.id, group.first = recorded.id, recorded.first
+        if group.id == self._next_group:
+            self._next_group += 1
         return group
 
     def _label(self, spec: TaskSpec) -> bytes:

@@ -8,8 +8,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from raysched.model.ids import IDENTITY_BYTES, split_identities, task_run_key
 from raysched.model.options import TaskSpec
+from raysched.model.records import RecordedGroup
 from raysched.model.states import FIRST_TERMINAL
-from raysched.model.values import ErrorInfo, LargeValue, Value
+from raysched.model.values import ErrorInfo, Value
 
 
 class EdgeKind(StrEnum):
@@ -84,6 +85,12 @@ class Group:
             handled, and to be left out where all of them are gathered; None for all.
         reasons: Why members ended as they did, for people, where no attempt tells it.
         rolled_back: Members that completed and were undone.
+        recorded: The group of an earlier execution in which its members were recorded, or None.
+        positions: Their positions there.
+        answered: For each member whether it is answered from there, 0 or 1; empty if there is
+            nothing recorded.
+        continues: Whether the members go on in the rows that they have there.
+        earlier: Attempts of earlier executions, which nothing is charged for; empty if none.
     """
 
     id: int
@@ -113,6 +120,11 @@ class Group:
     min_success: int | None = None
     reasons: dict[int, str] = field(default_factory=dict)
     rolled_back: set[int] = field(default_factory=set)
+    recorded: RecordedGroup | None = None
+    positions: Sequence[int] = ()
+    answered: bytearray = field(default_factory=bytearray)
+    continues: bool = False
+    earlier: "array[int] | tuple[()]" = ()
 
     load: Callable[["Group", int], Value] | None = None
     open_visible: int = 0
@@ -123,7 +135,40 @@ class Group:
 
     def key(self, index: int) -> str:
         """Return the key of a member, for example `parse[17]`."""
-        return task_run_key(self.spec.name, self.first + index)
+        return task_run_key(self.spec.name, self.number(index))
+
+    def claim(self, positions: Sequence[int], answered: bytearray) -> None:
+        """Note where the next members are recorded, and which of them are answered from there."""
+        if isinstance(self.positions, list):
+            self.positions.extend(positions)
+        else:
+            self.positions = positions if isinstance(positions, range) else list(positions)
+        self.answered += answered
+
+    def number(self, index: int) -> int:
+        """Return the position of a member among the flow run's task runs of that name."""
+        if self.recorded is not None and self.continues:
+            return self.recorded.first + self.positions[index]
+        return self.first + index
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return the id of the group, and the position in it, under which a member is kept."""
+        if self.recorded is not None and self.continues:
+            return self.recorded.id, self.positions[index]
+        return self.id, index
+
+    @property
+    def has_row(self) -> bool:
+        """Whether the store knows it by its own id: not if its members go on in other groups."""
+        return not self.continues or (self.recorded is not None and self.recorded.id == self.id)
+
+    def is_answered(self, index: int) -> bool:
+        """Whether a member is answered by an earlier execution."""
+        return bool(self.answered) and bool(self.answered[index])
+
+    def spent(self, index: int) -> int:
+        """Return how many attempts earlier executions have made of a member."""
+        return self.earlier[index] if self.earlier else 0
 
     def edges_of(self, index: int) -> Iterator[Edge]:
         """Yield all edges of one member."""
@@ -185,7 +230,7 @@ class Group:
             self.payloads[indices.start : indices.stop] = [None] * len(indices)
             return
         for index in indices:
-            if not isinstance(self.values[index], LargeValue):
+            if isinstance(self.values[index], bytes | None):
                 self.payloads[index] = None
 
     def allocate(self) -> None:

@@ -11,7 +11,8 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from raysched.errors import FutureError, SerializationError
 
@@ -30,6 +31,10 @@ _supply_object: Callable[[str, bytes], Any] | None = None
 
 
 _by_value_modules: dict[str, bytes] = {"__main__": b"__main__"}
+
+
+ByValue: TypeAlias = Callable[[object, Callable[[pickle.PickleBuffer], bool] | None], bytes]
+"""Pickles what the C pickler cannot; see `dumps_by_value`."""
 
 
 class Dependency(Protocol):
@@ -126,7 +131,10 @@ def are_atoms(column: Sequence[object]) -> bool:
 
 
 def dumps(
-    value: object, buffers: list[pickle.PickleBuffer] | None = None, out_of_band_min: int = 0
+    value: object,
+    buffers: list[pickle.PickleBuffer] | None = None,
+    out_of_band_min: int = 0,
+    by_value: "ByValue | None" = None,
 ) -> bytes:
     """Pickle `value`: by the C pickler, or by cloudpickle where that is not enough.
 
@@ -134,6 +142,7 @@ def dumps(
         value: The value.
         buffers: Where to put its buffers, out of band (PEP 574); None keeps them in the pickle.
         out_of_band_min: Smaller buffers (bytes) stay in the pickle.
+        by_value: What is called instead of `dumps_by_value`.
 
     Raises:
         SerializationError: `value` cannot be pickled.
@@ -149,7 +158,7 @@ def dumps(
         pass
     if buffers is not None:
         buffers.clear()
-    return dumps_by_value(value, keep_in_band)
+    return (by_value or dumps_by_value)(value, keep_in_band)
 
 
 def _collector(
@@ -267,20 +276,30 @@ def _names_by_value(data: bytes) -> bool:
 
 
 def dumps_by_value(
-    value: object, buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None
+    value: object,
+    buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None,
+    pickler: type[pickle.Pickler] | None = None,
 ) -> bytes:
     """Pickle `value` by cloudpickle, which also knows functions and classes without a name.
+
+    Args:
+        value: The value.
+        buffer_callback: Of PEP 574.
+        pickler: A class derived from cloudpickle's, to be used instead.
 
     Raises:
         SerializationError: `value` cannot be pickled.
     """
     import cloudpickle  # often not needed, and slow to import
 
+    file = BytesIO()
     try:
-        data: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=buffer_callback)
+        (pickler or cloudpickle.Pickler)(file, PROTOCOL, buffer_callback=buffer_callback).dump(
+            value
+        )
     except FutureError:
         raise
     except Exception as error:
         message = f"{type(value).__qualname__} cannot be pickled: {error}"
         raise SerializationError(message) from error
-    return data
+    return file.getvalue()

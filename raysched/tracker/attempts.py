@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from raysched.graph.builder import Member
+from raysched.graph.calls import Member
 from raysched.graph.group import Group
 from raysched.model.rows import FELL_BACK
 from raysched.model.states import FAILED_ITSELF, SUCCESSES, StateType
@@ -25,6 +25,10 @@ HOOKS = {
     StateType.CANCELLED: "on_cancellation",
 }
 """Which of the user's hooks a terminal state calls."""
+
+
+NOT_TWICE = "it may have had its effect, and is idempotent=False"
+"""Why a task run that crashed is not tried again, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,14 @@ def failed(turn: Turn, failure: Failure, *, answer: bool | None = None) -> bool:
         _count(turn, failure)
     if node.stopped:
         return give_up(turn, failure, node.stopped)
+    infrastructure = failure.error.failure_class is FailureClass.INFRASTRUCTURE
+    if infrastructure and not group.spec.idempotent:
+        return give_up(turn, failure, NOT_TWICE)
     crashes = node.crashes.get(index, 0)
     decision = decide(
         (node.variants.get(index) or group.spec).retry,
         failure.error,
-        failures=group.attempts[index] - crashes,
+        failures=group.attempts[index] - group.spent(index) - crashes,
         crashes=crashes,
         answer=answer,
         seed=f"{turn.run.id}/{group.key(index)}",

@@ -20,8 +20,9 @@ def join(turn: Turn, nodes: Sequence[Node]) -> None:
     for node in nodes:
         size = node.group.size
         node.waiting = array("I", bytes(4 * size))
-        node.open = size
-        run.open += size
+        node.open = size - node.group.answered.count(1)
+        node.held = not node.open and node.group.min_success is not None
+        run.open += node.open
     for node in nodes:
         _let_ride(run, node)
         for edge in node.group.edges:
@@ -66,6 +67,9 @@ def settle(turn: Turn, node: Node, indices: Sequence[int]) -> None:
 
 def _waiting_for_nothing(node: Node) -> Sequence[int]:
     group = node.group
+    if any(group.answered):
+        waiting = node.waiting
+        return [i for i, answered in enumerate(group.answered) if not (answered or waiting[i])]
     if not group.edges and not group.member_edges:
         return range(group.size)
     return [index for index, unmet in enumerate(node.waiting) if not unmet]
@@ -171,7 +175,7 @@ def _close(turn: Turn, node: Node, ended: Sequence[int]) -> None:
             for index in ended:
                 kept.pop(index, None)
     if not node.open:
-        if not turn.run.pace(node).large:
+        if not (turn.run.pace(node).large or group.recorded):
             group.shared, group.columns = b"", ()
         if group.min_success is not None:
             _look_whether_it_held(turn, node, group.min_success)

@@ -6,6 +6,7 @@ from typing import Any
 from raysched.errors import InternalError
 from raysched.model.states import FAILURES
 from raysched.tracker.attempts import Failure, failed, roll_back
+from raysched.tracker.caching import cache_answered
 from raysched.tracker.cancelling import (
     cancel_members,
     cancel_run,
@@ -16,6 +17,7 @@ from raysched.tracker.cancelling import (
 from raysched.tracker.deadlines import due
 from raysched.tracker.dependencies import join, settle
 from raysched.tracker.messages import (
+    CacheAnswered,
     CancelRequested,
     CapacityKnown,
     Command,
@@ -133,6 +135,7 @@ _HANDLERS: dict[type[Event], Callable[[Turn, Any], None]] = {
     ValueLost: value_lost,
     UnitHandedBack: unit_handed_back,
     RetryAnswered: _retry_answered,
+    CacheAnswered: cache_answered,
     FailuresHandled: _failures_handled,
     CancelRequested: cancel_run,
     MembersCancelled: cancel_members,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from raysched.compiler.plan import Plan, SchedulingClass
 from raysched.errors import InternalError
-from raysched.graph.builder import Member
+from raysched.graph.calls import Member
 from raysched.graph.group import Group
 from raysched.model.options import TaskSpec
 from raysched.model.states import StateType
@@ -129,6 +129,25 @@ class RetryAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheAnswered:
+    """Whether there are results for members that `AskCache` was about.
+
+    Attributes:
+        group: Their group.
+        hits: The value of each that has one, and where it is from, for people.
+        misses: Those that have to run.
+        busy: Those whose result somebody else is making, who does, for people; asked again later.
+        errors: Those of which it cannot be told, since the user's `cache_key_fn` failed.
+    """
+
+    group: Group
+    hits: Mapping[int, tuple[Value, str]] = field(default_factory=dict)
+    misses: Sequence[int] = ()
+    busy: Mapping[int, str] = field(default_factory=dict)
+    errors: Mapping[int, ErrorInfo] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class FailuresHandled:
     """The flow was told of these failures, or asked to be told."""
 
@@ -211,6 +230,7 @@ Event: TypeAlias = (
     | ValueLost
     | UnitHandedBack
     | RetryAnswered
+    | CacheAnswered
     | FailuresHandled
     | CancelRequested
     | MembersCancelled
@@ -322,6 +342,17 @@ class AskRetry:
 
 
 @dataclass(frozen=True, slots=True)
+class AskCache:
+    """Find out whether there are results for members that are ready; answer with `CacheAnswered`.
+
+    In one answer or in several; members that are busy are in another one later.
+    """
+
+    group: Group
+    indices: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class CallHooks:
     """Call the user's hooks of one kind (`on_running`, …) for one task run."""
 
@@ -366,5 +397,13 @@ class WakeAt:
 
 
 Command: TypeAlias = (
-    Dispatch | Record | RecordAttempt | AskRetry | CallHooks | AbortUnit | AskCapacity | WakeAt
+    Dispatch
+    | Record
+    | RecordAttempt
+    | AskRetry
+    | AskCache
+    | CallHooks
+    | AbortUnit
+    | AskCapacity
+    | WakeAt
 )

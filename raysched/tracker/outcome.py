@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raysched.graph.builder import Member
+from raysched.graph.calls import Member
 from raysched.model.states import ROOT_FAILURES, SUCCESSES, StateType
 from raysched.tracker.run import Run
 

@@ -5,8 +5,16 @@ It changes no state: what completed stays completed, and its new attempt is mark
 
 from dataclasses import dataclass
 
+from raysched.graph.group import Group
 from raysched.model.states import SUCCESSES, StateType
-from raysched.model.values import CrashKind, ErrorInfo, FailureClass, Value
+from raysched.model.values import (
+    CrashKind,
+    ErrorInfo,
+    FailureClass,
+    StoredValue,
+    UnkeptValue,
+    Value,
+)
 from raysched.tracker.attempts import Failure, end_unbegun, finish, take_back
 from raysched.tracker.dependencies import settle
 from raysched.tracker.messages import InputsLost, RecordAttempt, ValueLost
@@ -15,6 +23,12 @@ from raysched.tracker.transitions import move
 
 AGAIN = "its value was lost with its node and computed again"
 """What the row of an attempt says that was made for nothing but its value."""
+
+UNKEPT = "its value had not been kept and was computed again"
+"""The same, of a value that an earlier execution has not kept."""
+
+DAMAGED = "its stored value was missing or damaged and was computed again"
+"""The same, of a value that the result storage does not have any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +87,9 @@ def recomputed(turn: Turn, node: Node, index: int, outcome: Recomputed) -> None:
     group, error = node.group, outcome.error
     attempt, started, ended = group.attempts[index], outcome.started, outcome.ended
     turn.commands.append(
-        RecordAttempt(group, index, attempt, outcome.state, started, ended, error, AGAIN)
+        RecordAttempt(
+            group, index, attempt, outcome.state, started, ended, error, _why(group.values[index])
+        )
     )
     turn.record(group, index)
     if outcome.state in SUCCESSES:
@@ -94,21 +110,42 @@ def _compute_again(turn: Turn, node: Node, index: int) -> None:
     node.recomputing.setdefault(index, set())
     if index in node.computing:
         return
-    if node.losses.get(index, 0) >= node.group.spec.retry.crash_retries:
-        _give_up(turn, node, index, None)
+    spec = node.group.spec
+    # Who has to make a value for the first time has not lost any yet.
+    allowed = max(spec.retry.crash_retries, isinstance(node.group.values[index], UnkeptValue))
+    if node.losses.get(index, 0) >= allowed or not spec.idempotent:
+        _give_up(turn, node, index, None if spec.idempotent else _not_twice(node.group, index))
         return
     node.losses[index] = node.losses.get(index, 0) + 1
     node.computing.add(index)
     turn.run.lane(node, index).add(node, (index,))
 
 
+def _why(value: Value | None) -> str:
+    if isinstance(value, UnkeptValue):
+        return UNKEPT
+    return DAMAGED if isinstance(value, StoredValue) else AGAIN
+
+
+def _where(value: Value | None) -> str:
+    if isinstance(value, UnkeptValue):
+        return "not kept"
+    return "lost in the result storage" if isinstance(value, StoredValue) else "lost with its node"
+
+
+def _not_twice(group: Group, index: int) -> ErrorInfo:
+    message = f"{group.key(index)} must not run again: its task is idempotent=False"
+    return ErrorInfo("raysched.errors.NotResumable", message)
+
+
 def _give_up(turn: Turn, node: Node, index: int, error: ErrorInfo | None) -> None:
     """Let those crash that wait for a value which cannot be had any more."""
     why = f": {error.type.rpartition('.')[2]}: {error.message}" if error else ""
-    key = node.group.key(index)
+    group = node.group
+    key = group.key(index)
     lost = ErrorInfo(
         "raysched.errors.ResultLost",
-        f"the value of {key} was lost with its node, and cannot be computed again{why}",
+        f"the value of {key} was {_where(group.values[index])}, and cannot be computed again{why}",
         failure_class=FailureClass.INFRASTRUCTURE,
         kind=CrashKind.OBJECT_LOST,
     )

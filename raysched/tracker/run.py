@@ -8,7 +8,7 @@ from typing import TypeAlias
 from raysched.compiler.passes import scheduling_class
 from raysched.compiler.plan import PlannedGroup, SchedulingClass
 from raysched.errors import InternalError
-from raysched.graph.builder import Member
+from raysched.graph.calls import Member
 from raysched.graph.group import Edge, Group
 from raysched.model.options import TaskSpec
 from raysched.model.states import StateType
@@ -70,6 +70,7 @@ class Node:
         recomputing: Completed members whose values are lost, with the members that wait for them.
         computing: Those of them that are queued or on their way.
         losses: How often each value was lost.
+        asking: Members of which is being asked whether there is a result in the cache.
         own_failures: Number of members that failed themselves.
         same: Failed attempts in a row with the fingerprint `last_fingerprint`.
         stopped: Why no further member begins, or "".
@@ -99,6 +100,7 @@ class Node:
     recomputing: "dict[int, set[tuple[Node, int]]]" = field(default_factory=dict)
     computing: set[int] = field(default_factory=set)
     losses: dict[int, int] = field(default_factory=dict)
+    asking: set[int] = field(default_factory=set)
     own_failures: int = 0
     same: int = 0
     last_fingerprint: str = ""

@@ -16,6 +16,7 @@ TRANSITIONS: dict[StateType, frozenset[StateType]] = {
         {
             _S.RUNNING,
             _S.COMPLETED,
+            _S.CACHED,
             _S.FAILED,
             _S.TIMED_OUT,
             _S.CRASHED,

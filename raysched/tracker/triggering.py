@@ -9,12 +9,13 @@ from raysched.model.triggers import TriggerRule
 from raysched.model.values import ErrorInfo, FailureClass
 from raysched.policies.trigger import EAGER, Decision, Parents, decide
 from raysched.tracker.attempts import cancel_waiting, end_unbegun
+from raysched.tracker.messages import AskCache
 from raysched.tracker.run import Node, Roots, Run, Turn
 from raysched.tracker.timers import became_ready
 from raysched.tracker.transitions import move, move_all
 
 if TYPE_CHECKING:
-    from raysched.graph.builder import Member
+    from raysched.graph.calls import Member
 
 
 def begin(turn: Turn, node: Node, members: Sequence[int]) -> list[int]:
@@ -34,8 +35,8 @@ def begin(turn: Turn, node: Node, members: Sequence[int]) -> list[int]:
             elif group.spec.trigger_rule in EAGER:
                 # It began before some of them ended; what it tolerates is known only now.
                 _consume(turn, node, index)
-    elif node.failures or run.cancelled_by or node.stopped:
-        # What was cancelled or stopped while it waited has ended before its parents.
+    elif node.failures or run.cancelled_by or node.stopped or group.answered:
+        # What was cancelled, stopped or answered while it waited has ended before its parents.
         ready = [i for i in members if group.states[i] < FIRST_TERMINAL]
     if node.stopping:
         # They got off the unit in which they were to be stopped.
@@ -69,7 +70,10 @@ def _make_ready(turn: Turn, node: Node, ready: Sequence[int]) -> None:
         if run.aborted:
             move_all(group, [i for i in ready if i in node.riding], StateType.CANCELLING)
         ready = [index for index in ready if index not in node.riding]
-    if ready:
+    if ready and group.spec.cache is not None:
+        node.asking.update(ready)
+        turn.commands.append(AskCache(group, ready))
+    elif ready:
         run.lane(node).add(node, ready)
 
 

@@ -12,7 +12,8 @@ def choose_variant(run: Run, node: Node, index: int) -> None:
     spec = node.group.spec
     if index in node.fell_back or not (spec.ray_by_attempt or spec.retry.on_oom):
         return
-    attempt, kills = node.group.attempts[index] + 1, node.memory_kills.get(index, 0)
+    attempt = node.group.attempts[index] - node.group.spent(index) + 1
+    kills = node.memory_kills.get(index, 0)
     options = ray_options(spec, attempt, kills)
     if options == spec.ray:
         node.variants.pop(index, None)

@@ -1,0 +1,206 @@
+"""What an earlier execution of a flow has left: each equal call claims its task run there."""
+
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from raysched.errors import NotResumable
+from raysched.graph.group import Edge, EdgeKind, Group
+from raysched.model.ids import split_identities, task_run_key
+from raysched.model.options import TaskSpec
+from raysched.model.records import Kept, RecordedGroup, Records
+from raysched.model.states import SUCCESSES, StateType
+from raysched.model.values import StoredValue, UnkeptValue
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What of the recorded task runs answers equal calls.
+
+    Attributes:
+        same: Whether the flow run itself goes on: then also task runs that have not completed go
+            on, under their keys. Otherwise a new one reuses results.
+        source_of: Returns what the code of a task is now, as `RecordedGroup.source`.
+        rerun_changed: Whether to run again what completed with other code.
+        again: Names of tasks, and keys of task runs, that run again whatever became of them.
+        confirmed: Whether task runs that must not run twice may run again.
+    """
+
+    same: bool
+    source_of: Callable[[TaskSpec], str]
+    rerun_changed: bool = False
+    again: frozenset[str] = frozenset()
+    confirmed: bool = False
+
+
+class Recorded:
+    """Recorded task runs that wait for equal calls. Threads have to take turns.
+
+    Args:
+        records: What there is.
+        choice: What of it answers calls.
+
+    Attributes:
+        changed: How many reused results of each task were made by code that has changed since.
+        reused: Number of task runs that answered calls.
+    """
+
+    def __init__(self, records: Records, choice: Choice) -> None:
+        self.records = records
+        self.choice = choice
+        self.changed: dict[str, int] = {}
+        self.reused = 0
+        self._claimed = {group.id: bytearray(group.size) for group in records.groups}
+        self._by_task: dict[str, list[RecordedGroup]] = defaultdict(list)
+        for group in records.groups:
+            if group.identities:
+                self._by_task[group.task].append(group)
+        self._places: dict[str, dict[bytes, list[tuple[RecordedGroup, int]]]] = {}
+        self._delivered = {place: n for n, place in enumerate(records.deliveries)}
+
+    def knows(self, task: str) -> bool:
+        """Whether there are task runs of this task."""
+        return task in self._by_task
+
+    def claim_group(self, task: str, identities: bytes | bytearray) -> RecordedGroup | None:
+        """Claim a group with just these members, in this order, if there is one."""
+        for group in self._by_task.get(task, ()):
+            claimed = self._claimed[group.id]
+            if group.identities == identities and not any(claimed):
+                claimed[:] = b"\1" * group.size
+                return group
+        return None
+
+    def claim(self, task: str, identity: bytes) -> tuple[RecordedGroup, int] | None:
+        """Claim one task run, if there is one: of several a completed one, else the last."""
+        places = self._index(task).get(identity)
+        while places:
+            group, index = places.pop()
+            if not self._claimed[group.id][index]:
+                self._claimed[group.id][index] = 1
+                return group, index
+        return None
+
+    def answers(self, spec: TaskSpec, group: RecordedGroup, positions: Sequence[int]) -> bytearray:
+        """Return for each of these recorded task runs whether it may answer a call, 0 or 1.
+
+        Whether those that it needs are answered, too, is not asked here: see `Answered`.
+        """
+        choice = self.choice
+        changed = bool(group.source) and group.source != choice.source_of(spec)
+        if (
+            spec.setup
+            or spec.teardown
+            or spec.name in choice.again
+            or (changed and choice.rerun_changed)
+        ):
+            return bytearray(len(positions))
+        flags = bytearray(group.states[position] in SUCCESSES for position in positions)
+        if group.rolled_back or choice.again:
+            for n, position in enumerate(positions):
+                key = task_run_key(group.task, group.first + position)
+                if position in group.rolled_back or key in choice.again:
+                    flags[n] = 0
+        return flags
+
+    def settle(
+        self, spec: TaskSpec, group: RecordedGroup, positions: Sequence[int], flags: bytearray
+    ) -> None:
+        """Account for claimed task runs of which it is known now whether they answer.
+
+        Raises:
+            NotResumable: One that may have run must not run twice.
+        """
+        if not (spec.idempotent or self.choice.confirmed):
+            for position, answers in zip(positions, flags, strict=True):
+                if not answers and group.attempts[position]:
+                    raise NotResumable(
+                        f"{task_run_key(group.task, group.first + position)} may have run already "
+                        f"({StateType(group.states[position])}), and its task is idempotent=False: "
+                        "look whether it has had its effect; with --yes (confirmed=True) it runs "
+                        "again"
+                    )
+        reused = flags.count(1)
+        self.reused += reused
+        if reused and group.source and group.source != self.choice.source_of(spec):
+            self.changed[spec.name] = self.changed.get(spec.name, 0) + reused
+
+    def delivery(self, group: Group, index: int) -> int | None:
+        """Return when `as_completed` gave the flow function this member before, as a number."""
+        if group.recorded is None:
+            return None
+        return self._delivered.get((group.recorded.id, group.positions[index]))
+
+    def unclaimed(self) -> Iterator[tuple[RecordedGroup, list[int]]]:
+        """Yield the recorded task runs that no call has claimed."""
+        for group in self.records.groups:
+            claimed = self._claimed[group.id]
+            left = [index for index in range(group.size) if not claimed[index]]
+            if left:
+                yield group, left
+
+    def _index(self, task: str) -> Mapping[bytes, list[tuple[RecordedGroup, int]]]:
+        """Return the task runs of a task by identity, those that are to be claimed first last."""
+        if task not in self._places:
+            places: dict[bytes, list[tuple[RecordedGroup, int]]] = {}
+            for group in self._by_task.get(task, ()):
+                for index, identity in enumerate(split_identities(group.identities)):
+                    places.setdefault(identity, []).append((group, index))
+            for several in places.values():
+                if len(several) > 1:
+                    several.sort(key=lambda place: place[0].states[place[1]] in SUCCESSES)
+            self._places[task] = places
+        return self._places[task]
+
+
+def answered_parents(edge: Edge, size: int) -> bytearray | bool:
+    """Return whether what an edge leads to is answered: for each of `size` members, or for all.
+
+    A setup runs again in any case, and what it has set up is as it was.
+    """
+    parent = edge.parent
+    if parent.spec.setup:
+        return True
+    if not parent.answered:
+        return False
+    if edge.kind is EdgeKind.ONE_TO_ONE:
+        return parent.answered[edge.index : edge.index + size]
+    stop = edge.stop if edge.kind in {EdgeKind.GATHER, EdgeKind.AFTER} else edge.index + 1
+    return all(parent.answered[edge.index : stop])
+
+
+def answer_with_parents(flags: bytearray, edges: Sequence[Edge]) -> bytearray:
+    """Return which members are answered, where all of them have these edges."""
+    for edge in edges:
+        parents = answered_parents(edge, len(flags))
+        if isinstance(parents, bool):
+            flags = flags if parents else bytearray(len(flags))
+        else:
+            flags = bytearray(map(int.__and__, flags, parents))
+    return flags
+
+
+def recall(group: Group, *, same: bool) -> None:
+    """Fill the columns of a group, after `Group.allocate`, with what is recorded of its members."""
+    recorded, positions = group.recorded, group.positions
+    assert recorded is not None  # noqa: S101 - the caller has looked
+    if same:
+        group.attempts = array("H", (recorded.attempts[position] for position in positions))
+        group.earlier = array("H", group.attempts)
+    answered = group.answered
+    if not any(answered):
+        return
+    for index, position in enumerate(positions):
+        if not answered[index]:
+            continue
+        group.states[index] = recorded.states[position] if same else StateType.CACHED
+        group.started[index] = recorded.started[position]
+        group.ended[index] = recorded.ended[position]
+        kept = recorded.kept[position]
+        if kept == Kept.STORED:
+            group.values[index] = StoredValue(
+                recorded.locations[position], recorded.sizes[position]
+            )
+        elif kept == Kept.NOTHING:
+            group.values[index] = UnkeptValue(recorded.sizes[position])

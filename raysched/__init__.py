@@ -4,6 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 from raysched.define import runtime
 from raysched.define.annotations import allow_failure, quote, unmapped
+from raysched.define.cache_policies import (
+    DEFAULT,
+    FILES,
+    FLOW_PARAMETERS,
+    INPUTS,
+    NO_CACHE,
+    NONE,
+    RUN_ID,
+    TASK_SOURCE,
+    CachePolicy,
+)
 from raysched.define.context import tags
 from raysched.define.flows import Flow, flow
 from raysched.define.futures import TaskFuture, TaskFutureList
@@ -77,8 +88,17 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "DEFAULT",
+    "FILES",
+    "FLOW_PARAMETERS",
+    "INPUTS",
+    "NONE",
+    "NO_CACHE",
+    "RUN_ID",
+    "TASK_SOURCE",
     "BackendError",
     "BackendUnreachable",
+    "CachePolicy",
     "Cancelled",
     "CheckFailed",
     "CommitMode",

@@ -37,7 +37,10 @@ class Settings(BaseSettings):
     """Results up to this encoded size (bytes) are kept in the database."""
 
     result_storage: str = ""
-    """URL (fsspec) of the result storage, for larger results; by default `results` in `home`."""
+    """URL (fsspec) of the result storage, for larger results; by default `results` in `home`.
+
+    A directory that is named here is taken for one that all nodes share.
+    """
 
     kept_result_max_bytes: int = Field(default=1024**3, ge=0)
     """Results over this encoded size (bytes) are not kept after their run."""
@@ -86,6 +89,11 @@ class Settings(BaseSettings):
     fault_points: str = ""
     """Faults that happen at named points, as `raysched.testing.FaultPoints` writes them."""
 
+    refresh_cache: bool = False
+    """Whether tasks run although their results are cached, and replace these.
+
+    For tasks without an option `refresh_cache`."""
+
     debug: bool = False
     """Whether the command line shows tracebacks of raysched itself."""
 
@@ -95,6 +103,10 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """Return `database_url`, or the URL of the SQLite file in `home`."""
         return self.database_url or f"sqlite:///{self.home / 'raysched.db'}"
+
+    def resolved_result_storage(self) -> str:
+        """Return `result_storage`, or the directory in `home`."""
+        return self.result_storage or str(self.home / "results")
 
 
 @cache

@@ -18,8 +18,9 @@ from raysched.define.signature import Signature
 from raysched.define.states import State
 from raysched.define.stopping import heed_stop
 from raysched.errors import InvalidOption, ParameterError, SerializationError
-from raysched.graph.builder import Call, MapCall, Part
+from raysched.graph.calls import Call, MapCall, Part
 from raysched.graph.payload import Dependency, dump_call
+from raysched.model.caching import CacheOptions
 from raysched.model.options import FlowSpec, TaskSpec
 from raysched.model.triggers import MinSuccess, Trigger
 
@@ -35,15 +36,22 @@ class Caller:
         spec: The task with its options.
         signature: Its parameters.
         unset: Options that were not given and that a flow has defaults for.
+        cache: How its results are cached in a flow with `persist_result=True`, or None.
     """
 
     def __init__(
-        self, what: str, spec: TaskSpec, signature: Signature, unset: frozenset[str]
+        self,
+        what: str,
+        spec: TaskSpec,
+        signature: Signature,
+        unset: frozenset[str],
+        cache: CacheOptions | None = None,
     ) -> None:
         self.spec = spec
         self._what = what
         self._signature = signature
         self._unset = unset
+        self._cache = cache
         self._in_flow: dict[tuple[bool, bool | None, Trigger | None], TaskSpec] = {}
 
     def taken(self, kwargs: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -175,6 +183,8 @@ class Caller:
             changes["log_prints"] = True
         if "persist_result" in self._unset and flow.persist_result is not None:
             changes["persist_result"] = flow.persist_result
+            if flow.persist_result:
+                changes["cache"] = self._cache
         if rule is not None:
             changes["trigger_rule"] = rule
         return changes

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
-from raysched.define import policies
+from raysched.define import cache_policies, policies
 from raysched.define.annotations import quote
 from raysched.define.calling import Caller
 from raysched.define.checker import Checker
@@ -30,6 +30,7 @@ def caller_of(task: Decorated[Any, Any], options: TaskOptions) -> Caller:
     batch, batch_size = checker.batching()
     idempotent = policies.idempotent(checker)
     setup, teardown = policies.setup_and_teardown(checker)
+    cache, is_cached = cache_policies.cache(checker, declared.signature)
     retry = policies.retry(checker)
     ray, ray_by_attempt = policies.resources(checker, retry)
     spec = TaskSpec(
@@ -56,6 +57,7 @@ def caller_of(task: Decorated[Any, Any], options: TaskOptions) -> Caller:
         fallback=_fallback(checker, declared.signature),
         compensate=_compensation(checker),
         idempotent=idempotent,
+        cache=cache if is_cached else None,
         owner=checker.text("owner") or "",
         runbook=checker.text("runbook") or "",
         tags=checker.tags(),
@@ -68,7 +70,10 @@ def caller_of(task: Decorated[Any, Any], options: TaskOptions) -> Caller:
         version=checker.text("version"),
     )
     unset = {option for option in _FLOWS_DEFAULTS if options.get(option) is None}
-    return Caller(declared.what, spec, declared.signature, frozenset(unset))
+    if is_cached:
+        # A cached result is kept, whatever its flow does with others.
+        unset.discard("persist_result")
+    return Caller(declared.what, spec, declared.signature, frozenset(unset), cache)
 
 
 def _seconds(checker: Checker, option: str) -> float | None:

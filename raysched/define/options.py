@@ -1,11 +1,15 @@
 """The options of `@task` and `@flow`: their names and types."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeAlias, TypedDict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 from raysched.define.task_runners import RayTaskRunner, ThreadPoolTaskRunner
 from raysched.model.options import Escalation, Hook
 from raysched.model.triggers import Trigger
+
+if TYPE_CHECKING:
+    from raysched.define.cache_policies import CachePolicy
 
 Rule: TypeAlias = (
     Trigger
@@ -81,6 +85,8 @@ class TaskOptions(TypedDict, total=False):
       after a crash, a resume or rerun asks before it runs one again that may have run (`--yes`),
       and it shares no Ray call with others. `retries`, if given, are still made: then it had raised
       by itself.
+    - `cache_policy`, `cache_key_fn`, `cache_expiration` and `refresh_cache` are Prefect's; ours is the
+      policy `FILES`: the content of files that arguments name as `pathlib.Path`.
     - `owner` and `runbook`: Who to turn to and what to do, for people.
     """
 
@@ -117,6 +123,10 @@ class TaskOptions(TypedDict, total=False):
     batch_size: int | None
     log_prints: bool | None
     persist_result: bool | None
+    cache_policy: "CachePolicy | None"
+    cache_key_fn: Callable[[Any, dict[str, Any]], str | None] | None
+    cache_expiration: timedelta | None
+    refresh_cache: bool | None
     on_running: Iterable[Hook] | None
     on_completion: Iterable[Hook] | None
     on_failure: Iterable[Hook] | None

@@ -25,14 +25,16 @@ class CacheOptions:
 
     Attributes:
         parts: What the key is made of; empty with a `key_fn`.
-        without: Names of arguments that do not count.
+        without: Names of arguments that do not count among INPUTS.
+        without_files: Names of arguments whose paths do not count among FILES.
         key_fn: `cache_key_fn(context, parameters) -> str | None`, or None.
         lifetime: How long a result may be used (ns from its end), 0 for ever.
-        refresh: Whether to run whatever there is, and to replace it.
+        refresh: Whether to run whatever there is, and to replace it; None for the settings'.
     """
 
     parts: frozenset[CachePart] = frozenset()
     without: frozenset[str] = frozenset()
+    without_files: frozenset[str] = frozenset()
     key_fn: Callable[[Any, dict[str, Any]], str | None] | None = None
     lifetime: int = 0
-    refresh: bool = False
+    refresh: bool | None = None

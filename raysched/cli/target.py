@@ -19,12 +19,11 @@ from raysched.define.flows import Flow
 from raysched.define.tasks import Task
 from raysched.errors import TargetError
 from raysched.graph.payload import register_by_value
+from raysched.results.scripts import BY_VALUE_PREFIX
 
 AnyFlow: TypeAlias = Flow[..., Any]
 
 FORMS = "TARGET is file.py, file.py:flow or package.module:flow"
-BY_VALUE_PREFIX = "raysched_target_"
-"""Of modules that cannot be imported under the name of their file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import Union
 
 from raysched.define.ports import RunPort, Told
-from raysched.graph.builder import Member, Part
+from raysched.graph.calls import Member, Part
 from raysched.graph.group import Group
 
 

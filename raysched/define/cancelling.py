@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from raysched.define.blocks import note_told
 from raysched.define.ports import RunPort, Told
-from raysched.graph.builder import Part
+from raysched.graph.calls import Part
 from raysched.graph.group import Group
 from raysched.model.states import StateType
 

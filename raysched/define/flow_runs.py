@@ -12,7 +12,7 @@ from raysched.define.deadline import Deadline, DeadlinePassed, current_deadline,
 from raysched.define.driving import call, close, until
 from raysched.define.hooks import call_flow_hooks
 from raysched.define.logs import prints_kept
-from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, RunPort
+from raysched.define.ports import Continuation, FlowEnding, FlowOutcome, FlowRunStart, RunPort
 from raysched.define.resolving import awaited, resolved
 from raysched.define.signature import Signature
 from raysched.define.states import Running, State
@@ -63,7 +63,14 @@ class FlowCaller:
             heed_stop()
         bound = self.signature.bind(args, kwargs)
         await awaited(self.what, wait_for, blocking=blocking)
-        start = self.begin(await resolved(bound, blocking=blocking), current_port())
+        parent = current_port()
+        start = self.begin(await resolved(bound, blocking=blocking), parent)
+        if parent is not None:
+            recalled = parent.recall(self.spec.name, start.parameters)
+            if recalled.answer is not None:
+                (value,) = recalled.answer
+                return State(StateType.COMPLETED, data=value) if return_state else value
+            start = _going_on(replace(start, identity=recalled.identity), recalled.continues)
         return await self.execute(start, return_state=return_state)
 
     async def execute(self, start: FlowRunStart, *, return_state: bool) -> Any:
@@ -109,6 +116,14 @@ class FlowCaller:
             raise InvalidOption(
                 f"{self.what}: flow_run_name={template!r} raised {type(error).__name__}: {error}"
             ) from error
+
+
+def _going_on(start: FlowRunStart, continues: Continuation | None) -> FlowRunStart:
+    """Return the start of a subflow that may go on from an earlier execution."""
+    if continues is None:
+        return start
+    run_id = continues.run_id if continues.same else start.run_id
+    return replace(start, run_id=run_id, continues=continues)
 
 
 class _Execution:
@@ -178,7 +193,7 @@ class _Execution:
             return FlowEnding(error=self._reason(error)), None
         verdict = _verdict(value)
         if verdict is None:
-            return FlowEnding(), value
+            return FlowEnding(value=value), value
         if not verdict.is_final():
             return FlowEnding(error=_not_final(self._caller.what, verdict)), None
         return FlowEnding(state=(verdict.type, verdict.message or "")), verdict

@@ -13,7 +13,7 @@ from raysched.define.ranges import FutureRange, flatten, sliced
 from raysched.define.states import State
 from raysched.define.watching import Watch
 from raysched.errors import FutureError, InternalError, ResultTimeout
-from raysched.graph.builder import Member, Part
+from raysched.graph.calls import Member, Part
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.graph.payload import is_digesting, reduce_dependency
 from raysched.model.ids import IDENTITY_BYTES, task_run_id

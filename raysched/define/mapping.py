@@ -15,7 +15,7 @@ from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.signature import Signature
 from raysched.define.skipping import when
 from raysched.errors import MapError
-from raysched.graph.builder import Member
+from raysched.graph.calls import Member
 
 
 @dataclass(frozen=True, slots=True)

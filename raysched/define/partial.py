@@ -10,7 +10,7 @@ from raysched.define.ports import RunPort, Told
 from raysched.define.successes import Successes
 from raysched.define.watching import Watch
 from raysched.errors import ResultTimeout
-from raysched.graph.builder import Member, Part
+from raysched.graph.calls import Member, Part
 from raysched.graph.group import Group
 from raysched.model.states import FAILURES, SUCCESSES
 

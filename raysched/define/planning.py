@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 from raysched.define.context import in_flow
 from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, RunPort, Told
 from raysched.errors import InternalError
-from raysched.graph.builder import Builder, Member
+from raysched.graph.builder import Builder
+from raysched.graph.calls import Member
 from raysched.graph.group import Group
 from raysched.model.states import StateType
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raysched.graph.builder import Builder
-from raysched.graph.calls import Member
+from raysched.graph.calls import Member, Part
 from raysched.graph.group import Group
 from raysched.model.options import FlowSpec
 from raysched.model.states import StateType
@@ -68,6 +68,7 @@ class FlowRunStart:
         key: What makes the run the only one of its kind (`raysched run --key`), or "".
         continues: What it goes on from, or None.
         target: Where the flow can be found again, or "" (see `define.targets`).
+        identity: Of a subflow, what tells its call from others of the same parent, or b"".
     """
 
     run_id: str
@@ -79,6 +80,7 @@ class FlowRunStart:
     key: str = ""
     continues: Continuation | None = None
     target: str = ""
+    identity: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,21 @@ class KeptFlowRun:
     tags: tuple[str, ...]
     parameters: Mapping[str, Any] | None
     lacks: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecalledFlowRun:
+    """What is known of a call of a subflow before it is made.
+
+    Attributes:
+        identity: What tells it from other calls of the same parent, or b"".
+        answer: What it returned in an earlier execution, in a tuple, or None.
+        continues: What it goes on from, or None.
+    """
+
+    identity: bytes = b""
+    answer: tuple[Any] | None = None
+    continues: Continuation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +231,22 @@ class RunPort(Protocol):
             how: How it was told, which decides whether the failures are handled.
         """
 
-    def in_order(self, members: Sequence[Member]) -> list[Member]:
-        """Return these members, all ended, as the flow function was given them when it ran before.
+    def replayed(self, parts: Sequence[Part]) -> list[Member]:
+        """Return members that `as_completed` gave an earlier execution of the flow, in that order.
 
-        The others follow in the order in which they are here.
+        Only those of `parts` that are answered by it.
         """
 
     def delivered(self, member: Member) -> None:
         """Note that `as_completed` gives the flow function this member next."""
+
+    def recall(self, flow: str, parameters: Mapping[str, Any]) -> "RecalledFlowRun":
+        """Return what is known of a subflow that this flow run calls.
+
+        Args:
+            flow: Name of the subflow.
+            parameters: Its parameters.
+        """
 
     def settled(self) -> bool:
         """Whether everything that was recorded has ended, visibly."""

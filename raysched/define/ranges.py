@@ -5,7 +5,7 @@ from hashlib import blake2b
 from itertools import chain
 from typing import Any
 
-from raysched.graph.builder import Part
+from raysched.graph.calls import Part
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.graph.payload import reduce_dependency
 from raysched.model.ids import IDENTITY_BYTES

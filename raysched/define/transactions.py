@@ -20,7 +20,7 @@ from raysched.define.partial import has_enough
 from raysched.define.ports import RunPort, Told
 from raysched.define.watching import Watch
 from raysched.errors import InvalidOption, UsageError
-from raysched.graph.builder import Member, Part
+from raysched.graph.calls import Member, Part
 from raysched.model.options import Hook
 from raysched.model.states import FAILURES, SUCCESSES, StateType
 

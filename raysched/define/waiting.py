@@ -1,6 +1,7 @@
 """`wait` and `as_completed`: several futures at once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -9,7 +10,7 @@ from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.ports import RunPort
 from raysched.define.watching import Watch
 from raysched.errors import FutureError, ResultTimeout
-from raysched.graph.builder import Part
+from raysched.graph.calls import Part
 
 R = TypeVar("R")
 
@@ -70,17 +71,28 @@ def _as_completed(
     port: RunPort, parts: list[Part], timeout: float | None
 ) -> Iterator[TaskFuture[Any]]:
     deadline = None if timeout is None else monotonic() + timeout
+
+    def wait_until(done: Callable[[], bool]) -> None:
+        left = None if deadline is None else max(0.0, deadline - monotonic())
+        if not done() and not finish(until(port, done, left, blocking=True)):
+            raise ResultTimeout(
+                f"{watch.open} task runs have not ended after {timeout} s and go on"
+            )
+
     with Watch(parts, collect=True) as watch:
+        # A flow that goes on is told of them as it was told before.
+        replayed = dict.fromkeys(port.replayed(parts))
+        for group, index in replayed:
+            wait_until(partial(group.is_visible, index))
+            yield TaskFuture(port, group, index)
         ended = watch.ended
         while watch.open or ended:
-            left = None if deadline is None else max(0.0, deadline - monotonic())
-            if not ended and not finish(until(port, lambda: bool(ended), left, blocking=True)):
-                raise ResultTimeout(
-                    f"{watch.open} task runs have not ended after {timeout} s and go on"
-                )
+            wait_until(lambda: bool(ended))
             while ended:
-                group, index = ended.popleft()
-                yield TaskFuture(port, group, index)
+                member = ended.popleft()
+                if member not in replayed:
+                    port.delivered(member)
+                    yield TaskFuture(port, *member)
 
 
 def _parts(futures: Iterable[Any]) -> tuple[RunPort | None, list[Part]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from raysched.graph.builder import Member, Part
+from raysched.graph.calls import Member, Part
 from raysched.graph.group import Group
 from raysched.model.states import FAILURES, FIRST_TERMINAL
 

@@ -9,8 +9,9 @@ from raysched.define.driving import until
 from raysched.define.ports import FlowEnding, FlowOutcome
 from raysched.define.termination import Terminated
 from raysched.engine.compensation import Compensation
+from raysched.engine.opening import kept_envelope
 from raysched.errors import FlowRunCancelled, FlowRunTimedOut
-from raysched.model.states import StateType
+from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import ErrorInfo
 from raysched.tracker import Verdict, verdict
 from raysched.tracker.messages import CancelRequested, FailuresHandled, FlowRestarted
@@ -61,6 +62,9 @@ class Closing:
         if error is not None:
             await self._drain(error)
         self._host.callbacks.drain(HOOKS_SECONDS)
+        if error is None and ending.state is None and (run.start.parent or run.start.key):
+            # Who calls it again, or asks for the key again, is answered with it.
+            run.result = kept_envelope(ending.value)
         run.outcome = None
         self._host.post(self._judge, ending, error)
         await until(run, lambda: run.outcome is not None, blocking=self._blocking)
@@ -142,9 +146,10 @@ class Closing:
             node.group.identity(index): (node.group, index)
             for node in run.tracker.nodes.values()
             for index, state in enumerate(node.group.states)
-            if state == StateType.COMPLETED and index not in node.group.rolled_back
+            if state in SUCCESSES and index not in node.group.rolled_back
         }
         run.builder.restart(kept)
+        run.subflows.restart()
         self._host.advance(run, FlowRestarted())
         run.attempt += 1
         self._host.retry_flow(run, info)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from raysched import faults
 from raysched.define.annotations import Allowed
 from raysched.define.futures import TaskFuture
-from raysched.graph.builder import Call, Member
+from raysched.graph.calls import Call, Member
 from raysched.model.states import SUCCESSES, StateType
 from raysched.tracker import Run
 from raysched.tracker.messages import CompensationPlanned, FlowRestarted

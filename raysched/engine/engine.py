@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any
@@ -11,19 +10,25 @@ from raysched import faults
 from raysched.compiler import compile_segment
 from raysched.define.ports import FlowRunStart
 from raysched.engine.callbacks import Callbacks, call_hooks, may_retry, task_run_view
-from raysched.engine.flow_run import OpenFlowRun, kept_parameters, preview, versions
+from raysched.engine.flow_run import OpenFlowRun
 from raysched.engine.keeping import Keeper
 from raysched.engine.loop import Loop
 from raysched.engine.open_runs import OpenRuns
-from raysched.engine.placing import place
-from raysched.engine.ports import Backend, Began, Clock, Lost, Message, Observer, Reported, Store
-from raysched.engine.recording import fill, group_row, publish
+from raysched.engine.opening import new_row
+from raysched.engine.ports import Backend, Clock, Lost, Message, Observer, Store
+from raysched.engine.recording import fill, group_row, is_told, publish
+from raysched.engine.reports import Reports
 from raysched.engine.requests import Requests
-from raysched.engine.units import incomplete, lost_inputs, refused, unit_call, unit_ended
+from raysched.engine.resuming import answer, recorded_of
+from raysched.engine.units import (
+    needed_values,
+    refused,
+    unit_call,
+)
 from raysched.engine.values import KeptValues
-from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunChange, FlowRunRow, LogRow
+from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunChange, LogRow
 from raysched.model.states import StateType
-from raysched.model.values import ErrorInfo
+from raysched.model.values import ErrorInfo, UnkeptValue
 from raysched.settings import Settings
 from raysched.tracker import advance
 from raysched.tracker.messages import (
@@ -39,12 +44,8 @@ from raysched.tracker.messages import (
     RetryAnswered,
     SegmentPlanned,
     TimePassed,
-    UnitHandedBack,
-    UnitLost,
-    UnitStarted,
     WakeAt,
 )
-from raysched.worker.protocol import Report, decode_report
 
 logger = logging.getLogger("raysched.engine")
 
@@ -55,21 +56,6 @@ GROUPS_NS = 20 * MILLISECOND_NS
 
 BUSY_UNITS = 32
 """With so many units on their way, turns wait for messages to gather."""
-
-
-@dataclass(slots=True)
-class _Sent:
-    """A unit that the backend has.
-
-    Attributes:
-        run: Its flow run.
-        dispatched: The unit: the tracker may have closed it before the last report of it comes.
-        logs_seen: How many of its log records have been taken.
-    """
-
-    run: OpenFlowRun
-    dispatched: Dispatch
-    logs_seen: int = 0
 
 
 class Engine:
@@ -105,10 +91,9 @@ class Engine:
         self._clock = clock
         self._target = target
         self._changed: dict[OpenFlowRun, None] = {}
-        self._units: dict[int, _Sent] = {}
+        self._reports = Reports(self, self._keeper)
         self._next_unit = count()
         self._open_runs = OpenRuns()
-        self._versions = versions()
         backend.start(self._told)
         pump = backend.pump if backend.pumped else None
         broke = partial(self._open_runs.break_off, keeper=self._keeper)
@@ -120,22 +105,18 @@ class Engine:
 
     def open_run(self, start: FlowRunStart) -> OpenFlowRun:
         """See `define.ports.Engine.open_run`."""
-        parent = start.parent
-        row = FlowRunRow(
-            id=start.run_id,
-            flow=start.spec.name,
-            name=start.name,
-            state=StateType.RUNNING,
-            started=self._clock.now(),
-            parameters=preview(dict(start.parameters)),
-            pickled_parameters=kept_parameters(start),
-            tags=start.tags,
-            parent=parent.start.run_id if parent is not None else "",
-            target=self._target or start.target,
-            backend=self.backend.describe(),
-            versions=self._versions,
-        )
-        run = OpenFlowRun(self, start, row, self._keeper.open_run(row))
+        if start.continues is not None and start.continues.same:
+            taken = self._keeper.take_over(start.run_id)
+            row, number = taken.row, taken.number
+        else:
+            row = new_row(
+                start,
+                now=self._clock.now(),
+                target=self._target,
+                backend=self.backend.describe(),
+            )
+            number = self._keeper.open_run(row)
+        run = OpenFlowRun(self, start, row, number, recorded_of(self._keeper, start, number))
         self._open_runs.enter(run)
         if self._requests is not None:
             self._requests.watch(run)
@@ -179,8 +160,10 @@ class Engine:
             # Nobody waits for these rows: the first outcome usually takes them along.
             run.groups_at = self._clock.now() + GROUPS_NS
             self._await_groups(run)
-        run.groups.extend(group_row(planned) for planned in plan)
+        run.groups.extend(group_row(planned) for planned in plan if is_told(planned.group))
         self.advance(run, SegmentPlanned(plan))
+        if run.builder.recorded is not None and answer(run, groups, self._keeper):
+            self.post(self._loop.made_visible)
 
     def advance(self, run: OpenFlowRun, event: Event) -> None:
         """See `Host.advance`."""
@@ -199,7 +182,10 @@ class Engine:
         self._settle()
         faults.reach("flow: before end")
         now, late = self._clock.now(), run.tracker.late
-        self._change(run, FlowRunChange(state, message, now, error, run.attempt, late))
+        change = FlowRunChange(state, message, now, error, run.attempt, late, run.result)
+        run.collect_leftovers(completed=state is StateType.COMPLETED)
+        self._settle()
+        self._change(run, change)
         self._open_runs.leave(run)
         if self._requests is not None:
             self._requests.forget(run)
@@ -216,7 +202,7 @@ class Engine:
             batch.units = {
                 node.group.id: node.units
                 for node in run.tracker.nodes.values()
-                if node.group.size > 1
+                if node.group.size > 1 and node.group.has_row
             }
         self._keeper.commit(run.row, batch)
         # Not before the caller has noted what was committed, which is what others wait for.
@@ -243,73 +229,10 @@ class Engine:
             self.touch(run)
 
     def _is_busy(self) -> bool:
-        return len(self._units) >= BUSY_UNITS
+        return len(self._reports.units) >= BUSY_UNITS
 
     def _told(self, message: Message) -> None:
-        self.post(self._take_message, message)
-
-    def _take_message(self, message: Message) -> None:
-        sent = self._units.get(message.unit)
-        if sent is None:
-            return
-        run, unit = sent.run, sent.dispatched.unit
-        if isinstance(message, Began):
-            self.advance(run, UnitStarted(unit, message.positions, message.at))
-            return
-        if isinstance(message, Lost):
-            self._forget(message.unit)
-            values = lost_inputs(sent.dispatched, message.error, self.backend)
-            self.advance(run, InputsLost(unit, values) if values else UnitLost(unit, message.error))
-            return
-        report = decode_report(message.report)
-        self._keep_logs(sent, report)
-        self._keep_nested(sent, report)
-        if isinstance(message, Reported):
-            self._forget(message.unit)
-            self.advance(run, unit_ended(unit, report, message.handle))
-            self._hand_back(run, unit, report)
-            if unit in run.tracker.units:
-                self.advance(run, UnitLost(unit, incomplete()))
-            return
-        if report.positions:
-            self.advance(run, unit_ended(unit, report, None))
-        self._hand_back(run, unit, report)
-
-    def _hand_back(self, run: OpenFlowRun, unit: int, report: Report) -> None:
-        if report.handed_back:
-            self.advance(run, UnitHandedBack(unit, report.handed_back))
-
-    def _keep_nested(self, sent: "_Sent", report: Report) -> None:
-        """Keep what attempts of a unit ran themselves: it has ended, so nothing follows."""
-        run = sent.run
-        dispatched = sent.dispatched
-        for position, plain in report.nested:
-            group, index = dispatched.member(position)
-            key = group.key(index)
-            own, called = place(run.builder, plain, run.number, key)
-            if own:
-                self._keeper.commit(run.row, own)
-            for row, batches in called:
-                number = self._keeper.open_run(row)
-                for batch in batches:
-                    batch.run = number
-                    self._keeper.commit(row, batch)
-
-    def _forget(self, number: int) -> None:
-        sent = self._units.pop(number)
-        del sent.run.unit_numbers[sent.dispatched.unit]
-
-    def _keep_logs(self, sent: "_Sent", report: Report) -> None:
-        fresh = report.fresh_logs(sent.logs_seen)
-        if not fresh:
-            return
-        sent.logs_seen += len(fresh)
-        for log in fresh:
-            group, index = sent.dispatched.member(log.position)
-            sent.run.logs.append(
-                LogRow(group.id, index, log.attempt, log.at, log.level, log.logger, log.message)
-            )
-        self.touch(sent.run)
+        self.post(self._reports.take, message)
 
     def _settle(self) -> None:
         """Commit, make visible and perform, until nothing more follows."""
@@ -323,11 +246,17 @@ class Engine:
         batch = Batch(run.number, run.row.epoch, logs=run.logs)
         run.logs = []
         members = fill(batch, commands)
+        batch.task_runs += run.leftovers
+        run.leftovers = []
         if batch or run.groups_due:
             batch.groups, run.groups, run.groups_due = run.groups, [], False
+            # What follows from a delivery is committed with it, or later.
+            while run.deliveries:
+                batch.deliveries.append(run.deliveries.popleft())
             self._keeper.commit(run.row, batch)
-        for (group, indices), columns in zip(members, batch.task_runs, strict=True):
-            self._values.committed(group, columns)
+        # What is left over of an earlier execution, after these, is nobody's member.
+        for (group, indices), columns in zip(members, batch.task_runs, strict=False):
+            self._values.committed(group, indices, columns)
             before = group.open_visible
             publish(group, indices)
             run.invisible -= before - group.open_visible
@@ -339,9 +268,13 @@ class Engine:
                 perform(self, run, command)
 
     def _dispatch(self, run: OpenFlowRun, command: Dispatch) -> None:
+        if run.builder.recorded is not None:
+            unkept = needed_values(command, UnkeptValue)
+            if unkept:
+                self.advance(run, InputsLost(command.unit, list(unkept)))
+                return
         number = next(self._next_unit)
-        self._units[number] = _Sent(run, command)
-        run.unit_numbers[command.unit] = number
+        self._reports.expect(number, run, command)
         faults.reach("before dispatch")
         try:
             self.backend.submit(unit_call(number, command, run.header))

@@ -1,25 +1,31 @@
 """One open flow run: the flow's side (`RunPort`) and what the loop keeps for it."""
 
 import asyncio
-import json
-import platform
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from time import time_ns
 from typing import Any, Protocol
 
 from raysched.define.driving import finish
-from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, Told
+from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, RecalledFlowRun, Told
 from raysched.engine.callbacks import Callbacks
 from raysched.engine.closing import Closing
 from raysched.engine.ports import Backend
-from raysched.errors import RayschedError, ResultLost
-from raysched.graph.builder import Builder, Member
+from raysched.engine.resuming import leftovers, notes
+from raysched.engine.subflows import Subflows
+from raysched.errors import RayschedError, ResultLost, SerializationError
+from raysched.graph.builder import Builder
+from raysched.graph.calls import Member, Part
 from raysched.graph.group import Group
 from raysched.graph.payload import dumps
-from raysched.model.rows import FlowRunRow, GroupRow, LogRow
+from raysched.graph.recorded import Recorded
+from raysched.model.rows import ENGINE_LOGGER, FlowRunRow, GroupRow, LogRow, TaskRunColumns
 from raysched.model.states import FAILURES, StateType
-from raysched.model.values import ErrorInfo, LargeValue
-from raysched.results.envelope import decode, encode
+from raysched.model.values import ErrorInfo, LargeValue, StoredValue, Value
+from raysched.results import storage
+from raysched.results.envelope import decode
 from raysched.results.rebuild import failure_of
 from raysched.settings import Settings
 from raysched.tracker import Run
@@ -34,11 +40,10 @@ from raysched.tracker.messages import (
 )
 from raysched.worker.protocol import RunHeader, encode_header
 
+logger = logging.getLogger("raysched.engine")
+
 HEADER_PARAMETERS_BYTES = 8 * 1024
 """Larger parameters of a flow run do not travel with every unit (bytes)."""
-
-KEPT_PARAMETERS_BYTES = 1024**2
-"""Larger parameters of a flow run are kept as text only (bytes)."""
 
 
 class Host(Protocol):
@@ -104,11 +109,20 @@ class OpenFlowRun:
         start: What was opened.
         row: Its row, as committed.
         number: Its number in the store.
+        recorded: What it goes on from, or None.
     """
 
-    def __init__(self, host: Host, start: FlowRunStart, row: FlowRunRow, number: int) -> None:
+    def __init__(
+        self,
+        host: Host,
+        start: FlowRunStart,
+        row: FlowRunRow,
+        number: int,
+        recorded: Recorded | None = None,
+    ) -> None:
         self.start = start
-        self.builder = Builder(start.run_id, scope_of(start))
+        self.builder = Builder(start.run_id, scope_of(start), recorded)
+        self.subflows = Subflows(self.builder.scope, recorded)
         self.row = row
         self.number = number
         self.tracker = Run(
@@ -127,7 +141,11 @@ class OpenFlowRun:
         self.unit_numbers: dict[int, int] = {}
         self.invisible = 0
         self.recorded_some = False
-        self.attempt = 1
+        # One that goes on begins its function once more.
+        self.attempt = row.attempts + (recorded is not None and recorded.choice.same)
+        self.deliveries: deque[tuple[int, int]] = deque()
+        self.leftovers: list[TaskRunColumns] = []
+        self.result: bytes | None = None
         self.outcome: FlowOutcome | None = None
         self.concluded = False
         self.raised: list[tuple[Group, Sequence[int]]] = []
@@ -162,19 +180,44 @@ class OpenFlowRun:
         """See `RunPort.value`."""
         group, index = member
         value = group.value(index)
-        if not isinstance(value, LargeValue):
-            return decode(value)
         try:
-            return self.host.backend.fetch(value)
+            return self._fetch(value)
         except ResultLost:
             self._compute_again(member)
-            again = group.value(index)
-            if again is value or not isinstance(again, LargeValue):
+        except SerializationError as error:
+            if not group.is_answered(index):
                 raise
-            return self.host.backend.fetch(again)
+            logger.warning("%s is computed again: %s", group.key(index), error)
+            self._compute_again(member)
+        again = group.value(index)
+        if again is value:
+            raise ResultLost(f"the value of {group.key(index)} cannot be had any more")
+        return self._fetch(again)
+
+    def _fetch(self, value: Value) -> Any:
+        """Return a fresh copy of a value.
+
+        Raises:
+            ResultLost: It is not where it should be.
+            SerializationError: It cannot be unpickled here.
+        """
+        if isinstance(value, bytes):
+            return decode(value)
+        if isinstance(value, LargeValue):
+            try:
+                return self.host.backend.fetch(value)
+            except ResultLost:
+                if not value.location:
+                    raise
+                return storage.load(value.location)
+        if isinstance(value, StoredValue):
+            return storage.load(value.location)
+        raise ResultLost("it was not kept")
 
     def values(self, group: Group, indices: Sequence[int]) -> list[Any]:
         """See `RunPort.values`."""
+        if any(group.answered):
+            return [self.value((group, index)) for index in indices]
         return [
             decode(value) if isinstance(value, bytes) else self.value((group, index))
             for index, value in ((index, group.values[index]) for index in indices)
@@ -205,6 +248,20 @@ class OpenFlowRun:
         """See `RunPort.roll_back`."""
         self.host.post(self.host.advance, self, RolledBack(group, indices))
 
+    def replayed(self, parts: Sequence[Part]) -> list[Member]:
+        """See `RunPort.replayed`."""
+        recorded = self.builder.recorded
+        return recorded.replayed(parts) if recorded is not None else []
+
+    def delivered(self, member: Member) -> None:
+        """See `RunPort.delivered`."""
+        group, index = member
+        self.deliveries.append(group.place(index))
+
+    def recall(self, flow: str, parameters: Mapping[str, Any]) -> RecalledFlowRun:
+        """See `RunPort.recall`."""
+        return self.subflows.recall(flow, parameters, self.start.continues)
+
     def log(self, level: int, logger: str, message: str, at: int) -> None:
         """See `RunPort.log`."""
         self.host.post(self._log, LogRow(-1, 0, self.attempt, at, level, logger, message))
@@ -233,6 +290,17 @@ class OpenFlowRun:
 
         self.host.defer(begin)
         self.host.wait(lambda: begun.is_set() and index not in node.recomputing, None)
+
+    def collect_leftovers(self, *, completed: bool) -> None:
+        """Note what is to be told of the execution that this one has gone on from."""
+        recorded = self.builder.recorded
+        if recorded is None:
+            return
+        self.leftovers += leftovers(recorded, completed=completed)
+        for level, text in notes(recorded, completed=completed):
+            logger.log(level, text)
+            self.logs.append(LogRow(-1, 0, self.attempt, time_ns(), level, ENGINE_LOGGER, text))
+        self.host.touch(self)
 
     def _told(self, group: Group, indices: Sequence[int], how: Told) -> None:
         if how is Told.RAISED:
@@ -268,30 +336,6 @@ def scope_of(start: FlowRunStart) -> bytes:
     return b"/".join((start.parent.builder.scope, start.spec.name.encode()))
 
 
-def kept_parameters(start: FlowRunStart) -> bytes | None:
-    """Return the envelope of the parameters, or None where they cannot be kept."""
-    try:
-        encoded = encode(dict(start.parameters))
-    except RayschedError:
-        return None
-    return encoded.join() if encoded.size <= KEPT_PARAMETERS_BYTES else None
-
-
-def preview(parameters: object, limit: int = 10_000) -> str:
-    """Return parameters as JSON text for people.
-
-    What JSON does not know is as pydantic writes it, a path as its text, or shown by its repr.
-    """
-    text = json.dumps(parameters, default=_as_json, skipkeys=True)
-    return text if len(text) <= limit else json.dumps({"…": text[:limit]})
-
-
-def _as_json(value: object) -> object:
-    from pydantic_core import to_jsonable_python  # 20 ms that most parameters do not need
-
-    return to_jsonable_python(value, fallback=repr)
-
-
 def _header(start: FlowRunStart) -> bytes:
     try:
         parameters = dumps(dict(start.parameters))
@@ -303,11 +347,3 @@ def _header(start: FlowRunStart) -> bytes:
     return encode_header(
         RunHeader(start.run_id, start.name, start.spec.name, parameters, start.tags)
     )
-
-
-def versions() -> str:
-    """Return the versions of what a flow run runs with, as JSON text."""
-    from importlib.metadata import version
-
-    packages = {name: version(name) for name in ("raysched", "ray")}
-    return json.dumps({"python": platform.python_version(), **packages})

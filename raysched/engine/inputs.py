@@ -23,13 +23,26 @@ def input_rows(group: Group, index: int, arguments: Arguments) -> Iterator[Input
     if len(payload) + len(arguments.shared) > MAX_BYTES:
         return
     slots = [
-        (edge.kind.value, edge.parent.id, needed.start, needed.stop, edge.allow_failure)
+        (edge.kind.value, *_kept_at(edge.parent, needed), edge.allow_failure)
         for edge in group.slots_of(index)
         for needed in (needed_members(edge, index),)
     ]
-    yield InputRow(group.id, index, payload, json.dumps(slots, separators=(",", ":")))
+    kept_in, place = group.place(index)
+    yield InputRow(kept_in, place, payload, json.dumps(slots, separators=(",", ":")))
     if arguments.shared:
-        yield InputRow(group.id, -1, arguments.shared)
+        yield InputRow(kept_in, -1, arguments.shared)
+
+
+def _kept_at(group: Group, members: range) -> tuple[int, int, int]:
+    """Return under which group members are kept, and from which position to which.
+
+    What goes on in the rows of an earlier execution was adjacent there, too, or is told by its
+    first.
+    """
+    if not members:
+        return group.id, members.start, members.stop
+    kept_in, first = group.place(members[0])
+    return kept_in, first, first + len(members)
 
 
 def with_sources(group: Group, index: int, error: ErrorInfo | None) -> ErrorInfo | None:

@@ -5,16 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import pairwise
+from types import NoneType
 from typing import Any
 
 from raysched.compiler.plan import PlannedGroup
+from raysched.define.sources import source_digest
 from raysched.engine.inputs import input_rows, with_asked, with_sources
-from raysched.graph.group import Group, elements
+from raysched.graph.group import Edge, Group, elements
 from raysched.model.options import RetryOptions, TaskSpec
 from raysched.model.rows import AttemptRow, Batch, GroupRow, TaskRunColumns
 from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.triggers import TriggerRule
-from raysched.model.values import LargeValue
+from raysched.model.values import LargeValue, StoredValue, Value
 from raysched.tracker.messages import Command, Record, RecordAttempt
 
 _TOLD = (
@@ -64,14 +66,14 @@ def _distinct(parts: list[Sequence[int]]) -> Iterable[Sequence[int]]:
 def columns(group: Group, indices: Sequence[int]) -> TaskRunColumns:
     """Return the rows of these members as they are now."""
     values, sizes = _kept_values(group, indices)
+    kept_in, places = _places_of(group, indices)
     return TaskRunColumns(
-        group.id,
-        indices,
+        kept_in,
+        places,
         elements(group.states, indices),
         elements(group.attempts, indices),
         elements(group.started, indices),
         elements(group.ended, indices),
-        _identities(group, indices),
         values,
         sizes,
         {n: group.names[i] for n, i in enumerate(indices) if i in group.names}
@@ -89,7 +91,27 @@ def columns(group: Group, indices: Sequence[int]) -> TaskRunColumns:
         if group.reasons
         else {},
         _places(indices, group.rolled_back),
+        _locations(group, indices),
     )
+
+
+def _places_of(group: Group, indices: Sequence[int]) -> tuple[int, Sequence[int]]:
+    """Return where these members are kept: the id of a group, and positions in it."""
+    if group.recorded is None or not group.continues:
+        return group.id, indices
+    return group.recorded.id, elements(group.positions, indices)
+
+
+def _locations(group: Group, indices: Sequence[int]) -> dict[int, str]:
+    """Return where the result storage has values of these members, by position among them."""
+    values = elements(group.values, indices)
+    if not group.spec.persist_result or set(map(type, values)) <= {bytes, NoneType}:
+        return {}
+    return {
+        place: value.location
+        for place, value in enumerate(values)
+        if isinstance(value, LargeValue | StoredValue) and value.location
+    }
 
 
 def _places(indices: Sequence[int], members: set[int]) -> frozenset[int]:
@@ -109,13 +131,6 @@ def _kept_values(
         return small, list(map(len, small))
     kept = [value if keep and isinstance(value, bytes) else None for value in values]
     return kept, [_size(value) for value in values]
-
-
-def _identities(group: Group, indices: Sequence[int]) -> Sequence[bytes | None]:
-    """Return the identities of members that have no row yet: one that is there keeps its own."""
-    if isinstance(indices, range) and not any(elements(group.visible, indices)):
-        return group.identities_of(indices)
-    return [None if group.visible[index] else group.identity(index) for index in indices]
 
 
 def publish(group: Group, indices: Sequence[int]) -> None:
@@ -145,16 +160,24 @@ def publish(group: Group, indices: Sequence[int]) -> None:
             watcher(group, ended)
 
 
+def is_told(group: Group) -> bool:
+    """Whether a group gets a row: not if it goes on in the rows of an earlier execution.
+
+    Unless nothing of it was completed: then all that is told of it is as it is now.
+    """
+    return group.has_row and not (group.continues and any(group.answered))
+
+
 def group_row(planned: PlannedGroup) -> GroupRow:
     """Return the row of a new group."""
     group = planned.group
     of_all = group.edges if group.size > 1 else tuple(group.edges_of(0))
-    edges: dict[tuple[int, str, int, int], None] = {
-        (edge.parent.id, edge.kind.value, edge.index, edge.stop): None for edge in of_all
-    }
+    edges: dict[tuple[int, str, int, int], None] = {_told_edge(edge): None for edge in of_all}
     for own in group.member_edges.values() if group.size > 1 else ():
         # Which member needs which is in the payloads; the row tells which group needs which.
-        edges.update(dict.fromkeys((edge.parent.id, edge.kind.value, -1, -1) for edge in own))
+        edges.update(
+            dict.fromkeys((_kept_id(edge.parent), edge.kind.value, -1, -1) for edge in own)
+        )
     return GroupRow(
         group.id,
         group.spec.name,
@@ -165,7 +188,21 @@ def group_row(planned: PlannedGroup) -> GroupRow:
         group.tags,
         _options(group.spec, group.min_success),
         plan=json.dumps(_plan(planned), separators=(",", ":")),
+        identities=bytes(group.identities),
+        source=source_digest(group.spec.fn),
     )
+
+
+def _told_edge(edge: Edge) -> tuple[int, str, int, int]:
+    """Return what the row of a group tells of one of its edges."""
+    if edge.parent.has_row:
+        return edge.parent.id, edge.kind.value, edge.index, edge.stop
+    return _kept_id(edge.parent), edge.kind.value, -1, -1
+
+
+def _kept_id(group: Group) -> int:
+    """Return the id under which the members of a group are kept."""
+    return group.id if group.has_row else group.place(0)[0]
 
 
 def _plan(planned: PlannedGroup) -> Mapping[str, Any]:
@@ -179,7 +216,7 @@ def _plan(planned: PlannedGroup) -> Mapping[str, Any]:
         "notes": planned.notes,
     }
     if behind is not None:
-        told["fused_behind"] = behind.id
+        told["fused_behind"] = _kept_id(behind)
     return {name: value for name, value in told.items() if value or name == "fused_behind"}
 
 
@@ -200,6 +237,8 @@ def _options(spec: TaskSpec, min_success: int | None) -> str:
         options["on_oom"] = asdict(retry.on_oom)
     if spec.fallback is not None:
         options["fallback"] = True
+    if not spec.idempotent:
+        options["idempotent"] = False
     if spec.trigger_rule is not TriggerRule.ALL_SUCCESS:
         options["trigger_rule"] = str(spec.trigger_rule)
     told = {name: getattr(spec, name) for name in _TOLD}
@@ -212,16 +251,15 @@ def _options(spec: TaskSpec, min_success: int | None) -> str:
     return json.dumps(options | said)
 
 
-def _size(value: bytes | LargeValue | None) -> int:
+def _size(value: Value | None) -> int:
     if value is None:
         return 0
-    return value.size if isinstance(value, LargeValue) else len(value)
+    return len(value) if isinstance(value, bytes) else value.size
 
 
 def _attempt_row(command: RecordAttempt) -> AttemptRow:
     return AttemptRow(
-        command.group.id,
-        command.index,
+        *command.group.place(command.index),
         command.attempt,
         StateType(command.state),
         command.started,

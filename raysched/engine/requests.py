@@ -9,7 +9,7 @@ from raysched.define.stopping import stop_flow, was_told
 from raysched.engine.closing import FORCE_SECONDS
 from raysched.engine.ports import Store
 from raysched.errors import StoreError
-from raysched.graph.builder import Member
+from raysched.graph.calls import Member
 from raysched.model.rows import ENGINE_LOGGER, RequestRow
 from raysched.tracker.messages import CancelRequested, MembersCancelled
 
@@ -39,9 +39,10 @@ class Requests:
         self._stopped = False
 
     def watch(self, run: "OpenFlowRun") -> None:
-        """Look for what is asked of a run from now on."""
+        """Look for what is asked of a run from now on: what came before was for another owner."""
+        earlier = self._store.requests(run.number, 0) if run.builder.recorded else ()
         with self._changed:
-            self._runs[run] = 0
+            self._runs[run] = earlier[-1].id if earlier else 0
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="raysched-requests", daemon=True

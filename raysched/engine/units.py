@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from raysched.engine.inputs import needed_members
 from raysched.engine.ports import Backend, UnitCall
 from raysched.errors import TaskRunUnfinished
-from raysched.graph.builder import Member
+from raysched.graph.calls import Member
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.states import SUCCESSES as SUCCESS_STATES
@@ -29,6 +29,8 @@ from raysched.worker.protocol import (
     Unit,
     encode_unit,
 )
+
+V = TypeVar("V")
 
 
 @dataclass(slots=True)
@@ -212,21 +214,20 @@ def lost_inputs(command: Dispatch, error: ErrorInfo, backend: Backend) -> list[M
     """Return the members whose lost values are why a unit did not begin."""
     if error.kind != CrashKind.OBJECT_LOST:
         return []
-    needed: dict[Member, LargeValue] = {}
-    parts = [(command.group, command.indices), *((r.group, r.indices) for r in command.riders)]
-    for group, indices in parts:
-        for index in indices:
-            for edge in group.slots_of(index):
-                needed |= _large_values(edge, index)
+    needed = needed_values(command, LargeValue)
     lost = backend.are_lost(list(needed.values()))
     return [member for member, is_lost in zip(needed, lost, strict=True) if is_lost]
 
 
-def _large_values(edge: Edge, index: int) -> dict[Member, LargeValue]:
-    parent = edge.parent
+def needed_values(command: Dispatch, kind: type[V]) -> dict[Member, V]:
+    """Return the values of one kind that the members of a unit need, by whose they are."""
+    parts = [(command.group, command.indices), *((r.group, r.indices) for r in command.riders)]
     return {
-        (parent, member): value
+        (edge.parent, member): value
+        for group, indices in parts
+        for index in indices
+        for edge in group.slots_of(index)
         for member in needed_members(edge, index)
-        for value in (parent.values[member],)
-        if isinstance(value, LargeValue)
+        for value in (edge.parent.values[member],)
+        if isinstance(value, kind)
     }

@@ -43,14 +43,14 @@ class KeptValues:
             group: The group.
             number: Number of its flow run in the store.
         """
-        if group.spec.persist_result:
+        if group.spec.persist_result or group.recorded is not None:
             group.load = partial(self._load, number)
 
-    def committed(self, group: Group, columns: TaskRunColumns) -> None:
-        """Account for rows of a group that the store has now."""
+    def committed(self, group: Group, indices: Sequence[int], columns: TaskRunColumns) -> None:
+        """Account for rows of these members that the store has now."""
         if group.load is not None:
             kept = [value for value in columns.values if value is not None]
-            self._keep(group, columns.indices, sum(map(len, kept)) + OBJECT_BYTES * len(kept))
+            self._keep(group, indices, sum(map(len, kept)) + OBJECT_BYTES * len(kept))
 
     def _keep(self, group: Group, indices: Sequence[int], size: int) -> None:
         with self._lock:
@@ -64,14 +64,22 @@ class KeptValues:
                         oldest.values[index] = None
 
     def _load(self, number: int, group: Group, index: int) -> Value:
-        start = index - index % PAGE
-        stop = min(start + PAGE, group.size)
-        page = self._read(number, group.id, start, stop)
-        if index not in page:
+        kept_in, position = group.place(index)
+        start = position - position % PAGE
+        page = self._read(number, kept_in, start, start + PAGE)
+        if position not in page:
             raise ResultLost(f"the value of {group.key(index)} is not in the database any more")
-        missing = [each for each in page if group.values[each] is None]
-        for each in missing:
-            group.values[each] = page[each]
-        size = sum(len(page[each]) for each in missing) + OBJECT_BYTES * len(missing)
-        self._keep(group, missing, size)
-        return page[index]
+        values, found = group.values, _members(group, page)
+        missing = [(member, value) for member, value in found if values[member] is None]
+        for member, value in missing:
+            values[member] = value
+        size = sum(len(value) + OBJECT_BYTES for _, value in missing)
+        self._keep(group, [member for member, _ in missing], size)
+        return page[position]
+
+
+def _members(group: Group, page: Mapping[int, bytes]) -> list[tuple[int, bytes]]:
+    """Return values by member that are here by the position where they are kept."""
+    if not group.continues or isinstance(group.positions, range):
+        return [(member, value) for member, value in page.items() if member < group.size]
+    return [(n, page[each]) for n, each in enumerate(group.positions) if each in page]

@@ -4,8 +4,10 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from raysched.errors import NotResumable
+from raysched.graph.calls import Member, Part
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.ids import split_identities, task_run_key
 from raysched.model.options import TaskSpec
@@ -126,11 +128,18 @@ class Recorded:
         if reused and group.source and group.source != self.choice.source_of(spec):
             self.changed[spec.name] = self.changed.get(spec.name, 0) + reused
 
-    def delivery(self, group: Group, index: int) -> int | None:
-        """Return when `as_completed` gave the flow function this member before, as a number."""
-        if group.recorded is None:
-            return None
-        return self._delivered.get((group.recorded.id, group.positions[index]))
+    def replayed(self, parts: Sequence[Part]) -> list[Member]:
+        """Return the answered ones of these members that `as_completed` gave before, in order."""
+        delivered = self._delivered
+        found = [
+            (delivered[recorded.id, position], (group, index))
+            for group, indices in parts
+            if (recorded := group.recorded) is not None and delivered
+            for index in indices
+            if group.answered[index]
+            and (recorded.id, position := group.positions[index]) in delivered
+        ]
+        return [member for _, member in sorted(found, key=itemgetter(0))]
 
     def unclaimed(self) -> Iterator[tuple[RecordedGroup, list[int]]]:
         """Yield the recorded task runs that no call has claimed."""

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from raysched.engine.units import unit_call, unit_ended
-from raysched.graph.builder import Builder, Part
+from raysched.graph.builder import Builder
+from raysched.graph.calls import Part
 from raysched.graph.payload import load_call
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, LargeValue, Value

@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 from zlib import crc32
 
 from raysched.define.futures import TaskFuture, TaskFutureList
-from raysched.graph.builder import Builder, Call, MapCall, Member
+from raysched.graph.builder import Builder
+from raysched.graph.calls import Call, MapCall, Member
 from raysched.graph.group import EdgeKind, Group
 from raysched.graph.payload import Dependency
 from raysched.model.options import TaskSpec

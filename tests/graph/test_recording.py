@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysched import FutureError, TaskFuture, TaskFutureList, allow_failure, quote
-from raysched.graph.builder import Builder, Call, MapCall, Member
+from raysched.graph.builder import Builder
+from raysched.graph.calls import Call, MapCall, Member
 from raysched.graph.group import EdgeKind, Group
 from raysched.graph.payload import dump_call, load_call
 from raysched.model.options import TaskSpec

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from raysched.graph.builder import Member
+from raysched.graph.calls import Member
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.states import FAILURES, ROOT_FAILURES, SUCCESSES, StateType
 from raysched.model.triggers import Trigger, TriggerRule

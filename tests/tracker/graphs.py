@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysched.graph.builder import Builder, Call, MapCall, Part
+from raysched.graph.builder import Builder
+from raysched.graph.calls import Call, MapCall, Part
 from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.graph.payload import reduce_dependency
 from raysched.model.options import Hooks, RetryOptions, TaskSpec

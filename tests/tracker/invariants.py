@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from raysched.graph.builder import Member
+from raysched.graph.calls import Member
 from raysched.graph.group import Group
 from raysched.model.states import FAILURES, FIRST_TERMINAL, ROOT_FAILURES, SUCCESSES, StateType
 from raysched.model.triggers import TriggerRule

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from raysched.compiler import compile_segment
-from raysched.graph.builder import Builder, Member
+from raysched.graph.builder import Builder
+from raysched.graph.calls import Member
 from raysched.graph.group import Group
 from raysched.model.options import TaskSpec
 from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType

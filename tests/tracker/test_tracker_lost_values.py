@@ -2,7 +2,7 @@
 
 import pytest
 
-from raysched.graph.builder import Part
+from raysched.graph.calls import Part
 from raysched.model.options import RetryOptions
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind, FailureClass, LargeValue

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from raysched.graph.builder import Part
+from raysched.graph.calls import Part
 from raysched.model.options import Fallback, RetryOptions, TaskSpec
 from raysched.model.states import ROOT_FAILURES, StateType
 from raysched.model.triggers import TriggerRule

@@ -1,0 +1,149 @@
+"""What backends tell of units: from messages to events of the tracker, and to what is kept."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raysched.engine.keeping import Keeper
+from raysched.engine.placing import place
+from raysched.engine.ports import Began, Lost, Message, Reported
+from raysched.engine.units import incomplete, lost_inputs, needed_values, unit_ended
+from raysched.model.rows import LogRow
+from raysched.model.values import LargeValue, StoredValue
+from raysched.tracker.messages import (
+    Dispatch,
+    InputsLost,
+    UnitHandedBack,
+    UnitLost,
+    UnitStarted,
+)
+from raysched.worker.protocol import Report, decode_report
+
+if TYPE_CHECKING:
+    from raysched.engine.flow_run import Host, OpenFlowRun
+    from raysched.graph.calls import Member
+
+
+@dataclass(slots=True)
+class Sent:
+    """A unit that the backend has.
+
+    Attributes:
+        run: Its flow run.
+        dispatched: The unit: the tracker may have closed it before the last report of it comes.
+        logs_seen: How many of its log records have been taken.
+    """
+
+    run: "OpenFlowRun"
+    dispatched: Dispatch
+    logs_seen: int = 0
+
+
+class Reports:
+    """The units that are on their way, and what becomes of them. Within turns.
+
+    Args:
+        host: The engine.
+        keeper: Where the rows are kept of what attempts ran themselves.
+
+    Attributes:
+        units: The units on their way, by number.
+    """
+
+    def __init__(self, host: "Host", keeper: Keeper) -> None:
+        self.units: dict[int, Sent] = {}
+        self._host = host
+        self._keeper = keeper
+
+    def expect(self, number: int, run: "OpenFlowRun", dispatched: Dispatch) -> None:
+        """Note that a unit is being submitted."""
+        self.units[number] = Sent(run, dispatched)
+        run.unit_numbers[dispatched.unit] = number
+
+    def take(self, message: Message) -> None:
+        """Account for a message."""
+        sent = self.units.get(message.unit)
+        if sent is None:
+            return
+        run, unit = sent.run, sent.dispatched.unit
+        if isinstance(message, Began):
+            self._host.advance(run, UnitStarted(unit, message.positions, message.at))
+            return
+        if isinstance(message, Lost):
+            self._forget(message.unit)
+            self._lost(sent, message)
+            return
+        report = decode_report(message.report)
+        if report.missing:
+            self._forget(message.unit)
+            needed = needed_values(sent.dispatched, StoredValue)
+            missing = [m for m, value in needed.items() if value.location in report.missing]
+            self._host.advance(run, InputsLost(unit, missing))
+            return
+        self._keep_logs(sent, report)
+        self._keep_nested(sent, report)
+        if isinstance(message, Reported):
+            self._forget(message.unit)
+            self._host.advance(run, unit_ended(unit, report, message.handle))
+            self._hand_back(run, unit, report)
+            if unit in run.tracker.units:
+                self._host.advance(run, UnitLost(unit, incomplete()))
+            return
+        if report.positions:
+            self._host.advance(run, unit_ended(unit, report, None))
+        self._hand_back(run, unit, report)
+
+    def _lost(self, sent: Sent, message: Lost) -> None:
+        """Account for a unit that broke: what it needs may be lost, or only further away."""
+        dispatched, unit = sent.dispatched, sent.dispatched.unit
+        lost = lost_inputs(dispatched, message.error, self._host.backend)
+        if not lost:
+            self._host.advance(sent.run, UnitLost(unit, message.error))
+            return
+        gone: list[Member] = []
+        for group, index in lost:
+            value = group.values[index]
+            if isinstance(value, LargeValue) and value.location:
+                group.values[index] = StoredValue(value.location, value.size)
+            else:
+                gone.append((group, index))
+        if gone:
+            self._host.advance(sent.run, InputsLost(unit, gone))
+        else:
+            everything = sorted(sent.run.tracker.units[unit].open)
+            self._host.advance(sent.run, UnitHandedBack(unit, everything))
+
+    def _hand_back(self, run: "OpenFlowRun", unit: int, report: Report) -> None:
+        if report.handed_back:
+            self._host.advance(run, UnitHandedBack(unit, report.handed_back))
+
+    def _keep_nested(self, sent: "Sent", report: Report) -> None:
+        """Keep what attempts of a unit ran themselves: it has ended, so nothing follows."""
+        run = sent.run
+        dispatched = sent.dispatched
+        for position, plain in report.nested:
+            group, index = dispatched.member(position)
+            key = group.key(index)
+            own, called = place(run.builder, plain, run.number, key)
+            if own:
+                self._keeper.commit(run.row, own)
+            for row, batches in called:
+                number = self._keeper.open_run(row)
+                for batch in batches:
+                    batch.run = number
+                    self._keeper.commit(row, batch)
+
+    def _forget(self, number: int) -> None:
+        sent = self.units.pop(number)
+        del sent.run.unit_numbers[sent.dispatched.unit]
+
+    def _keep_logs(self, sent: "Sent", report: Report) -> None:
+        fresh = report.fresh_logs(sent.logs_seen)
+        if not fresh:
+            return
+        sent.logs_seen += len(fresh)
+        for log in fresh:
+            group, index = sent.dispatched.member(log.position)
+            sent.run.logs.append(
+                LogRow(*group.place(index), log.attempt, log.at, log.level, log.logger, log.message)
+            )
+        self._host.touch(sent.run)

@@ -73,7 +73,6 @@ def members(
         [attempts] * size,
         [NOON if attempts else 0] * size,
         [ended] * size,
-        [bytes(16)] * size,
         [None] * size,
         [0] * size,
         roots=dict(roots or {}),

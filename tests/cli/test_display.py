@@ -21,7 +21,7 @@ def columns(group: int, indices: range, state: StateType) -> TaskRunColumns:
     size = len(indices)
     zeros, none = [0] * size, [None] * size
     states = bytes([state]) * size
-    return TaskRunColumns(group, indices, states, zeros, zeros, zeros, none, none, zeros)
+    return TaskRunColumns(group, indices, states, zeros, zeros, zeros, none, zeros)
 
 
 @pytest.fixture

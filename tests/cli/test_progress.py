@@ -23,7 +23,7 @@ def columns(group: int, indices: Sequence[int], states: Sequence[int]) -> TaskRu
     size = len(indices)
     none = [None] * size
     zeros = [0] * size
-    return TaskRunColumns(group, indices, states, zeros, zeros, zeros, none, none, zeros)
+    return TaskRunColumns(group, indices, states, zeros, zeros, zeros, none, zeros)
 
 
 def counts(task: TaskProgress) -> dict[StateType, int]:

@@ -12,7 +12,7 @@ from tracker.graphs import add, spec
 
 
 def columns(group: int, **others: object) -> TaskRunColumns:
-    return TaskRunColumns(group, [0], [16], [1], [1], [2], [b"i" * 16], [None], [0], **others)  # type: ignore[arg-type]
+    return TaskRunColumns(group, [0], [16], [1], [1], [2], [None], [0], **others)  # type: ignore[arg-type]
 
 
 def placed(*batches: Batch, flow_runs: tuple[FlowRunRow, ...] = ()) -> tuple[Batch, list[object]]:

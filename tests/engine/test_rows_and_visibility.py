@@ -41,13 +41,6 @@ class TestFill:
 
 
 class TestColumns:
-    def test_have_the_identity_only_the_first_time(self) -> None:
-        group = group_of(2)
-        group.states[:] = bytes([2, 2])
-        assert columns(group, [0]).identities == [group.identity(0)]
-        publish(group, [0])
-        assert columns(group, [0, 1]).identities == [None, group.identity(1)]
-
     def test_keep_small_values_and_the_size_of_large_ones(self) -> None:
         group = group_of(3)
         group.values[:] = [b"small", LargeValue(object(), 0, 10**9), None]

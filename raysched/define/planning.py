@@ -2,15 +2,22 @@
 
 import contextvars
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from raysched.define.context import in_flow
-from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, RunPort, Told
+from raysched.define.ports import (
+    FlowEnding,
+    FlowOutcome,
+    FlowRunStart,
+    RecalledFlowRun,
+    RunPort,
+    Told,
+)
 from raysched.errors import InternalError
 from raysched.graph.builder import Builder
-from raysched.graph.calls import Member
+from raysched.graph.calls import Member, Part
 from raysched.graph.group import Group
 from raysched.model.states import StateType
 
@@ -125,6 +132,17 @@ class _PlanningPort:
 
     def told(self, group: Group, indices: Sequence[int], how: Told) -> None:
         """See `RunPort.told`."""
+
+    def replayed(self, parts: Sequence[Part]) -> list[Member]:  # noqa: ARG002
+        """See `RunPort.replayed`."""
+        return []
+
+    def delivered(self, member: Member) -> None:
+        """See `RunPort.delivered`."""
+
+    def recall(self, flow: str, parameters: Mapping[str, Any]) -> RecalledFlowRun:  # noqa: ARG002
+        """See `RunPort.recall`."""
+        return RecalledFlowRun()
 
     def settled(self) -> bool:
         """See `RunPort.settled`."""

@@ -216,12 +216,13 @@ class OpenFlowRun:
 
     def values(self, group: Group, indices: Sequence[int]) -> list[Any]:
         """See `RunPort.values`."""
-        if any(group.answered):
+        try:
+            return [
+                decode(value) if isinstance(value, bytes) else self.value((group, index))
+                for index, value in ((index, group.values[index]) for index in indices)
+            ]
+        except SerializationError:
             return [self.value((group, index)) for index in indices]
-        return [
-            decode(value) if isinstance(value, bytes) else self.value((group, index))
-            for index, value in ((index, group.values[index]) for index in indices)
-        ]
 
     def error(self, member: Member) -> BaseException:
         """See `RunPort.error`."""

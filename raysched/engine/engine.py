@@ -87,7 +87,7 @@ class Engine:
         self.callbacks = Callbacks(inline=backend.pumped)
         self._requests = Requests(store, self._interrupt) if takes_requests else None
         self._keeper = Keeper(store, settings.store_patience_seconds, observers)
-        self._values = KeptValues(store.values, settings.values_in_memory_bytes)
+        self._values = KeptValues(self._keeper.values, settings.values_in_memory_bytes)
         self._clock = clock
         self._target = target
         self._changed: dict[OpenFlowRun, None] = {}
@@ -248,8 +248,9 @@ class Engine:
         members = fill(batch, commands)
         batch.task_runs += run.leftovers
         run.leftovers = []
-        if batch or run.groups_due:
+        if batch or run.groups_due or run.restarted:
             batch.groups, run.groups, run.groups_due = run.groups, [], False
+            batch.restarted, run.restarted = run.restarted, []
             # What follows from a delivery is committed with it, or later.
             while run.deliveries:
                 batch.deliveries.append(run.deliveries.popleft())

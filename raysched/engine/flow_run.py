@@ -121,7 +121,7 @@ class OpenFlowRun:
         recorded: Recorded | None = None,
     ) -> None:
         self.start = start
-        self.builder = Builder(start.run_id, scope_of(start), recorded)
+        self.builder = Builder(start.run_id, start.scope, recorded)
         self.subflows = Subflows(self.builder.scope, recorded)
         self.row = row
         self.number = number
@@ -141,10 +141,10 @@ class OpenFlowRun:
         self.unit_numbers: dict[int, int] = {}
         self.invisible = 0
         self.recorded_some = False
-        # One that goes on begins its function once more.
-        self.attempt = row.attempts + (recorded is not None and recorded.choice.same)
+        self.attempt = row.attempts
         self.deliveries: deque[tuple[int, int]] = deque()
         self.leftovers: list[TaskRunColumns] = []
+        self.restarted: list[tuple[int, Sequence[int]]] = []
         self.result: bytes | None = None
         self.outcome: FlowOutcome | None = None
         self.concluded = False
@@ -328,13 +328,6 @@ class OpenFlowRun:
         raised, self.raised = self.raised, []
         for group, indices in raised:
             self._handle(group, indices, roots=True)
-
-
-def scope_of(start: FlowRunStart) -> bytes:
-    """Return what tells equal calls of different subflows of one run apart in identities."""
-    if start.parent is None:
-        return b""
-    return b"/".join((start.parent.builder.scope, start.spec.name.encode()))
 
 
 def _header(start: FlowRunStart) -> bytes:

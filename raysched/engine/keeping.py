@@ -114,7 +114,9 @@ class Keeper:
             RunNotFound: There is no such run.
             StoreUnavailable: The store stayed away for longer than the patience.
         """
-        return self._writing.insist(partial(self._store.take_over, run_id))
+        taken = self._writing.insist(partial(self._store.take_over, run_id))
+        self._tell(taken.row, Batch(taken.number, flow_run=FlowRunChange(taken.row.state)))
+        return taken
 
     def records(self, run: int) -> Records:
         """Return what there is of a flow run (see `Store.records`).

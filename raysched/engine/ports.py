@@ -194,7 +194,8 @@ class Store(Protocol):
     def take_over(self, run_id: str) -> Takeover:
         """Own a flow run that another process has left, or whose flow function has ended.
 
-        Raises its epoch, so that the last owner cannot write any more, and makes its state RUNNING.
+        Raises its epoch, so that the last owner cannot write any more, and makes its state RUNNING:
+        its function begins once more, which its `attempts` count.
         Attempts that were running get rows of state CRASHED with the kind `driver lost`. Of several
         processes that try at once one succeeds.
 

@@ -68,6 +68,7 @@ def answer(run: "OpenFlowRun", groups: Sequence[Group], keeper: Keeper) -> bool:
     """
     any_answered = False
     for group in groups:
+        _restart(run, group)
         for indices in _ranges(group.answered):
             any_answered = True
             if group.continues:
@@ -79,6 +80,21 @@ def answer(run: "OpenFlowRun", groups: Sequence[Group], keeper: Keeper) -> bool:
                 run.commands.append(Record(group, indices))
                 run.host.touch(run)
     return any_answered
+
+
+def _restart(run: "OpenFlowRun", group: Group) -> None:
+    """Have the rows cleared of members that begin again in them."""
+    recorded = group.recorded
+    if recorded is None or not group.continues:
+        return
+    begun = [
+        position
+        for position, answered in zip(group.positions, group.answered, strict=True)
+        if not answered and (recorded.states[position] or recorded.attempts[position])
+    ]
+    if begun:
+        run.restarted.append((recorded.id, begun))
+        run.host.touch(run)
 
 
 def _ranges(flags: bytearray) -> Iterator[range]:

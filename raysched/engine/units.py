@@ -1,6 +1,6 @@
 """From a unit of the tracker to a call of a backend, and from its report to an event."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from raysched.graph.group import Edge, EdgeKind, Group
 from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.states import SUCCESSES as SUCCESS_STATES
 from raysched.model.triggers import MinSuccess, Trigger
-from raysched.model.values import CrashKind, ErrorInfo, FailureClass, LargeValue
+from raysched.model.values import CrashKind, ErrorInfo, FailureClass, LargeValue, StoredValue
 from raysched.results.envelope import encode
 from raysched.results.rebuild import failure_of
 from raysched.tracker.messages import Dispatch, UnitEnded
@@ -22,6 +22,8 @@ from raysched.worker.protocol import (
     LARGE,
     LIST,
     LOCAL,
+    RECORDED,
+    STORED,
     SUCCESSES,
     Report,
     SlotValue,
@@ -41,6 +43,8 @@ class _Arguments:
     positions: dict[int, int] = field(default_factory=dict)
     local: dict[Member, int] = field(default_factory=dict)
     """Positions in the unit of members whose values will be there, and nowhere else yet."""
+    stored: bool = False
+    """Whether values of earlier executions, or of the result storage, are among them."""
 
     def note(self, group: Group, indices: Sequence[int]) -> None:
         """Note that these members are the next ones in the unit."""
@@ -75,7 +79,8 @@ def unit_call(number: int, command: Dispatch, header: bytes) -> UnitCall:
         arguments.note(rider.group, rider.indices)
         stages.append(_stage(rider.group, rider.indices, rider.attempts, arguments))
         order.extend((number_of_stage, place, parent) for place, parent in enumerate(rider.parents))
-    unit = Unit(number, header, tuple(stages), order, command.lease_seconds)
+    lease = command.lease_seconds
+    unit = Unit(number, header, tuple(stages), order, lease, stored=arguments.stored)
     specs = (command.variant or group.spec, *(rider.group.spec for rider in command.riders))
     return UnitCall(number, specs, encode_unit(unit), tuple(arguments.handles))
 
@@ -86,7 +91,9 @@ def _stage(
     payloads, columns = group.arguments_of(indices)
     first = group.first
     numbers: Sequence[int]
-    if isinstance(indices, range):
+    if group.continues:
+        numbers = [group.number(index) for index in indices]
+    elif isinstance(indices, range):
         numbers = range(first + indices.start, first + indices.stop)
     else:
         numbers = [first + index for index in indices]
@@ -187,6 +194,12 @@ def _member_value(parent: Group, index: int, arguments: _Arguments) -> SlotValue
     value = parent.value(index)
     if isinstance(value, LargeValue):
         return arguments.add(value)
+    if isinstance(value, StoredValue):
+        arguments.stored = True
+        return STORED, value.location
+    if parent.is_answered(index):
+        arguments.stored = True
+        return RECORDED, (parent.key(index), value)
     return INLINE, value
 
 
@@ -217,6 +230,21 @@ def lost_inputs(command: Dispatch, error: ErrorInfo, backend: Backend) -> list[M
     needed = needed_values(command, LargeValue)
     lost = backend.are_lost(list(needed.values()))
     return [member for member, is_lost in zip(needed, lost, strict=True) if is_lost]
+
+
+def missing_inputs(command: Dispatch, missing: Mapping[str, str]) -> list[Member]:
+    """Return the members whose values a worker could not read (see `Report.missing`).
+
+    Those of earlier executions are not answered from there any more.
+    """
+    found = []
+    for (group, index), value in needed_values(command, object).items():
+        if isinstance(value, StoredValue):
+            if value.location in missing:
+                found.append((group, index))
+        elif group.is_answered(index) and group.key(index) in missing:
+            found.append((group, index))
+    return found
 
 
 def needed_values(command: Dispatch, kind: type[V]) -> dict[Member, V]:

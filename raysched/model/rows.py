@@ -241,6 +241,8 @@ class Batch:
         logs: New log records.
         inputs: Arguments of task runs that failed for good.
         deliveries: Task runs that `as_completed` gave to the flow, as `(group, index)`, in order.
+        restarted: Task runs that begin again in the rows of an earlier execution, as `(group,
+            positions)`: SCHEDULED, and nothing is left there but their attempts. Before all else.
     """
 
     run: int
@@ -253,6 +255,7 @@ class Batch:
     logs: list[LogRow] = field(default_factory=list)
     inputs: list[InputRow] = field(default_factory=list)
     deliveries: list[tuple[int, int]] = field(default_factory=list)
+    restarted: list[tuple[int, Sequence[int]]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
@@ -264,4 +267,5 @@ class Batch:
             or self.logs
             or self.inputs
             or self.deliveries
+            or self.restarted
         )

@@ -79,9 +79,8 @@ class Server:
 
     def kill(self) -> None:
         """Kill all of its processes."""
-        postmaster = psutil.Process(
-            int((self.directory / "data" / "postmaster.pid").open().readline())
-        )
+        pid = (self.directory / "data" / "postmaster.pid").read_text().split()[0]
+        postmaster = psutil.Process(int(pid))
         processes = [postmaster, *postmaster.children(recursive=True)]
         for process in processes:
             with suppress(psutil.NoSuchProcess):

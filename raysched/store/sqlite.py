@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from raysched.errors import StoreError, StoreUnavailable
 from raysched.store.database import LOCK_SECONDS, PATIENCE_SECONDS, Database, Execute
 from raysched.store.lockfiles import LockFiles
+from raysched.store.lockholders import describe_holders
 
 CHUNKS = (512, 64, 8, 1)
 """Rows of one statement. Few sizes, so that the statements stay prepared; with at most 18 columns
@@ -188,7 +189,12 @@ class SQLite(Database):
 
     def explain_code(self, error: BaseException | None) -> StoreError:
         """Return our error for one of SQLite's."""
-        advice = _ADVICE.get(_primary_code(error))
+        code = _primary_code(error)
+        advice = _ADVICE.get(code)
+        if code == sqlite3.SQLITE_BUSY:
+            # Who has let go of it in the meantime is not known any more.
+            holders = describe_holders(self.path) or "another process"
+            advice = f"{holders} {_LOCKED}"
         if advice is None:
             return StoreError(f"{self.name}: {error}")
         return StoreUnavailable(f"{self.name}: {advice} ({error})")
@@ -251,9 +257,12 @@ _ELSEWHERE = (
     "or RAYSCHED_DATABASE_URL to another database"
 )
 
+_LOCKED = (
+    f"has locked it for more than {LOCK_SECONDS} s; end it, or what it does there: perhaps a "
+    "backup, or an open transaction of a database tool"
+)
+
 _ADVICE = {
-    sqlite3.SQLITE_BUSY: f"another process has locked it for more than {LOCK_SECONDS} s; "
-    "find and end that process, perhaps a backup or an open transaction of a database tool",
     sqlite3.SQLITE_READONLY: "it is read-only; give this user the right to write the file and "
     f"its directory, or {_ELSEWHERE}",
     sqlite3.SQLITE_FULL: "its disk is full; free some space, or " + _ELSEWHERE,

@@ -62,7 +62,7 @@ class TestLocked:
         driver = begun(ray_place)
         with closing(locked(ray_place)):
             (ray_place.path / "go").touch()
-            driver.until_said("another process has locked it", BACK)
+            driver.until_said("has locked it for more than 5 s", BACK)
         assert driver.finish() == 0, driver.output
         assert driver.output.count(BACK) == 1
         assert set(ray_place.states().values()) == {"COMPLETED"}
@@ -73,7 +73,7 @@ class TestLocked:
         with closing(locked(place)):
             (place.path / "go").touch()
             driver.finish()
-        check_given_up(place, driver, "another process has locked it")
+        check_given_up(place, driver, "has locked it for more than 5 s")
         assert place.states() == {"double[0]": "COMPLETED"}
 
     def test_the_second_signal_does_not_wait_for_it(self, place: Place) -> None:

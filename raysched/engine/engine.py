@@ -9,6 +9,7 @@ from typing import Any
 from raysched import faults
 from raysched.compiler import compile_segment
 from raysched.define.ports import FlowRunStart
+from raysched.engine.caching import Caching
 from raysched.engine.callbacks import Callbacks, call_hooks, may_retry, task_run_view
 from raysched.engine.flow_run import OpenFlowRun
 from raysched.engine.keeping import Keeper
@@ -33,6 +34,7 @@ from raysched.settings import Settings
 from raysched.tracker import advance
 from raysched.tracker.messages import (
     AbortUnit,
+    AskCache,
     AskCapacity,
     AskRetry,
     CallHooks,
@@ -69,6 +71,7 @@ class Engine:
         observers: Look at every committed batch.
         target: What is being run, for the rows of flow runs: `dir/flow.py:flow`.
         takes_requests: Whether other processes may ask for something of its flow runs.
+        storage: Where large results are kept (see `results.storage.open_storage`), or "".
     """
 
     def __init__(  # noqa: PLR0913 - the ports, each once
@@ -81,9 +84,11 @@ class Engine:
         observers: Sequence[Observer] = (),
         target: str = "",
         takes_requests: bool = True,
+        storage: str = "",
     ) -> None:
         self.backend = backend
         self.settings = settings
+        self.storage = storage
         self.callbacks = Callbacks(inline=backend.pumped)
         self._requests = Requests(store, self._interrupt) if takes_requests else None
         self._keeper = Keeper(store, settings.store_patience_seconds, observers)
@@ -98,6 +103,8 @@ class Engine:
         pump = backend.pump if backend.pumped else None
         broke = partial(self._open_runs.break_off, keeper=self._keeper)
         self._loop = Loop(clock, self._settle, self._is_busy, pump, backend.attend, broke)
+        at, inline = self._loop.at, backend.pumped
+        self._caching = Caching(self, self._keeper, clock, at, inline=inline)
         self.post = self._loop.post
         self.defer = self._loop.defer
         self.wait = self._loop.wait
@@ -118,6 +125,8 @@ class Engine:
             number = self._keeper.open_run(row)
         run = OpenFlowRun(self, start, row, number, recorded_of(self._keeper, start, number))
         self._open_runs.enter(run)
+        if run.large.problem and start.parent is None:
+            self.post(run.say, logging.WARNING, run.large.problem)
         if self._requests is not None:
             self._requests.watch(run)
         return run
@@ -133,6 +142,7 @@ class Engine:
             self._requests.stop()
         self._loop.stop()
         self.callbacks.stop()
+        self._caching.stop()
         self.backend.stop()
         self._open_runs.clear()
         self._keeper.close()
@@ -182,6 +192,7 @@ class Engine:
         self._settle()
         faults.reach("flow: before end")
         now, late = self._clock.now(), run.tracker.late
+        message = "; ".join(filter(None, (message, run.large.summary())))
         change = FlowRunChange(state, message, now, error, run.attempt, late, run.result)
         run.collect_leftovers(completed=state is StateType.COMPLETED)
         self._settle()
@@ -258,6 +269,7 @@ class Engine:
         # What is left over of an earlier execution, after these, is nobody's member.
         for (group, indices), columns in zip(members, batch.task_runs, strict=False):
             self._values.committed(group, indices, columns)
+            run.large.committed(group, indices, columns)
             before = group.open_visible
             publish(group, indices)
             run.invisible -= before - group.open_visible
@@ -278,7 +290,7 @@ class Engine:
         self._reports.expect(number, run, command)
         faults.reach("before dispatch")
         try:
-            self.backend.submit(unit_call(number, command, run.header))
+            self.backend.submit(unit_call(number, command, run.large.header))
         except Exception as error:
             logger.exception("a unit of %s cannot be submitted", command.group.spec.name)
             self._told(Lost(number, refused(error)))
@@ -319,6 +331,9 @@ class Engine:
         call = partial(self._answer_retry, run, command, view)
         self.callbacks.submit(run, run.attempt, call)
 
+    def _ask_cache(self, run: OpenFlowRun, command: AskCache) -> None:
+        self._caching.ask(run, command)
+
     def _answer_retry(self, run: OpenFlowRun, command: AskRetry, view: Any) -> None:
         answer = may_retry(command.group, view, command.error)
         event = RetryAnswered(command.group, command.index, command.attempt, answer)
@@ -331,4 +346,5 @@ class Engine:
         WakeAt: _wake_at,
         CallHooks: _call_hooks,
         AskRetry: _ask_retry,
+        AskCache: _ask_cache,
     }

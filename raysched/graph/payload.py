@@ -54,6 +54,7 @@ class Activity(threading.local):
     first_slot: int = 0
     digesting: bool = False
     values: "Callable[[int], Any] | None" = None
+    objects: "Callable[[str, bytes], Any] | None" = None
 
 
 activity = Activity()
@@ -202,13 +203,24 @@ def dump_call(value: object, first_slot: int = 0) -> tuple[bytes, list[Dependenc
         activity.found, activity.first_slot = before
 
 
-def load_call(payload: bytes, values: Callable[[int], Any]) -> Any:
-    """Unpickle a payload; `values(n)` supplies the value of slot n."""
-    before, activity.values = activity.values, values
+def load_call(
+    payload: bytes,
+    values: Callable[[int], Any],
+    objects: Callable[[str, bytes], Any] | None = None,
+) -> Any:
+    """Unpickle a payload.
+
+    Args:
+        payload: What `dump_call` returned.
+        values: Supplies the value of slot n.
+        objects: Supplies what is made once per worker, in place of what is in this process.
+    """
+    before = activity.values, activity.objects
+    activity.values, activity.objects = values, objects
     try:
         return pickle.loads(payload)
     finally:
-        activity.values = before
+        activity.values, activity.objects = before
 
 
 def slot(number: object) -> Any:
@@ -261,10 +273,11 @@ def worker_object(token: str, recipe: bytes) -> Any:
     Raises:
         SerializationError: Nobody makes objects here.
     """
-    if activity.values is None or _supply_object is None:
+    supply = activity.objects or _supply_object
+    if activity.values is None or supply is None:
         message = "a payload with an object made once per worker was unpickled outside a task run"
         raise SerializationError(message)
-    return _supply_object(token, recipe)
+    return supply(token, recipe)
 
 
 def _names_by_value(data: bytes) -> bool:

@@ -121,9 +121,11 @@ class CacheVerdict(IntEnum):
     """There is none, but another task run of a living driver is making it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CacheClaim:
     """A task run that wants the result of a cache key, or to be the one that makes it.
+
+    Not frozen: a map makes one for each member, which would take eight times as long.
 
     Attributes:
         key: The cache key: a digest of 16 bytes, or what `cache_key_fn` returned, digested.

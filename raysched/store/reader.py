@@ -3,21 +3,22 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, false, or_, select
 
 from raysched.errors import RunNotFound
-from raysched.model.rows import FlowRunRow, GroupRow
+from raysched.model.rows import GroupRow
 from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.values import CrashKind
 from raysched.store import task_runs
 from raysched.store.counts import count_states, count_states_by_group
+from raysched.store.earlier import EarlierReader
 from raysched.store.endings import EndingsReader
 from raysched.store.evidence import EvidenceReader, log_view
 from raysched.store.requests import Requests, read_cancellations
-from raysched.store.rows import error_info
+from raysched.store.rows import plain_flow_run
 from raysched.store.tables import DRIVER, FLOW_RUN, LOG, TASK_GROUP, TASK_RUN
 from raysched.store.views import LogView, RunView, TaskRunView, shown_state
 
@@ -28,7 +29,7 @@ _CANDIDATES = 5
 """Runs that an error names."""
 
 
-class Reader(EvidenceReader, EndingsReader):
+class Reader(EvidenceReader, EndingsReader, EarlierReader):
     """Reads runs while others write them; shows each at the moment of the call.
 
     A run is given as the `RunView` that `find_run`, `runs` or `children` returned.
@@ -78,6 +79,10 @@ class Reader(EvidenceReader, EndingsReader):
         if not include_children:
             conditions.append(FLOW_RUN.c.parent == "")
         return self._list(conditions, states, limit)
+
+    def run_of_key(self, key: str) -> RunView | None:
+        """Return the run with a key of its own, or None."""
+        return next(iter(self._list([FLOW_RUN.c.key == key], None, 1)), None)
 
     def children(self, run: RunView) -> list[RunView]:
         """Return the runs of the subflows that a run called, newest first."""
@@ -134,13 +139,6 @@ class Reader(EvidenceReader, EndingsReader):
     def requests(self) -> Requests:
         """Where something is asked of the drivers of runs: the one thing here that writes."""
         return Requests(self._database)
-
-    def pickled_parameters(self, run: RunView) -> bytes | None:
-        """Return the envelope of a run's parameters, or None where they were not kept."""
-        query = select(FLOW_RUN.c.pickled_parameters).where(FLOW_RUN.c.number == run.number)
-        with self._reading() as connection:
-            kept: bytes | None = connection.execute(query).scalar()
-            return kept
 
     def groups(self, run: RunView) -> list[GroupRow]:
         """Return the groups of a run, in the order of their calls."""
@@ -356,22 +354,19 @@ def _cancelling(view: RunView, by: str) -> RunView:
 
 
 def _run_view(row: RowMapping, counted: dict[int, int] | None, *, lost: bool) -> RunView:
-    plain: dict[str, Any] = {name: row[name] for name in _PLAIN}
+    plain = plain_flow_run(row)
     if counted is None:
         counted = {int(code): count for code, count in json.loads(row["counts"]).items()}
     counts: dict[StateType, int] = {}
     for code, count in sorted(counted.items()):
         state = shown_state(StateType(code), lost=lost)
         counts[state] = counts.get(state, 0) + count
-    plain["state"] = StateType.CRASHED if lost else StateType(row["state"])
-    plain["tags"] = tuple(json.loads(row["tags"]))
-    plain["key"], plain["identity"] = row["key"] or "", row["identity"] or b""
     if lost:
+        plain["state"] = StateType.CRASHED
         # Where the driver knew why it was about to end, it has said so.
         plain["message"] = row["message"] or CrashKind.DRIVER_LOST.value
     return RunView(
         **plain,
-        error=error_info(row),
         number=row["number"],
         lost=lost,
         counts=counts,
@@ -384,5 +379,3 @@ _DERIVED = frozenset({StateType.CRASHED, StateType.CANCELLING})
 
 _LONG = frozenset({"pickled_parameters", "result"})
 """Columns that are not read with every run."""
-
-_PLAIN = frozenset(field.name for field in fields(FlowRunRow)) - {"error", "pickled_parameters"}

@@ -24,6 +24,7 @@ Tuple = tuple[object, ...]
 
 _KEY = ("run", "grp", "idx")
 _ALWAYS = (*_KEY, "state", "attempts", "started", "duration")
+_PLAIN = frozenset(field.name for field in fields(FlowRunRow)) - {"error", "pickled_parameters"}
 _ERROR = (
     "error_type",
     "error_message",
@@ -43,7 +44,17 @@ def flow_run(row: FlowRunRow) -> dict[str, object]:
     plain["tags"] = json.dumps(row.tags)
     plain["state"] = int(row.state)
     plain["key"], plain["identity"] = row.key or None, row.identity or None
-    return {name: _clean(value) for name, value in plain.items()} | _error_dict(error)
+    return {name: _clean(value) for name, value in plain.items()} | error_dict(error)
+
+
+def plain_flow_run(row: RowMapping) -> dict[str, Any]:
+    """Return the fields of the `FlowRunRow` in a row, without its pickled parameters."""
+    plain: dict[str, Any] = {name: row[name] for name in _PLAIN}
+    plain["state"] = StateType(row["state"])
+    plain["tags"] = tuple(json.loads(row["tags"]))
+    plain["key"], plain["identity"] = row["key"] or "", row["identity"] or b""
+    plain["error"] = error_info(row)
+    return plain
 
 
 def flow_run_change(change: FlowRunChange) -> dict[str, object]:
@@ -55,7 +66,7 @@ def flow_run_change(change: FlowRunChange) -> dict[str, object]:
         "attempts": change.attempts,
         "late": change.late,
         "result": change.result,
-        **_error_dict(change.error),
+        **error_dict(change.error),
     }
 
 
@@ -307,7 +318,8 @@ def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _error_dict(error: ErrorInfo | None) -> dict[str, object]:
+def error_dict(error: ErrorInfo | None) -> dict[str, object]:
+    """Return the columns of an error by name."""
     return dict(zip(_ERROR, _error_columns(error), strict=True))
 
 

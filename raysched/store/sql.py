@@ -16,11 +16,15 @@ from sqlalchemy import Connection, CursorResult, Table, func, insert, select, up
 from sqlalchemy.exc import IntegrityError
 
 from raysched.errors import RunExists, RunTakenOver, StoreError
+from raysched.model.records import CacheAnswer, CacheClaim, Records, Takeover
 from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, RequestRow
 from raysched.store import rows, schema
+from raysched.store.claims import Claims
 from raysched.store.counts import count_states
 from raysched.store.database import Database, Execute
+from raysched.store.records import find_run, read_records
 from raysched.store.requests import read_requests
+from raysched.store.restarts import clear
 from raysched.store.tables import (
     ATTEMPT,
     DELIVERY,
@@ -31,6 +35,7 @@ from raysched.store.tables import (
     TASK_INPUT,
     TASK_RUN,
 )
+from raysched.store.takeover import Taker
 from raysched.store.task_runs import read_values
 
 
@@ -71,6 +76,7 @@ class SqlStore:
         self._lock = Lock()
         self._held = ExitStack()
         self._driver: int | None = None
+        self._working: set[int] = set()
         self._counters: dict[tuple[str, int], _Counter] = {}
         try:
             database.prepare()
@@ -97,7 +103,59 @@ class SqlStore:
                 number: int | None = connection.execute(known).scalar()
                 if number is None:
                     number = self._insert_run(connection, row, driver)
-                return number
+            self._working.add(number)
+            return number
+
+    def take_over(self, run_id: str) -> Takeover:
+        """Own a flow run that another process has left, or that has ended.
+
+        What `engine.ports.Store` says, and idempotent: where the answer got lost, the same store
+        may ask again.
+
+        Raises:
+            RunOwned: It is open, and its driver lives; says which process that is.
+            RunNotFound: There is no such run.
+            StoreUnavailable: The database cannot be written.
+        """
+        with self._lock:
+            driver = self._own_driver()
+            with self._database.writing() as connection:
+                taker = Taker(self._database, connection, driver, self._working)
+                takeover = taker.take(run_id)
+            self._working.add(takeover.number)
+            return takeover
+
+    def records(self, run: int) -> Records:
+        """Return what there is of a flow run (see `engine.ports.Store`).
+
+        Raises:
+            StoreUnavailable: The database cannot be read.
+        """
+        with self._database.reading() as connection:
+            return read_records(connection, run)
+
+    def number_of(self, run_id: str) -> int:
+        """Return the number of a flow run, whoever owns it.
+
+        Raises:
+            RunNotFound: There is no such run.
+            StoreUnavailable: The database cannot be read.
+        """
+        with self._database.reading() as connection:
+            return int(find_run(connection, run_id)["number"])
+
+    def claim(self, run: int, claims: Sequence[CacheClaim]) -> list[CacheAnswer]:
+        """Return for each cache key its result, or who makes it (see `engine.ports.Store`).
+
+        Idempotent: a task run that asks again for what it is to make is told so again. A result
+        may be used as long as who made it and who asks for it say; what a fallback returned is
+        none.
+
+        Raises:
+            StoreUnavailable: The database cannot be written.
+        """
+        with self._lock, self._database.writing() as connection:
+            return Claims(self._database, connection, run, time.time_ns()).answer(claims)
 
     def commit(self, batch: Batch) -> None:
         """Write a batch in one transaction: all of it is durable when this returns.
@@ -123,6 +181,8 @@ class SqlStore:
             with self._database.writing() as connection:
                 self._write(connection.exec_driver_sql, batch)
                 self._change(connection, batch.run, batch.flow_run)
+            if batch.flow_run.state.is_terminal:
+                self._working.discard(batch.run)
 
     def values(self, run: int, group: int, start: int, stop: int) -> dict[int, bytes]:
         """Return the kept values of members of a group, by position (see `engine.ports.Store`).
@@ -179,6 +239,7 @@ class SqlStore:
 
     def _write(self, execute: Execute, batch: Batch) -> None:
         self._check_epoch(execute, batch)
+        clear(execute, self._database.placeholder, batch)
         self._upsert(execute, TASK_GROUP, rows.task_groups(batch))
         for group, units in batch.units.items():
             execute(self._units, (units, batch.run, group))

@@ -5,7 +5,7 @@ Times are nanoseconds since the epoch, 0 where there is none. `grp` and `idx` ar
 The `error_` columns are an `ErrorInfo`; `error_type` is NULL where there is none.
 """
 
-from sqlalchemy import BigInteger, Index, MetaData, Table, text
+from sqlalchemy import BigInteger, Index, MetaData, Table, func, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -270,3 +270,6 @@ TASK_INPUT = _table(TaskInput)
 REQUEST = _table(Request)
 DELIVERY = _table(Delivery)
 CACHE_ENTRY = _table(CacheEntry)
+
+HAS_VALUE = func.length(TASK_RUN.c.value).is_not(None)
+"""Whether a task run has a small value; SQLite reads all of it to see that it is not NULL."""

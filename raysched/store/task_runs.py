@@ -14,7 +14,7 @@ from raysched.model.rows import GroupRow
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 from raysched.store.rows import error_info
-from raysched.store.tables import ATTEMPT, TASK_GROUP, TASK_RUN
+from raysched.store.tables import ATTEMPT, HAS_VALUE, TASK_GROUP, TASK_RUN
 from raysched.store.views import DRIVER_LOST, RunView, TaskRunView, shown_state
 
 PAGE = 2000
@@ -227,7 +227,7 @@ _SELECT: Select[Any] = select(
     TASK_RUN.c.reason,
     TASK_RUN.c.rolled_back,
     TASK_RUN.c.location,
-    TASK_RUN.c.value.is_not(None),
+    HAS_VALUE,
 )
 """Without the value, which may be large."""
 

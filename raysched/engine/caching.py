@@ -11,6 +11,7 @@ from raysched.engine.cache_keys import CacheKeys, Found
 from raysched.engine.callbacks import Callbacks
 from raysched.engine.flow_run import OpenFlowRun
 from raysched.engine.ports import Clock
+from raysched.graph.calls import Member
 from raysched.graph.group import Group
 from raysched.model.ids import task_name_of
 from raysched.model.records import CacheAnswer, CacheClaim, CacheVerdict
@@ -32,6 +33,8 @@ NOT_CACHED = "not cached: "
 """How the log record of a task run begins that has no cache key."""
 
 SHORT_ID = 8
+
+_MADE_BY = "its result is being made by "
 
 
 class CachingHost(Protocol):
@@ -59,18 +62,25 @@ class Claiming(Protocol):
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """Members of one group whose results others are making.
+class _Asked:
+    """Members of one group that ask together.
 
     Attributes:
-        claims: What they ask for, by member.
-        told: What was told of each.
+        run: Their flow run.
+        group: Their group.
+        claims: What each of them asks for.
+        told: What was told of those that others make it for.
     """
 
     run: OpenFlowRun
     group: Group
     claims: dict[int, CacheClaim] = field(default_factory=dict)
     told: dict[int, str] = field(default_factory=dict)
+
+    def of(self, members: Iterable[int]) -> "_Asked":
+        """Return some of them."""
+        claims = {index: self.claims[index] for index in members}
+        return _Asked(self.run, self.group, claims, self.told)
 
 
 class Caching:
@@ -102,7 +112,7 @@ class Caching:
         self._at = at
         self._keys = CacheKeys()
         self._thread = Callbacks(inline=inline)
-        self._watched: dict[Group, dict[int, list[_Waiting]]] = {}
+        self._watched: dict[Group, dict[int, list[_Asked]]] = {}
         self._told: WeakKeyDictionary[OpenFlowRun, dict[int, int]] = WeakKeyDictionary()
 
     def ask(self, run: OpenFlowRun, command: AskCache) -> None:
@@ -132,8 +142,7 @@ class Caching:
     def _look_up(self, run: OpenFlowRun, command: AskCache) -> None:
         group = command.group
         for found in self._keys.find(run, group, command.indices):
-            waiting = _Waiting(run, group, self._claims(group, found))
-            self._claim(waiting, found)
+            self._claim(_Asked(run, group, self._claims(group, found)), found)
 
     def _claims(self, group: Group, found: Found) -> dict[int, CacheClaim]:
         options, name = group.spec.cache, group.spec.name
@@ -147,80 +156,89 @@ class Caching:
             for index, (key, parts) in found.keys.items()
         }
 
-    def _claim(self, waiting: _Waiting, found: Found) -> None:
-        claims = list(waiting.claims.values())
-        answers = self._claiming.claim(waiting.run.number, claims) if claims else ()
-        self._host.post(self._take, waiting, found, answers)
+    def _claim(self, asked: _Asked, found: Found) -> None:
+        claims = list(asked.claims.values())
+        answers = self._claiming.claim(asked.run.number, claims) if claims else ()
+        self._host.post(self._take, asked, found, answers)
 
-    def _take(self, waiting: _Waiting, found: Found, answers: Sequence[CacheAnswer]) -> None:
+    def _take(self, asked: _Asked, found: Found, answers: Sequence[CacheAnswer]) -> None:
         """Tell the tracker what was found; within a turn."""
-        run, group = waiting.run, waiting.group
+        run, group = asked.run, asked.group
         hits: dict[int, tuple[Value, str]] = {}
         misses = list(found.without)
-        busy: dict[int, tuple[CacheAnswer, CacheClaim]] = {}
-        for (index, claim), answer in zip(waiting.claims.items(), answers, strict=True):
+        makers: dict[bytes, int] = {}
+        busy: dict[int, Member | None] = {}
+        told: dict[int, str] = {}
+        for (index, claim), answer in zip(asked.claims.items(), answers, strict=True):
             if answer.verdict is CacheVerdict.MINE:
                 misses.append(index)
+                makers[claim.key] = index
             elif answer.verdict is CacheVerdict.HIT:
-                hits[index] = _value(answer), _source(run, answer)
+                hits[index] = _value(answer), f"the result of {_who(run, answer)}"
+            elif claim.key in makers:
+                busy[index] = group, makers[claim.key]
+                told[index] = _MADE_BY + group.key(makers[claim.key])
             else:
-                busy[index] = answer, claim
+                busy[index] = _member(run, answer)
+                told[index] = _MADE_BY + _who(run, answer)
         self._say(run, group, found.without)
-        told = {
-            index: f"its result is being made by {_who(run, answer)}"
-            for index, (answer, _) in busy.items()
-        }
-        fresh = {index: text for index, text in told.items() if waiting.told.get(index) != text}
-        self._host.advance(run, CacheAnswered(group, hits, misses, fresh, found.errors))
+        news = {index: text for index, text in told.items() if asked.told.get(index) != text}
+        event = CacheAnswered(group, hits, _adjacent(misses), news, found.errors)
+        self._host.advance(run, event)
         if busy:
-            self._wait(
-                _Waiting(run, group, {i: claim for i, (_, claim) in busy.items()}, told), busy
-            )
+            asked.told = told
+            self._wait(asked, busy)
 
-    def _wait(self, waiting: _Waiting, busy: Mapping[int, tuple[CacheAnswer, CacheClaim]]) -> None:
-        """Ask again when a task run of this flow run has ended, or in a while for others'."""
-        others = _Waiting(waiting.run, waiting.group, {}, waiting.told)
-        again = _Waiting(waiting.run, waiting.group, {}, waiting.told)
-        for index, (answer, claim) in busy.items():
-            maker = _member(waiting.run, answer)
+    def _wait(self, asked: _Asked, busy: Mapping[int, Member | None]) -> None:
+        """Ask again when a task run of this flow run has ended, or in a while for others'.
+
+        Args:
+            asked: Those who wait, and perhaps others.
+            busy: For whom each of them waits; None for a task run of another flow run.
+        """
+        others, ended = [], []
+        watched: dict[Member, list[int]] = {}
+        for index, maker in busy.items():
             if maker is None:
-                others.claims[index] = claim
+                others.append(index)
             elif maker[0].is_visible(maker[1]):
-                again.claims[index] = claim
+                ended.append(index)
             else:
-                one = _Waiting(waiting.run, waiting.group, {index: claim}, waiting.told)
-                self._watch(*maker, one)
-        if others.claims:
-            self._at(self._clock.now() + AGAIN_NS, self._again, others)
-        if again.claims:
-            self._again(again)
+                watched.setdefault(maker, []).append(index)
+        for (group, member), waiting in watched.items():
+            self._watch(group, member, asked.of(waiting))
+        if others:
+            self._at(self._clock.now() + AGAIN_NS, self._again, asked.of(others))
+        if ended:
+            self._again(asked.of(ended))
 
-    def _watch(self, group: Group, index: int, waiting: _Waiting) -> None:
+    def _watch(self, group: Group, member: int, asked: _Asked) -> None:
         if group not in self._watched:
             self._watched[group] = {}
             group.watchers.append(self._ended)
-        self._watched[group].setdefault(index, []).append(waiting)
+        self._watched[group].setdefault(member, []).append(asked)
 
     def _ended(self, group: Group, indices: Iterable[int]) -> None:
         """Ask again for those who waited for these; within a turn."""
-        watched = self._watched[group]
+        waiting = self._watched[group]
+        together: dict[Group, _Asked] = {}
         for index in indices:
-            for waiting in watched.pop(index, ()):
-                self._again(waiting)
-        if not watched:
+            for asked in waiting.pop(index, ()):
+                among = together.setdefault(asked.group, _Asked(asked.run, asked.group))
+                among.claims |= asked.claims
+                among.told |= {each: asked.told[each] for each in asked.claims}
+        if not waiting:
             del self._watched[group]
             group.watchers.remove(self._ended)
+        for asked in together.values():
+            self._again(asked)
 
-    def _again(self, waiting: _Waiting) -> None:
+    def _again(self, asked: _Asked) -> None:
         """Ask again for those that still wait; within a turn."""
-        run, states = waiting.run, waiting.group.states
-        waiting.claims = {
-            index: claim
-            for index, claim in waiting.claims.items()
-            if states[index] == StateType.PENDING
-        }
-        if waiting.claims and not run.concluded:
-            self._submit(run, partial(self._claim, waiting, Found()))
+        states = asked.group.states
+        waiting = asked.of([each for each in asked.claims if states[each] == StateType.PENDING])
+        if waiting.claims and not asked.run.concluded:
+            self._submit(asked.run, partial(self._claim, waiting, Found()))
 
     def _say(self, run: OpenFlowRun, group: Group, without: Mapping[int, str]) -> None:
         """Note why members have no cache key; within a turn."""
@@ -255,11 +273,7 @@ def _who(run: OpenFlowRun, answer: CacheAnswer) -> str:
     return f"{answer.run_id[:SHORT_ID]}/{answer.task_run}"
 
 
-def _source(run: OpenFlowRun, answer: CacheAnswer) -> str:
-    return f"the result of {_who(run, answer)}"
-
-
-def _member(run: OpenFlowRun, answer: CacheAnswer) -> tuple[Group, int] | None:
+def _member(run: OpenFlowRun, answer: CacheAnswer) -> Member | None:
     """Return the member of this flow run that makes a result, or None for another one's."""
     if answer.run_id != run.row.id or not answer.task_run:
         return None
@@ -270,6 +284,13 @@ def _member(run: OpenFlowRun, answer: CacheAnswer) -> tuple[Group, int] | None:
         if group.spec.name == name and group.first <= number < group.first + group.size:
             return group, number - group.first
     return None
+
+
+def _adjacent(indices: list[int]) -> Sequence[int]:
+    """Return these members as a range, if they are one: then nobody looks at each of them."""
+    if indices and indices == list(range(indices[0], indices[-1] + 1)):
+        return range(indices[0], indices[-1] + 1)
+    return indices
 
 
 def _fail(error: Exception) -> None:

@@ -20,6 +20,7 @@ from raysched.engine.engine import Engine
 from raysched.engine.ports import Backend, Clock, Observer, Store
 from raysched.errors import UsageError
 from raysched.model.options import FlowSpec
+from raysched.results.storage import open_storage
 from raysched.settings import Settings, settings
 from raysched.store.opening import OpeningStore
 from raysched.worker.objects import objects
@@ -138,6 +139,7 @@ def kept_run(run: str) -> KeptFlowRun:
     try:
         row = reader.find_run(run)
         envelope = reader.pickled_parameters(row)
+        owner = "" if row.state.is_terminal else reader.owner(row)
     finally:
         reader.close()
     parameters, lacks = None, "they are larger than 1 MiB, or cannot be pickled"
@@ -147,7 +149,7 @@ def kept_run(run: str) -> KeptFlowRun:
         except Exception as error:  # noqa: BLE001 - of users' classes, which may have changed
             lacks = f"{type(error).__name__}: {error}"
     return KeptFlowRun(
-        row.id, row.flow, row.name, row.state, row.parent, row.tags, parameters, lacks
+        row.id, row.flow, row.name, row.state, row.parent, row.tags, parameters, lacks, owner
     )
 
 
@@ -181,6 +183,7 @@ def _with_runner(configuration: Configuration, spec: FlowSpec) -> Configuration:
 
 def _make(configuration: Configuration, chosen: Settings) -> Engine:
     faults.arm(chosen.fault_points)
+    storage = open_storage(chosen.resolved_result_storage())
     backend = make_backend(configuration, chosen)
     store = OpeningStore(partial(_open_store, chosen))
     if backend.pumped:
@@ -194,6 +197,7 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
             configuration.clock,
             observers=configuration.observers,
             target=configuration.target,
+            storage=storage,
         )
     except BaseException:
         store.close()

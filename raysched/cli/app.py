@@ -8,8 +8,15 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 from typer.core import TyperGroup
 
-from raysched.cli import failure_commands, kept_ray_commands
-from raysched.cli.options import JsonOption, RunArgument, examples
+from raysched.cli import failure_commands, kept_ray_commands, run_commands
+from raysched.cli.options import (
+    JsonOption,
+    ParamOption,
+    ParamsJsonOption,
+    RunArgument,
+    TargetArgument,
+    examples,
+)
 from raysched.errors import RayschedError, UsageError
 from raysched.model.states import StateType
 
@@ -55,33 +62,6 @@ app = typer.Typer(
 
 StateName = StrEnum("StateName", {state.name: state.name for state in StateType})  # type: ignore[misc]
 
-TargetArgument: TypeAlias = Annotated[
-    str,
-    typer.Argument(
-        metavar="TARGET",
-        show_default=False,
-        help="file.py, file.py:flow or package.module:flow.",
-    ),
-]
-ParamOption: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--param",
-        "-p",
-        metavar="NAME=VALUE",
-        show_default=False,
-        help="A parameter of the flow, as JSON or as text. May be given several times.",
-    ),
-]
-ParamsJsonOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TEXT|@FILE",
-        show_default=False,
-        help="All parameters as one JSON object, from a file with @file, from standard input "
-        "with @-. --param goes over it.",
-    ),
-]
 TaskOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -135,55 +115,9 @@ def _raysched(
     """Run flows on Ray and look at what became of them."""
 
 
-@app.command(
-    epilog=examples(
-        "raysched run flow.py",
-        "raysched run flow.py:nightly --param day=2026-11-20 --param limit=10",
-        "raysched run reports.billing:monthly --params-json '{\"customers\": [1, 2]}'",
-        "raysched run flow.py --backend inline",
-    )
-)
-def run(
-    target: TargetArgument,
-    *,
-    param: ParamOption = None,
-    params_json: ParamsJsonOption = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            show_default=False,
-            help="Ray cluster, such as auto or 10.0.0.5:6379; by default that of RAYSCHED_ADDRESS "
-            "or RAY_ADDRESS, else the one of raysched up, else one of its own on this machine, "
-            "as with local.",
-        ),
-    ] = None,
-    backend: Annotated[
-        Literal["ray", "inline"] | None,
-        typer.Option(
-            show_default=False,
-            help="inline runs everything in this process, without Ray: for tests and debugging.",
-        ),
-    ] = None,
-    max_parallel: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            show_default=False,
-            help="At most so many task runs at once, instead of the flow's own max_parallel.",
-        ),
-    ] = None,
-    json: JsonOption = False,
-) -> None:
-    """Run a flow, showing live what it does.
-
-    The exit code is 0 only when the flow completed.
-    Ctrl-C cancels the run, so that tasks may clean up; a second one stops at once.
-    """
-    from raysched.cli.run import Order, run_target
-
-    order = Order(target, tuple(param or ()), params_json, address, backend, max_parallel, json)
-    raise typer.Exit(run_target(order))
+app.command(epilog=run_commands.RUN_EXAMPLES)(run_commands.run)
+app.command(epilog=run_commands.RESUME_EXAMPLES)(run_commands.resume)
+app.command(epilog=run_commands.RERUN_EXAMPLES)(run_commands.rerun)
 
 
 @app.command(

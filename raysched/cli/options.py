@@ -14,6 +14,34 @@ RunArgument: TypeAlias = Annotated[
     ),
 ]
 
+TargetArgument: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        show_default=False,
+        help="file.py, file.py:flow or package.module:flow.",
+    ),
+]
+ParamOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        "-p",
+        metavar="NAME=VALUE",
+        show_default=False,
+        help="A parameter of the flow, as JSON or as text. May be given several times.",
+    ),
+]
+ParamsJsonOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT|@FILE",
+        show_default=False,
+        help="All parameters as one JSON object, from a file with @file, from standard input "
+        "with @-. --param goes over it.",
+    ),
+]
+
 
 def examples(*lines: str) -> str:
     """Lay out command lines for the end of a help text."""

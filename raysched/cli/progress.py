@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raysched.model.ids import task_run_key
+from raysched.model.records import RecordedGroup, Records
 from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunRow, GroupRow, LogRow, TaskRunColumns
-from raysched.model.states import FIRST_TERMINAL, ROOT_FAILURES, StateType
+from raysched.model.states import FIRST_TERMINAL, ROOT_FAILURES, SUCCESSES, StateType
 
 RATE_WINDOW = 10.0
 """Rates are those of about the last so many seconds."""
@@ -106,10 +107,12 @@ class Progress:
 
     Args:
         most_logs: Log records that are kept for one snapshot.
+        earlier: What the run goes on from, if it does: what is completed there is done.
     """
 
-    def __init__(self, most_logs: int = 200) -> None:
+    def __init__(self, most_logs: int = 200, earlier: Records | None = None) -> None:
         self._most_logs = most_logs
+        self._earlier = earlier
         self._lock = threading.Lock()
         self._run: FlowRunRow | None = None
         self._ended = False
@@ -121,20 +124,23 @@ class Progress:
     def __call__(self, run: FlowRunRow, batch: Batch) -> None:
         """Take note of a committed batch."""
         with self._lock:
-            if self._run is None:
-                self._run = run
+            first = self._run or self._begin(run)
             groups = self._groups.setdefault(run.id, {})
             for row in batch.groups:
-                groups[row.id] = self._open(run, row)
+                # A resume tells some groups again that it goes on with.
+                if row.id not in groups:
+                    groups[row.id] = self._open(run, row)
             for columns in batch.task_runs:
-                _count(groups[columns.group], columns)
+                # What a subflow's run has left is not known here.
+                if columns.group in groups:
+                    _count(groups[columns.group], columns)
             for log in batch.logs:
                 if log.logger != ENGINE_LOGGER:
                     self._keep(run, groups, log)
             if batch.flow_run is not None and batch.flow_run.state.is_terminal:
                 # Thousands of subflows must not leave their columns behind.
                 del self._groups[run.id]
-                self._ended = self._ended or run.id == self._run.id
+                self._ended = self._ended or run.id == first.id
 
     @property
     def has_begun(self) -> bool:
@@ -153,6 +159,15 @@ class Progress:
             dropped, self._dropped_logs = self._dropped_logs, 0
             tasks = [TaskProgress(task.name, task.counts.copy()) for task in self._tasks.values()]
             return Snapshot(self._run, tasks, logs, dropped)
+
+    def _begin(self, run: FlowRunRow) -> FlowRunRow:
+        self._run = run
+        groups = self._groups[run.id] = {}
+        for earlier in () if self._earlier is None else self._earlier.groups:
+            row = GroupRow(earlier.id, earlier.task, earlier.first, earlier.size)
+            groups[earlier.id] = group = self._open(run, row)
+            _count(group, _completed(earlier))
+        return run
 
     def _open(self, run: FlowRunRow, row: GroupRow) -> _Group:
         nested = self._run is not None and run.id != self._run.id
@@ -204,6 +219,18 @@ class Rates:
         """Return the seconds until all task runs known by now are done, or None if unknown."""
         rate = self.rate(task)
         return (task.total - task.done) / rate if rate else None
+
+
+def _completed(group: RecordedGroup) -> TaskRunColumns:
+    """Return the rows of what is completed and answers calls."""
+    indices = [
+        index
+        for index, state in enumerate(group.states)
+        if state in SUCCESSES and index not in group.rolled_back
+    ]
+    states = [group.states[index] for index in indices]
+    none: list[int] = []
+    return TaskRunColumns(group.id, indices, states, none, none, none, [], none)
 
 
 def _count(group: _Group, columns: TaskRunColumns) -> None:

@@ -3,7 +3,7 @@
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -57,18 +57,29 @@ MARKS = {
 }
 
 
-def print_summary(run: Run, returned: str) -> None:
-    """Print how a run ended, what it returned, if something, and what to type next."""
+def print_summary(run: Run, returned: str, tell: Callable[[Run], None] | None = None) -> None:
+    """Print how a run ended, what it returned, if something, and what to type next.
+
+    Args:
+        run: The run.
+        returned: What the flow returned, or "".
+        tell: Prints what else there is to say of how it went.
+    """
     print_outcome(run)
     if returned:
         say(("returned ", "dim"), returned)
+    if tell is not None:
+        tell(run)
     print_failures(run)
     print_remarks(run)
     print_tasks(run)
     say()
     say(("run   ", "dim"), run.id)
-    why = "" if run.state.is_completed() else "raysched why last   "
-    say(("next  ", "dim"), f"{why}raysched show last   raysched logs last")
+    if run.state.is_completed():
+        say(("next  ", "dim"), "raysched show last   raysched logs last")
+        return
+    say(("next  ", "dim"), "raysched why last   raysched show last   raysched logs last")
+    say(("go on ", "dim"), f"raysched resume {run.id[:SHORT_ID]}")
 
 
 def print_outcome(run: Run, *, stderr: bool = False) -> None:

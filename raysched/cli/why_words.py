@@ -52,8 +52,11 @@ def _amount(name: str, value: str) -> str:
         size = float(value) if name in IN_BYTES else None
     except ValueError:
         size = None
-    if size is None:
-        return value
+    return value if size is None else size_text(size)
+
+
+def size_text(size: float) -> str:
+    """Return a size in bytes for people: `512 bytes`, `1.5 KiB`, `2 GiB`."""
     for unit in ("bytes", "KiB", "MiB"):
         if size < _STEP:
             return f"{size:.4g} {unit}"

@@ -47,6 +47,7 @@ __all__ = [
     "describe_error",
     "error_type",
     "get_run",
+    "get_run_of_key",
     "get_runs",
     "utc",
 ]
@@ -98,6 +99,21 @@ def get_runs(  # noqa: PLR0913 - the filters, each once
         include_children=include_subflows,
     )
     return [Run(reader, view) for view in views]
+
+
+def get_run_of_key(key: str, database_url: str | None = None) -> Run | None:
+    """Return the flow run that `raysched run --key` has begun, or None.
+
+    Args:
+        key: The key.
+        database_url: Where to look, by default where this process keeps runs.
+
+    Raises:
+        StoreError: The database cannot be read.
+    """
+    reader = _reader(database_url)
+    view = reader.run_of_key(key)
+    return None if view is None else Run(reader, view)
 
 
 @cache

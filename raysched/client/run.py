@@ -20,15 +20,21 @@ from raysched.client.words import (
     who,
 )
 from raysched.define.states import State
-from raysched.errors import UsageError
+from raysched.errors import ResultNotKept, UsageError
 from raysched.model.rows import ENGINE_LOGGER, RequestRow
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
+from raysched.results.envelope import decode
 from raysched.store.views import LogView, RemarkView
 
 if TYPE_CHECKING:
+    from raysched.client.earlier import RerunPlan
+    from raysched.client.stock import Stock
     from raysched.client.why_facts import Why
     from raysched.client.why_waiting import Waiting
+    from raysched.define.flows import Flow
+    from raysched.define.ports import Continuation
+    from raysched.model.records import Records
     from raysched.store.reader import Reader
     from raysched.store.views import RunView
 
@@ -47,7 +53,7 @@ class Run:
     def refresh(self) -> None:
         """Read the run again."""
         self._view = self._reader.find_run(self._view.id)
-        for cached in ("_sizes", "remarks"):
+        for cached in ("_sizes", "records", "remarks"):
             self.__dict__.pop(cached, None)
 
     @property
@@ -118,6 +124,21 @@ class Run:
         return self._view.target
 
     @property
+    def key(self) -> str:
+        """What `raysched run --key` was given, or ""."""
+        return self._view.key
+
+    @property
+    def rerun_of(self) -> str:
+        """Id of the run whose results it reuses, or ""."""
+        return self._view.rerun_of
+
+    @property
+    def run_count(self) -> int:
+        """How often its flow function was begun: by retries of the flow, and by resumes."""
+        return self._view.attempts
+
+    @property
     def backend(self) -> str:
         """Where it ran: `Ray 2.60.0, 2 CPUs, started here`."""
         return self._view.backend
@@ -167,6 +188,39 @@ class Run:
     def shortfalls(self) -> list[Shortfall]:
         """Maps of which fewer succeeded than `min_success` asks for, in order of calls."""
         return shortfalls(self._reader, self._view)
+
+    def result(self) -> Any:
+        """Return what the flow function returned.
+
+        Raises:
+            ResultNotKept: The run has not completed, or its result was not kept.
+        """
+        envelope = self._reader.result(self._view)
+        if envelope is None or not self._view.state.is_terminal:
+            raise ResultNotKept(
+                f"run {self.id[:8]} ({self._view.state}) has no result that is kept"
+            )
+        return decode(envelope)
+
+    @cached_property
+    def records(self) -> "Records":
+        """What became of its task runs, in columns."""
+        return self._reader.records(self._view)
+
+    @property
+    def stock(self) -> "Stock":
+        """What there is of it for a resume or rerun."""
+        from raysched.client.stock import stock_of
+
+        return stock_of(self.records, self._reader.groups(self._view))
+
+    def plan_rerun(
+        self, flow: "Flow[..., Any]", parameters: Mapping[str, Any], asked: "Continuation"
+    ) -> "RerunPlan":
+        """Return what a rerun of it would do, without running a task (see `client.earlier`)."""
+        from raysched.client.earlier import plan_rerun
+
+        return plan_rerun(self._reader, flow, parameters, asked)
 
     @property
     def children(self) -> "list[Run]":

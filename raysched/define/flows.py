@@ -18,7 +18,7 @@ from raysched.define.decorated import Decorated, declare
 from raysched.define.driving import finish
 from raysched.define.flow_runs import FlowCaller
 from raysched.define.options import FlowOptions
-from raysched.define.planning import FlowPlan, plan
+from raysched.define.planning import FlowPlan, OpenEarlier, plan
 from raysched.define.ports import Continuation, FlowRunStart
 from raysched.define.resuming import start_of_rerun, start_of_resume
 from raysched.define.states import State
@@ -126,7 +126,7 @@ class Flow(Decorated[P, R]):
         return procedure if self.spec.is_async else finish(procedure)
 
     @overload
-    def resume(
+    def resume(  # type: ignore[overload-overlap] # R of an async flow is its coroutine
         self: "Flow[Q, Coroutine[Any, Any, T]]",
         run: str = ...,
         *,
@@ -181,11 +181,11 @@ class Flow(Decorated[P, R]):
             RunOwned: Another process, which lives, is working on it.
             Exception: As a call of the flow.
         """
-        start = start_of_resume(self._caller, run, rerun_changed=rerun_changed, confirmed=confirmed)
-        return self._go(start, return_state=return_state)
+        continues = Continuation(run, rerun_changed=rerun_changed, confirmed=confirmed)
+        return self._go(start_of_resume(self._caller, continues), return_state=return_state)
 
     @overload
-    def rerun(
+    def rerun(  # type: ignore[overload-overlap] # R of an async flow is its coroutine
         self: "Flow[Q, Coroutine[Any, Any, T]]",
         run: str = ...,
         *,
@@ -252,8 +252,10 @@ class Flow(Decorated[P, R]):
             Exception: As a call of the flow.
         """
         chosen = (again,) if isinstance(again, str) else tuple(again)
-        continues = Continuation("", rerun_changed=rerun_changed, again=chosen, confirmed=confirmed)
-        start = start_of_rerun(self._caller, run, parameters or {}, continues)
+        continues = Continuation(
+            run, rerun_changed=rerun_changed, again=chosen, confirmed=confirmed
+        )
+        start = start_of_rerun(self._caller, parameters or {}, continues)
         return self._go(start, return_state=return_state)
 
     def run_as(self, parameters: Mapping[str, Any], *, key: str = "", run_id: str = "") -> Any:
@@ -289,6 +291,14 @@ class Flow(Decorated[P, R]):
         bound = self._caller.signature.bind(self._first + args, kwargs)
         start = self._caller.begin(bound, None)
         return plan(start, *self._caller.signature.as_call(start.parameters))
+
+    def plan_rerun(
+        self, parameters: Mapping[str, Any], continues: Continuation, open_earlier: OpenEarlier
+    ) -> FlowPlan:
+        """Return the graph that a `rerun` begins with: it goes on through what is answered."""
+        start = start_of_rerun(self._caller, parameters, continues)
+        args, kwargs = self._caller.signature.as_call(start.parameters)
+        return plan(start, args, kwargs, open_earlier)
 
     def with_options(self, **options: Unpack[FlowOptions]) -> "Flow[P, R]":
         """Return a flow of the same function with some options changed. None changes nothing.

@@ -3,11 +3,12 @@
 import contextvars
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 from raysched.define.context import in_flow
 from raysched.define.ports import (
+    Continuation,
     FlowEnding,
     FlowOutcome,
     FlowRunStart,
@@ -15,10 +16,11 @@ from raysched.define.ports import (
     RunPort,
     Told,
 )
-from raysched.errors import InternalError
+from raysched.errors import InternalError, ResultError
 from raysched.graph.builder import Builder
 from raysched.graph.calls import Member, Part
 from raysched.graph.group import Group
+from raysched.graph.recorded import Recorded
 from raysched.model.states import StateType
 
 
@@ -39,15 +41,48 @@ class FlowPlan:
     subflows: tuple["FlowPlan", ...] = ()
 
 
-def plan(start: FlowRunStart, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FlowPlan:
+class Earlier(Protocol):
+    """What an earlier execution has left: a plan goes on through what that answers."""
+
+    @property
+    def recorded(self) -> Recorded:
+        """Its task runs."""
+
+    def value(self, group: Group, index: int) -> Any:
+        """Return the value of a member that is answered.
+
+        Raises:
+            ResultError: It is not kept.
+        """
+
+    def recall(self, flow: str, parameters: Mapping[str, Any]) -> RecalledFlowRun:
+        """See `RunPort.recall`."""
+
+
+OpenEarlier: TypeAlias = Callable[[Continuation, bytes], Earlier]
+"""Returns what the flow run of a continuation has left, for a flow run of that scope."""
+
+
+def plan(
+    start: FlowRunStart,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    open_earlier: OpenEarlier | None = None,
+) -> FlowPlan:
     """Run a flow function until it waits for a result; return what it recorded (see `FlowPlan`).
+
+    Args:
+        start: The flow run that would begin.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        open_earlier: Where it goes on from an earlier execution, what that has left.
 
     Raises:
         Exception: What the flow function raised.
     """
     import asyncio  # only asynchronous flows need it, and it takes 20 ms
 
-    port = _PlanningPort(start)
+    port = _PlanningPort(start, open_earlier)
     function = start.spec.fn
 
     def record() -> None:
@@ -71,38 +106,55 @@ class _Stop(BaseException):
     """Ends the flow function where it would wait; no Exception, so that users let it pass."""
 
 
-@dataclass(slots=True, eq=False)
 class _PlanningPort:
-    """A `RunPort` that records and never waits."""
+    """A `RunPort` that records and never waits: what is answered is there at once."""
 
-    start: FlowRunStart
-    builder: Builder = field(init=False)
-    continues: bool = False
-    subflows: list["_PlanningPort"] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.builder = Builder(self.start.run_id)
+    def __init__(self, start: FlowRunStart, open_earlier: OpenEarlier | None) -> None:
+        self.start = start
+        self.continues = False
+        self._open_earlier = open_earlier
+        self._earlier: Earlier | None = None
+        if open_earlier is not None and start.continues is not None:
+            self._earlier = open_earlier(start.continues, start.scope)
+        recorded = None if self._earlier is None else self._earlier.recorded
+        self.builder = Builder(start.run_id, start.scope, recorded)
+        self._groups: list[Group] = []
+        self._subflows: list[_PlanningPort] = []
 
     def plan(self) -> FlowPlan:
         """Return what was recorded."""
+        self._take()
         return FlowPlan(
             self.start.spec.name,
-            tuple(self.builder.take()),
+            tuple(self._groups),
             self.continues,
-            tuple(subflow.plan() for subflow in self.subflows),
+            tuple(subflow.plan() for subflow in self._subflows),
         )
 
     def open_run(self, start: FlowRunStart) -> RunPort:
         """Begin to plan a subflow."""
-        subflow = _PlanningPort(start)
-        self.subflows.append(subflow)
+        subflow = _PlanningPort(start, self._open_earlier)
+        self._subflows.append(subflow)
         return subflow
+
+    def _take(self) -> None:
+        """Take what was recorded; what is answered of it has ended."""
+        groups = self.builder.take()
+        self._groups += groups
+        for group in groups:
+            answered = [index for index, flag in enumerate(group.answered) if flag]
+            for index in answered:
+                group.visible[index] = group.states[index]
+            group.open_visible -= len(answered)
+            for watcher in tuple(group.watchers):
+                watcher(group, answered)
 
     def recorded(self, *, waiting: bool = False) -> None:
         """See `RunPort.recorded`."""
 
     def wait(self, done: Callable[[], bool], timeout: float | None = None) -> bool:  # noqa: ARG002
         """See `RunPort.wait`; stops where that would block."""
+        self._take()
         if done():
             return True
         raise _Stop
@@ -118,13 +170,19 @@ class _PlanningPort:
         await asyncio.sleep(0)  # what is gathered with it is recorded, too
         return self.wait(done)
 
-    def value(self, member: Member) -> NoReturn:
-        """See `RunPort.value`; nothing ever completes."""
-        raise InternalError(f"nothing ran, so {member[0].key(member[1])} has no value")
+    def value(self, member: Member) -> Any:
+        """See `RunPort.value`; stops where it would have to be made first."""
+        group, index = member
+        if self._earlier is None:
+            raise InternalError(f"nothing ran, so {group.key(index)} has no value")
+        try:
+            return self._earlier.value(group, index)
+        except ResultError:
+            raise _Stop from None
 
-    def values(self, group: Group, indices: Sequence[int]) -> NoReturn:
-        """See `RunPort.values`; nothing ever completes."""
-        self.value((group, indices[0]))
+    def values(self, group: Group, indices: Sequence[int]) -> list[Any]:
+        """See `RunPort.values`; stops as `value` does."""
+        return [self.value((group, index)) for index in indices]
 
     def error(self, member: Member) -> BaseException:
         """See `RunPort.error`; nothing ever fails."""
@@ -133,16 +191,18 @@ class _PlanningPort:
     def told(self, group: Group, indices: Sequence[int], how: Told) -> None:
         """See `RunPort.told`."""
 
-    def replayed(self, parts: Sequence[Part]) -> list[Member]:  # noqa: ARG002
+    def replayed(self, parts: Sequence[Part]) -> list[Member]:
         """See `RunPort.replayed`."""
-        return []
+        return [] if self._earlier is None else self._earlier.recorded.replayed(parts)
 
     def delivered(self, member: Member) -> None:
         """See `RunPort.delivered`."""
 
-    def recall(self, flow: str, parameters: Mapping[str, Any]) -> RecalledFlowRun:  # noqa: ARG002
+    def recall(self, flow: str, parameters: Mapping[str, Any]) -> RecalledFlowRun:
         """See `RunPort.recall`."""
-        return RecalledFlowRun()
+        if self._earlier is None:
+            return RecalledFlowRun()
+        return self._earlier.recall(flow, parameters)
 
     def settled(self) -> bool:
         """See `RunPort.settled`."""

@@ -82,6 +82,13 @@ class FlowRunStart:
     target: str = ""
     identity: bytes = b""
 
+    @property
+    def scope(self) -> bytes:
+        """What tells equal calls of different subflows of one run apart in identities."""
+        if self.parent is None:
+            return b""
+        return b"/".join((self.parent.builder.scope, self.spec.name.encode()))
+
 
 @dataclass(frozen=True, slots=True)
 class KeptFlowRun:
@@ -96,6 +103,7 @@ class KeptFlowRun:
         tags: Its tags.
         parameters: Its parameters, or None where they cannot be had.
         lacks: Why not, for people.
+        owner: The living process that works on it, for people, or "".
     """
 
     id: str
@@ -106,6 +114,7 @@ class KeptFlowRun:
     tags: tuple[str, ...]
     parameters: Mapping[str, Any] | None
     lacks: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

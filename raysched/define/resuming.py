@@ -7,23 +7,25 @@ from typing import Any
 from raysched.define.context import current_scope
 from raysched.define.flow_runs import FlowCaller
 from raysched.define.ports import Continuation, FlowRunStart, KeptFlowRun, kept_run
-from raysched.errors import NotResumable, ParameterError, UsageError
+from raysched.errors import NotResumable, ParameterError, RunOwned, UsageError
 from raysched.model.states import SUCCESSES
 
 SHORT_ID = 8
 """Digits of a run's id in messages."""
 
 
-def start_of_resume(
-    caller: FlowCaller, run: str, *, rerun_changed: bool, confirmed: bool
-) -> FlowRunStart:
+def start_of_resume(caller: FlowCaller, continues: Continuation) -> FlowRunStart:
     """Return what goes on with a flow run (see `Flow.resume`).
+
+    Args:
+        caller: The flow.
+        continues: What was asked for; its run may be told by a prefix of the id, or as `last`.
 
     Raises:
         NotResumable: It has completed, is another flow's, or its parameters are not there.
         RunNotFound: No run, or more than one, matches.
     """
-    kept = _kept(caller, "resume", run)
+    kept = _kept(caller, "resume", continues.run_id)
     short = kept.id[:SHORT_ID]
     if kept.state in SUCCESSES:
         raise NotResumable(
@@ -47,32 +49,32 @@ def start_of_resume(
         caller.spec,
         caller.signature.complete(bound),
         kept.tags,
-        continues=Continuation(kept.id, rerun_changed=rerun_changed, confirmed=confirmed),
+        continues=replace(continues, run_id=kept.id),
     )
 
 
 def start_of_rerun(
-    caller: FlowCaller, run: str, parameters: Mapping[str, Any], continues: Continuation
+    caller: FlowCaller, parameters: Mapping[str, Any], continues: Continuation
 ) -> FlowRunStart:
     """Return what begins a new flow run from the results of one (see `Flow.rerun`).
 
     Args:
         caller: The flow.
-        run: The earlier run, as `Continuation.run_id` will name it.
         parameters: Those that change, by name.
-        continues: The rest of what was asked for.
+        continues: What was asked for; its run may be told by a prefix of the id, or as `last`.
 
     Raises:
         NotResumable: It is a subflow's or another flow's, or its parameters are not there.
         ParameterError: The parameters do not fit the signature or the annotations.
         RunNotFound: No run, or more than one, matches.
     """
-    kept = _kept(caller, "rerun", run)
+    kept = _kept(caller, "rerun", continues.run_id)
     signature = caller.signature
     both: dict[str, Any] = {}
     if not set(signature.names) <= parameters.keys():
         # On those that the flow does not take any more nothing can depend.
-        both = {name: kept for name, kept in _parameters(kept).items() if name in signature.names}
+        before = _parameters(kept)
+        both = {name: value for name, value in before.items() if name in signature.names}
     named = set(signature.names) - {signature.var_positional, signature.var_keyword}
     both.update({name: value for name, value in parameters.items() if name in named})
     args, kwargs = signature.as_call(both)
@@ -92,6 +94,11 @@ def _kept(caller: FlowCaller, verb: str, run: str) -> KeptFlowRun:
     if kept.parent:
         raise NotResumable(
             f"run {short} is a subflow's: {verb} the run that called it, {kept.parent[:SHORT_ID]}"
+        )
+    if verb == "resume" and kept.owner:
+        raise RunOwned(
+            f"run {short} of {caller.what} goes on in {kept.owner}: `raysched cancel {short}` "
+            f"ends it, `raysched show {short}` tells how far it is"
         )
     if kept.flow != caller.spec.name:
         raise NotResumable(

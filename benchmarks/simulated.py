@@ -132,6 +132,10 @@ class SimulatedCluster:
         """See `Backend.are_lost`."""
         return [False for _ in values]
 
+    def shares_files(self) -> bool:
+        """See `Backend.shares_files`."""
+        return True
+
     def describe(self) -> str:
         """See `Backend.describe`."""
         return f"simulated, {self._slots} slots"

@@ -113,6 +113,10 @@ class InlineBackend:
         """See `Backend.are_lost`: they live as long as this process."""
         return [False] * len(values)
 
+    def shares_files(self) -> bool:
+        """See `Backend.shares_files`."""
+        return True
+
     def describe(self) -> str:
         """See `Backend.describe`."""
         return "inline, in this process"

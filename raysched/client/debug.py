@@ -35,6 +35,7 @@ from raysched.worker.protocol import (
 )
 from raysched.worker.protocol import SUCCESSES as SOME
 from raysched.worker.stages import StageRun
+from raysched.worker.stored import StoredInputs
 
 if TYPE_CHECKING:
     from raysched.define.tasks import Task
@@ -146,7 +147,7 @@ def prepare(reader: "Reader", run: "RunView", view: "TaskRunView", task: "Task[.
     )
     parameters = _parameters(reader.pickled_parameters(run))
     header = encode_header(RunHeader(run.id, run.name, run.flow, parameters, run.tags))
-    return Rerun(StageRun(code, Unit(0, header, (stage,)), stage, (), {}), code)
+    return Rerun(StageRun(code, Unit(0, header, (stage,)), stage, (), {}, StoredInputs()), code)
 
 
 class _Values:

@@ -12,6 +12,7 @@ from raysched.define.driving import finish
 from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, RecalledFlowRun, Told
 from raysched.engine.callbacks import Callbacks
 from raysched.engine.closing import Closing
+from raysched.engine.large import LargeResults
 from raysched.engine.ports import Backend
 from raysched.engine.resuming import leftovers, notes
 from raysched.engine.subflows import Subflows
@@ -24,7 +25,7 @@ from raysched.graph.recorded import Recorded
 from raysched.model.rows import ENGINE_LOGGER, FlowRunRow, GroupRow, LogRow, TaskRunColumns
 from raysched.model.states import FAILURES, StateType
 from raysched.model.values import ErrorInfo, LargeValue, StoredValue, Value
-from raysched.results import storage
+from raysched.results import scripts, storage
 from raysched.results.envelope import decode
 from raysched.results.rebuild import failure_of
 from raysched.settings import Settings
@@ -38,7 +39,7 @@ from raysched.tracker.messages import (
     RolledBack,
     ValueLost,
 )
-from raysched.worker.protocol import RunHeader, encode_header
+from raysched.worker.protocol import RunHeader
 
 logger = logging.getLogger("raysched.engine")
 
@@ -56,6 +57,10 @@ class Host(Protocol):
     @property
     def backend(self) -> Backend:
         """Where units run."""
+
+    @property
+    def storage(self) -> str:
+        """Where large results are kept, or ""."""
 
     @property
     def callbacks(self) -> Callbacks:
@@ -131,7 +136,8 @@ class OpenFlowRun:
             unit_size=host.settings.unit_size,
             max_same_failures=host.settings.max_same_failures,
         )
-        self.header = _header(start)
+        kept = recorded.stored_bytes() if recorded is not None else 0
+        self.large = LargeResults(_header(start), host, self.say, kept)
         self.commands: list[Command] = []
         self.groups: list[GroupRow] = []
         self.groups_at = 0
@@ -181,7 +187,7 @@ class OpenFlowRun:
         group, index = member
         value = group.value(index)
         try:
-            return self._fetch(value)
+            return self.fetch(value)
         except ResultLost:
             self._compute_again(member)
         except SerializationError as error:
@@ -192,10 +198,10 @@ class OpenFlowRun:
         again = group.value(index)
         if again is value:
             raise ResultLost(f"the value of {group.key(index)} cannot be had any more")
-        return self._fetch(again)
+        return self.fetch(again)
 
-    def _fetch(self, value: Value) -> Any:
-        """Return a fresh copy of a value.
+    def fetch(self, value: Value) -> Any:
+        """Return a fresh copy of a value, without computing it again.
 
         Raises:
             ResultLost: It is not where it should be.
@@ -299,9 +305,13 @@ class OpenFlowRun:
             return
         self.leftovers += leftovers(recorded, completed=completed)
         for level, text in notes(recorded, completed=completed):
-            logger.log(level, text)
-            self.logs.append(LogRow(-1, 0, self.attempt, time_ns(), level, ENGINE_LOGGER, text))
+            self.say(level, text)
         self.host.touch(self)
+
+    def say(self, level: int, text: str) -> None:
+        """Say something about the run, and keep it in its log; within a turn."""
+        logger.log(level, text)
+        self._log(LogRow(-1, 0, self.attempt, time_ns(), level, ENGINE_LOGGER, text))
 
     def _told(self, group: Group, indices: Sequence[int], how: Told) -> None:
         if how is Told.RAISED:
@@ -330,7 +340,7 @@ class OpenFlowRun:
             self._handle(group, indices, roots=True)
 
 
-def _header(start: FlowRunStart) -> bytes:
+def _header(start: FlowRunStart) -> RunHeader:
     try:
         parameters = dumps(dict(start.parameters))
     except RayschedError:
@@ -338,6 +348,11 @@ def _header(start: FlowRunStart) -> bytes:
         parameters = b""
     if len(parameters) > HEADER_PARAMETERS_BYTES:
         parameters = b""
-    return encode_header(
-        RunHeader(start.run_id, start.name, start.spec.name, parameters, start.tags)
+    return RunHeader(
+        start.run_id,
+        start.name,
+        start.spec.name,
+        parameters,
+        start.tags,
+        script=scripts.main_name(),
     )

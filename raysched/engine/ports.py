@@ -174,6 +174,9 @@ class Backend(Protocol):
     def are_lost(self, values: Sequence[LargeValue]) -> Sequence[bool]:
         """Return for each large value whether the object store has lost it for good."""
 
+    def shares_files(self) -> bool:
+        """Whether units see the files of this machine, wherever they run, now or later."""
+
     def describe(self) -> str:
         """Return one line for people: `Ray 2.60.0, 2 CPUs, started here`."""
 

@@ -1,12 +1,13 @@
 """What backends tell of units: from messages to events of the tracker, and to what is kept."""
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raysched.engine.keeping import Keeper
 from raysched.engine.placing import place
 from raysched.engine.ports import Began, Lost, Message, Reported
-from raysched.engine.units import incomplete, lost_inputs, needed_values, unit_ended
+from raysched.engine.units import incomplete, lost_inputs, missing_inputs, unit_ended
 from raysched.model.rows import LogRow
 from raysched.model.values import LargeValue, StoredValue
 from raysched.tracker.messages import (
@@ -75,10 +76,13 @@ class Reports:
         report = decode_report(message.report)
         if report.missing:
             self._forget(message.unit)
-            needed = needed_values(sent.dispatched, StoredValue)
-            missing = [m for m, value in needed.items() if value.location in report.missing]
+            for problem in report.missing.values():
+                run.say(logging.WARNING, f"{problem}: it is computed again")
+            missing = missing_inputs(sent.dispatched, report.missing)
             self._host.advance(run, InputsLost(unit, missing))
             return
+        if report.unkept:
+            run.large.refused(report.unkept)
         self._keep_logs(sent, report)
         self._keep_nested(sent, report)
         if isinstance(message, Reported):

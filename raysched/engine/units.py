@@ -194,12 +194,13 @@ def _member_value(parent: Group, index: int, arguments: _Arguments) -> SlotValue
     value = parent.value(index)
     if isinstance(value, LargeValue):
         return arguments.add(value)
-    if isinstance(value, StoredValue):
+    if isinstance(value, StoredValue) or _is_recorded(parent, index):
         arguments.stored = True
-        return STORED, value.location
-    if parent.is_answered(index):
-        arguments.stored = True
-        return RECORDED, (parent.key(index), value)
+        return (
+            (STORED, value.location)
+            if isinstance(value, StoredValue)
+            else (RECORDED, (parent.key(index), value))
+        )
     return INLINE, value
 
 
@@ -233,18 +234,21 @@ def lost_inputs(command: Dispatch, error: ErrorInfo, backend: Backend) -> list[M
 
 
 def missing_inputs(command: Dispatch, missing: Mapping[str, str]) -> list[Member]:
-    """Return the members whose values a worker could not read (see `Report.missing`).
+    """Return the members whose values a worker could not read (see `Report.missing`)."""
+    return [
+        (group, index)
+        for (group, index), value in needed_values(command, object).items()
+        if (value.location if isinstance(value, StoredValue) else group.key(index)) in missing
+    ]
 
-    Those of earlier executions are not answered from there any more.
-    """
-    found = []
-    for (group, index), value in needed_values(command, object).items():
-        if isinstance(value, StoredValue):
-            if value.location in missing:
-                found.append((group, index))
-        elif group.is_answered(index) and group.key(index) in missing:
-            found.append((group, index))
-    return found
+
+def _is_recorded(group: Group, index: int) -> bool:
+    """Whether a value is of an earlier execution, and can be made again here."""
+    return (
+        group.is_answered(index)
+        and group.attempts[index] == group.spent(index)
+        and (bool(group.columns) or group.payloads[index] is not None)
+    )
 
 
 def needed_values(command: Dispatch, kind: type[V]) -> dict[Member, V]:

@@ -141,6 +141,13 @@ class Recorded:
         ]
         return [member for _, member in sorted(found, key=itemgetter(0))]
 
+    def stored_bytes(self) -> int:
+        """Return the size of what the flow run has in the result storage already (bytes)."""
+        if not self.choice.same:
+            return 0
+        groups = self.records.groups
+        return sum(group.sizes[index] for group in groups for index in group.locations)
+
     def unclaimed(self) -> Iterator[tuple[RecordedGroup, list[int]]]:
         """Yield the recorded task runs that no call has claimed."""
         for group in self.records.groups:

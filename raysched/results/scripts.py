@@ -32,11 +32,11 @@ class _Elsewhere:
 
     Attributes:
         name: What the module of its file is called, "" if it has none; None in a driver.
-        namespaces: Globals of functions that have come from it by value.
+        namespaces: Globals of functions that have come by value, with the name of their module.
     """
 
     name: str | None = None
-    namespaces: Sequence[Mapping[str, Any]] = ()
+    namespaces: Sequence[tuple[str, Mapping[str, Any]]] = ()
 
 
 _elsewhere = _Elsewhere()
@@ -64,11 +64,14 @@ def works_for(name: str, functions: Iterable[Callable[..., Any]]) -> None:
         functions: The functions of tasks that run next.
     """
     _elsewhere.name = name
+    modules = [(getattr(each, "__module__", None) or "", each) for each in functions]
     _elsewhere.namespaces = [
-        function.__globals__
-        for function in functions
-        if getattr(function, "__module__", None) == MAIN and hasattr(function, "__globals__")
+        (name if module == MAIN else module.removeprefix(BY_VALUE_PREFIX), function.__globals__)
+        for module, function in modules
+        if is_by_value(module) or module.startswith(BY_VALUE_PREFIX)
+        if hasattr(function, "__globals__")
     ]
+    _searches.cache_clear()
 
 
 def dumps(
@@ -92,9 +95,9 @@ def loads(data: Any, buffers: Iterable[Any] = ()) -> Any:
     Raises:
         Exception: Whatever a class raises.
     """
-    name = _name()
-    if name and _search(name)(data):
-        return _Unpickler(BytesIO(data), buffers=buffers).load()
+    for search in _searches():
+        if search(data):
+            return _Unpickler(BytesIO(data), buffers=buffers).load()
     return pickle.loads(data, buffers=buffers)
 
 
@@ -107,8 +110,8 @@ def class_of(module: str, qualname: str, by_value: bytes) -> Any:
         by_value: The class, pickled by value.
     """
     name = module.removeprefix(BY_VALUE_PREFIX)
-    if name == _name():
-        found = _in_main(name, qualname)
+    if name in _names():
+        found = _in_script(name, qualname)
     else:
         loaded = [sys.modules.get(each) for each in (name, BY_VALUE_PREFIX + name)]
         namespaces = [vars(module) for module in loaded if module is not None]
@@ -120,7 +123,7 @@ class _Unpickler(pickle.Unpickler):
     """Looks classes of the module that the script is elsewhere up in the script."""
 
     def find_class(self, module: str, name: str) -> Any:
-        found = _in_main(module.removeprefix(BY_VALUE_PREFIX), name)
+        found = _in_script(module.removeprefix(BY_VALUE_PREFIX), name)
         return super().find_class(module, name) if found is None else found
 
 
@@ -156,18 +159,25 @@ def _name() -> str:
     return main_name() if _elsewhere.name is None else _elsewhere.name
 
 
-@lru_cache(maxsize=4)
-def _search(name: str) -> Callable[[Any], object]:
+@lru_cache(maxsize=1)
+def _searches() -> list[Callable[[Any], object]]:
+    """Return for each of `_names` what looks for it in a pickle."""
     # Unlike `in`, this takes all kinds of buffers.
-    return re.compile(re.escape(name.encode())).search
+    return [re.compile(re.escape(name.encode())).search for name in _names() if name]
 
 
-def _in_main(name: str, qualname: str) -> type | None:
-    """Return a class of the driver's `__main__`, if that is the file of this name."""
-    if name != _name():
-        return None
-    here = (vars(sys.modules[MAIN]),)
-    return _lookup(here if _elsewhere.name is None else _elsewhere.namespaces, qualname)
+def _names() -> tuple[str, ...]:
+    """Return the names of modules whose classes are to be looked up here under another one."""
+    if _elsewhere.name is None:
+        return (main_name(),)
+    return (_elsewhere.name, *(name for name, _ in _elsewhere.namespaces))
+
+
+def _in_script(name: str, qualname: str) -> type | None:
+    """Return a class of a module of `_names`, None of others."""
+    if _elsewhere.name is not None:
+        return _lookup([there for each, there in _elsewhere.namespaces if each == name], qualname)
+    return _lookup([vars(sys.modules[MAIN])], qualname) if name == main_name() else None
 
 
 def _lookup(namespaces: Iterable[Mapping[str, Any]], qualname: str) -> type | None:

@@ -101,12 +101,12 @@ class TaskCode:
         """Encode what the function returned.
 
         Raises:
-            SerializationError: It cannot be pickled.
+            SerializationError: It cannot be pickled, or does not fit the task's serializer.
             ResultError: It is too large.
         """
-        if type(value) in ATOMS:
+        name, serializer = self.context.task_name, self.context.serializer
+        if type(value) in ATOMS and not serializer:
             return self._limited(encode(value))
-        name = self.context.task_name
         if inspect.isgenerator(value) or inspect.isasyncgen(value):
             raise SerializationError(
                 f"task {name!r} returned a generator, which cannot leave the worker: return a list"
@@ -117,8 +117,12 @@ class TaskCode:
                 f"task {name!r} returned a coroutine: declare the function with `async def`"
             )
         try:
-            encoded = encode(value)
+            encoded = encode(value, serializer)
         except SerializationError as error:
+            if serializer:
+                raise SerializationError(
+                    f"the result of task {name!r} does not fit {serializer!r}: {error}"
+                ) from error
             raise SerializationError(
                 f"the result of task {name!r} cannot be pickled: {error}. Return plain data, or "
                 "save it in the task and return its path"

@@ -52,6 +52,9 @@ class WorkerContext:
         masks: Names of secrets beside those that are known.
         termination_grace_seconds: How long user code may go on after its timeout or cancellation
             before this process is ended (seconds).
+        serializer: How results are written (see `results.envelope.encode`).
+        persist: Whether large results are kept in the result storage.
+        durable: Whether they have to survive a loss of power before the task run completes.
     """
 
     task_name: str
@@ -71,6 +74,9 @@ class WorkerContext:
     masks: tuple[str, ...] = ()
     heartbeat_timeout_seconds: float | None = None
     termination_grace_seconds: float = 10.0
+    serializer: str = ""
+    persist: bool = True
+    durable: bool = False
 
 
 def context_of(
@@ -109,6 +115,9 @@ def context_of(
         retry_on=_refer_to_all(spec.retry.retry_on, refer),
         termination_grace_seconds=settings.termination_grace_seconds,
         masks=tuple(name for name in settings.mask.split(",") if name.strip()),
+        serializer=spec.result_serializer,
+        persist=spec.persist_result,
+        durable=not spec.idempotent,
     )
 
 

@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     state: StateType
     started: int
     ended: int
-    value: bytes | tuple[int, int] | None = None
+    value: bytes | tuple[int, int, str] | None = None
     error: ErrorInfo | None = None
     name: str = ""
 
@@ -44,7 +44,7 @@ class _Outcomes:
         self.states = bytearray()
         self.started = array("q")
         self.ended = array("q")
-        self.values: list[bytes | tuple[int, int] | None] = []
+        self.values: list[bytes | tuple[int, int, str] | None] = []
         self.errors: dict[int, ErrorInfo] = {}
         self.names: dict[int, str] = {}
 
@@ -116,6 +116,12 @@ class UnitProgress:
         """Start (ns) by position."""
         self.large: list[Parts] = []
         """Large values by their position in the unit's second return."""
+        self.locations: dict[int, str] = {}
+        """Where the result storage has them, by the same position."""
+        self.unkept = ""
+        """Why some of them could not be written there; see `protocol.Report`."""
+        self.missing: dict[str, str] = {}
+        """What is wrong with values that the items need; see `protocol.Report`."""
         self.interrupted_since = math.inf
         """When the first of those items began (ns) that were interrupted, and whose processes are
         yet to be ended; infinite if there are none."""
@@ -182,7 +188,7 @@ class UnitProgress:
                 return
             self._ended.add(outcome.position)
             if large is not None:
-                value = (len(self.large), large.size)
+                value = (len(self.large), large.size, "")
                 self._held.append(outcome._replace(value=value))
                 # A later item of the unit may change what the buffers still belong to.
                 self.large.append(large.parts() if self.unit.size == 1 else large.settled())
@@ -192,6 +198,15 @@ class UnitProgress:
                 self._outcomes.add(outcome)
         if self.on_change is not None:
             self.on_change()
+
+    def large_values(self) -> list[tuple[int, int]]:
+        """Return for each large value the item that has returned it, and its size (bytes)."""
+        with self._lock:
+            return [
+                (outcome.position, outcome.value[1])
+                for outcome in self._held
+                if isinstance(outcome.value, tuple)
+            ]
 
     def _waits_for_the_end(self, position: int) -> bool:
         """Whether an outcome is only told by the final report.
@@ -271,14 +286,24 @@ class UnitProgress:
     def final(self) -> bytes:
         """Return the report of everything that the driver has not acknowledged."""
         with self._lock:
+            if self.missing:
+                return encode_report(
+                    Report(self.unit.id, worker=self._worker, missing=self.missing)
+                )
             if self._dropped_logs:
                 self._logs.append(self._dropped_notice())
             for outcome in self._held:
-                self._outcomes.add(outcome)
+                self._outcomes.add(self._located(outcome))
             report = self._report(self._logs, self._first_log, self._handed_back)
-            report.nested = self._nested
+            report.nested, report.unkept = self._nested, self.unkept
             self._outcomes.fill(report)
         return encode_report(report)
+
+    def _located(self, outcome: Outcome) -> Outcome:
+        if not isinstance(outcome.value, tuple):
+            return outcome
+        number, size, _ = outcome.value
+        return outcome._replace(value=(number, size, self.locations.get(number, "")))
 
     def _dropped_notice(self) -> LogRecord:
         last = self._logs[-1]

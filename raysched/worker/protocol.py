@@ -26,6 +26,7 @@ FAILURE = 3
 LOCAL = 4
 SUCCESSES = 5
 STORED = 6
+RECORDED = 7
 
 
 class RunHeader(NamedTuple):
@@ -41,6 +42,7 @@ class RunHeader(NamedTuple):
         storage: URL of a directory of the result storage into which the unit writes its large
             values, or "" for not keeping them.
         kept_max_bytes: Values over this encoded size (bytes) are not written there.
+        script: What the module of the driver's `__main__` is called (see `results.scripts`).
     """
 
     run_id: str
@@ -50,14 +52,16 @@ class RunHeader(NamedTuple):
     tags: tuple[str, ...] = ()
     storage: str = ""
     kept_max_bytes: int = 0
+    script: str = ""
 
 
 SlotValue: TypeAlias = tuple[int, Any]
 """What a slot stands for: `(INLINE, envelope)`, `(LARGE, (argument, position))` for a large value
 in the backend's n-th argument, `(LIST, [SlotValue, …])`, `(FAILURE, envelope of an exception)`,
 `(LOCAL, position)` for the value of an earlier item of the same unit, `(STORED, location)` for one
-that is read from the result storage (`model.values.StoredValue`), or `(SUCCESSES, ([SlotValue,
-…], [envelope of an exception, …]))` for the successes of a map beside its failures.
+that is read from the result storage (`model.values.StoredValue`), `(RECORDED, (name, envelope))`
+for a small one that an earlier execution has left, or `(SUCCESSES, ([SlotValue, …], [envelope of an
+exception, …]))` for the successes of a map beside its failures.
 """
 
 
@@ -101,6 +105,7 @@ class Unit(NamedTuple):
         order: For each item its stage, its place there, and the item that it needs, or -1; None
             where there is one stage, in its own order.
         lease_seconds: When the worker hands back the items that it has not begun (seconds).
+        stored: Whether there are STORED or RECORDED values in the slots.
     """
 
     id: int
@@ -108,6 +113,7 @@ class Unit(NamedTuple):
     stages: tuple[Stage, ...]
     order: Sequence[tuple[int, int, int]] | None = None
     lease_seconds: float = math.inf
+    stored: bool = False
 
     @property
     def size(self) -> int:
@@ -161,9 +167,11 @@ class Report:
         ended: End times (ns).
         values: The envelope of a small value; of a large one its position (int) among the unit's
             large values, its size, and its location in the result storage or ""; or None.
-        missing: Locations in the result storage of values that its items need, and that are not
-            there or damaged. If there are any, nothing of the unit was begun, and nothing else is
-            in its one report.
+        missing: Of values that its items need, and that are not in the result storage any more,
+            damaged, or of no use here: the location (STORED) or name (RECORDED), and what is wrong.
+            If there are any, nothing of the unit was begun, and nothing else is in its one report.
+        unkept: Why large values that were to be kept could not be written into the result storage,
+            or "".
         errors: Of those that did not succeed, by position.
         names: Rendered task run names, by position.
         logs: Log records not yet sent by the channel, see `LogRecord`.
@@ -187,7 +195,8 @@ class Report:
     nested: list[NestedRun] = field(default_factory=list)
     first_log: int = 0
     handed_back: list[int] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    unkept: str = ""
 
     def fresh_logs(self, seen: int) -> list["LogRecord"]:
         """Return the log records that are new to whoever has seen the first `seen` of the unit."""
@@ -277,6 +286,8 @@ def encode_report(report: Report) -> bytes:
             nested,
             report.first_log,
             report.handed_back,
+            report.missing,
+            report.unkept,
         ),
         unicode_errors="surrogatepass",
     )
@@ -307,6 +318,8 @@ def decode_report(data: bytes) -> Report:
         nested,
         first_log,
         handed_back,
+        missing,
+        unkept,
     ) = fields
     return Report(
         unit,
@@ -322,6 +335,8 @@ def decode_report(data: bytes) -> Report:
         [NestedRun(*run) for run in nested],
         first_log,
         list(handed_back),
+        missing,
+        unkept,
     )
 
 

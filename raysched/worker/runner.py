@@ -16,6 +16,7 @@ from raysched import faults
 from raysched.errors import SerializationError, TaskRunCancelled, TaskRunTimedOut
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind, ErrorInfo, Evidence, FailureClass
+from raysched.results import scripts
 from raysched.results.envelope import Parts
 from raysched.worker.code import code_of
 from raysched.worker.context import WorkerContext
@@ -33,6 +34,7 @@ from raysched.worker.logs import capture
 from raysched.worker.progress import Outcome, UnitProgress, WorkerIdentity
 from raysched.worker.protocol import decode_unit
 from raysched.worker.stages import StageRun
+from raysched.worker.stored import StoredInputs, header_of, keep
 
 LOGGER = "raysched.worker"
 """Logger of what is said of a task run by the code beside it."""
@@ -126,12 +128,14 @@ class UnitRun:
             watcher.begin(self)
         try:
             self._run_items()
+            keep(self.progress, self._contexts)
         except KeyboardInterrupt as error:
             self._take_interrupt(error)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the driver has to know
             info = describe_error(error, FailureClass.INFRASTRUCTURE, CrashKind.BACKEND)
             self._end(self.progress.open_positions(), StateType.CRASHED, info)
-        self._end_as_cancelled(self.progress.open_positions())
+        if not self.progress.missing:
+            self._end_as_cancelled(self.progress.open_positions())
         if watcher is not None:
             watcher.end()
         faults.reach("worker: before report")
@@ -156,17 +160,23 @@ class UnitRun:
             cancel()
 
     def _run_items(self) -> None:
-        unit = self.progress.unit
+        unit, signals, stored = self.progress.unit, self._process.signals, StoredInputs()
         try:
             self._stages = [
-                StageRun(code_of(context), unit, stage, self._large, self._local)
+                StageRun(code_of(context), unit, stage, self._large, self._local, stored)
                 for context, stage in zip(self._contexts, unit.stages, strict=True)
             ]
         except SerializationError as error:
             info = describe_error(error, name=self.context.task_name)
             self._end(range(self._size), StateType.FAILED, info)
             return
-        signals = self._process.signals
+        if signals is not None:
+            functions = [stage.code.function for stage in self._stages]
+            scripts.works_for(header_of(unit.header).script, functions)
+        if unit.stored:
+            self.progress.missing = stored.load(unit.stages)
+            if self.progress.missing:
+                return
         if signals is not None or threading.current_thread() is not threading.main_thread():
             self._run_by_mode(signals)
             return
@@ -387,13 +397,3 @@ class UnitRun:
         now = time.time_ns()
         for position in positions:
             self.progress.end(Outcome(position, state, now, now, error=error))
-
-
-def refuse(frame: bytes, identity: WorkerIdentity, error: Exception) -> bytes:
-    """Return the report of a unit that cannot be sent to a worker: all its items FAILED."""
-    progress = UnitProgress(decode_unit(frame), identity)
-    info = describe_error(error, name=progress.unit.stages[0].task_name)
-    now = time.time_ns()
-    for position in progress.open_positions():
-        progress.end(Outcome(position, StateType.FAILED, now, now, error=info))
-    return progress.final()

@@ -1,7 +1,6 @@
 """The task runs of one group in a unit: their function, and the arguments of each."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 from raysched.define.context import Surroundings
@@ -18,15 +17,15 @@ from raysched.worker.protocol import (
     INLINE,
     LARGE,
     LOCAL,
+    RECORDED,
+    STORED,
     SUCCESSES,
     SlotValue,
     Stage,
     Unit,
-    decode_header,
 )
 from raysched.worker.skeletons import skeleton, slots_in
-
-_header = lru_cache(maxsize=16)(decode_header)
+from raysched.worker.stored import StoredInputs, header_of
 
 Local: TypeAlias = Mapping[int, Parts]
 """Encoded values of items of this unit that later items need, by position."""
@@ -41,17 +40,24 @@ class StageRun:
         stage: The stage.
         large: The lists of large values that came with the unit.
         local: Where the values of earlier items are found.
+        stored: The values that were read before.
 
     Attributes:
         code: The user's function.
         surroundings: What its attempts have in common.
     """
 
-    def __init__(
-        self, code: TaskCode, unit: Unit, stage: Stage, large: Sequence[Any], local: Local
+    def __init__(  # noqa: PLR0913, PLR0917 - where values come from, each once
+        self,
+        code: TaskCode,
+        unit: Unit,
+        stage: Stage,
+        large: Sequence[Any],
+        local: Local,
+        stored: StoredInputs,
     ) -> None:
         self.code = code
-        header = _header(unit.header)
+        header = header_of(unit.header)
         self.surroundings = Surroundings(
             header.run_id,
             header.run_name,
@@ -64,6 +70,7 @@ class StageRun:
         self._stage = stage
         self._large = large
         self._local = local
+        self._stored = stored
         self._names: Sequence[str] = ()
         self._static: Mapping[str, Any] | None = None
 
@@ -156,12 +163,19 @@ class StageRun:
         kind, content = slot
         if kind in (INLINE, FAILURE):
             return decode(content)
-        if kind == LOCAL:
-            return decode(self._local[content])
-        if kind == LARGE:
-            argument, position = content
-            return decode(self._large[argument][position])
+        if kind in (LOCAL, LARGE):
+            return decode(self._parts(slot))
+        if kind in (STORED, RECORDED):
+            return self._stored.take(content if kind == STORED else content[0])
         if kind == SUCCESSES:
             values, failures = content
             return Successes(map(self._slot_value, values), map(decode, failures))
         return [self._slot_value(element) for element in content]
+
+    def _parts(self, slot: SlotValue) -> Parts:
+        kind, content = slot
+        if kind == LOCAL:
+            return self._local[content]
+        argument, position = content
+        parts: Parts = self._large[argument][position]
+        return parts

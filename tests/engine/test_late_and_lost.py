@@ -99,7 +99,7 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Use]:
     settings.cache_clear()
 
 
-@task
+@task(persist_result=False)
 def make(name: str) -> bytes:
     made.append(name)
     return name.encode() * LARGE
@@ -152,6 +152,21 @@ class TestLostValues:
         assert (kept.state.type, kept.attempts) == (StateType.COMPLETED, 2)
         assert run.task_run("measure[0]").attempts == 1
         assert "computed again" in kept.history[-1].stop_reason
+
+    def test_that_are_kept_are_read_again(self, use: Use) -> None:
+        backend = Forgetful()
+        backend.losses = 2
+        use(backend)
+
+        @flow
+        def around() -> tuple[int, int]:
+            values = make.with_options(persist_result=True).map(["a", "b"])
+            values.wait()
+            return len(values[0].result()), measure.submit(values[1]).result()
+
+        assert around() == (LARGE, LARGE)
+        assert made == ["a", "b", "measure"]
+        assert [each.attempts for each in get_run("last").task_runs()] == [1, 1, 1]
 
     def test_are_computed_again_for_the_flow(self, use: Use) -> None:
         use(Forgetful())

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import exceptions
-from ray._private.state import state
 
 from raysched.backends.ray.autopsy import Autopsies, evidence_of, place
-from raysched.backends.ray.capacity import Node, capacity
+from raysched.backends.ray.capacity import capacity
 from raysched.backends.ray.connection import Connection, connect
 from raysched.backends.ray.failures import (
     cancelled,
@@ -26,6 +25,7 @@ from raysched.backends.ray.failures import (
 from raysched.backends.ray.hearts import Silence, Whereabouts
 from raysched.backends.ray.listener import Listener
 from raysched.backends.ray.liveness import NodeWatch
+from raysched.backends.ray.nodes import addable_nodes, are_here, living_nodes
 from raysched.backends.ray.objects import are_lost
 from raysched.backends.ray.options import validate_ray_options
 from raysched.backends.ray.remote import WITH_LARGE, Place, remote_function
@@ -40,7 +40,7 @@ from raysched.results.envelope import decode
 from raysched.settings import settings
 from raysched.worker.context import context_of
 from raysched.worker.functions import refer
-from raysched.worker.runner import refuse
+from raysched.worker.refusing import refuse
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -141,9 +141,9 @@ class RayBackend:
             validate_ray_options(spec.ray)
         except InvalidOption as error:
             return Capacity(0, str(error))
-        there = _nodes()
+        there = living_nodes()
         found = capacity(spec.ray, there)
-        return found if found.slots else capacity(spec.ray, [*there, *_addable_nodes()])
+        return found if found.slots else capacity(spec.ray, [*there, *addable_nodes()])
 
     def submit(self, call: UnitCall) -> None:
         """See `Backend.submit`."""
@@ -221,9 +221,13 @@ class RayBackend:
         """See `Backend.are_lost`."""
         return are_lost([value.handle for value in values])
 
+    def shares_files(self) -> bool:
+        """See `Backend.shares_files`."""
+        return are_here() and not addable_nodes()
+
     def describe(self) -> str:
         """See `Backend.describe`."""
-        nodes = _nodes()
+        nodes = living_nodes()
         parts = [f"Ray {ray.__version__}"]
         for resource in ("CPU", "GPU"):
             total = sum(node.resources.get(resource, 0) for node in nodes)
@@ -269,7 +273,7 @@ class RayBackend:
     def _say_what_is_not_shipped(self) -> None:
         environment = ray.get_runtime_context().runtime_env
         shipped = environment.get("working_dir") or environment.get("py_modules")
-        if self._code_path is not None and not shipped and len(_nodes()) > 1:
+        if self._code_path is not None and not shipped and len(living_nodes()) > 1:
             _log.warning(
                 "Ray was initialised by the program, so modules of %s do not reach other nodes by "
                 "themselves: give ray.init a runtime_env with working_dir or py_modules, or leave "
@@ -372,26 +376,6 @@ class RayBackend:
 
     def _tell(self, message: Message) -> None:
         self._sink(message)
-
-
-def _nodes() -> list[Node]:
-    return [
-        Node(node["NodeID"], node["Resources"], node["Labels"])
-        for node in ray.nodes()  # type: ignore[no-untyped-call]
-        if node["Alive"]
-    ]
-
-
-def _addable_nodes() -> list[Node]:
-    """Return the nodes that the cluster's autoscaler can add."""
-    config = state.get_cluster_config()
-    groups = config.node_group_configs if config is not None else ()
-    # -1 means any number of them.
-    return [
-        Node("", dict(group.resources), count=group.max_count if group.max_count > 0 else 1)
-        for group in groups
-        if group.max_count
-    ]
 
 
 def _nowhere(message: Message) -> None:

@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -32,6 +34,9 @@ MOST_TOLD = 20
 NOT_CACHED = "not cached: "
 """How the log record of a task run begins that has no cache key."""
 
+MISSED = "cache miss: "
+"""How the log record of a task run begins for which there was a result that cannot be used."""
+
 SHORT_ID = 8
 
 _MADE_BY = "its result is being made by "
@@ -57,7 +62,7 @@ class CachingHost(Protocol):
 class Claiming(Protocol):
     """Where results are asked for: `Keeper.claim`."""
 
-    def claim(self, run: int, claims: Sequence[CacheClaim]) -> Sequence[CacheAnswer]:
+    def claim(self, run: int, claims: Sequence[CacheClaim], now: int = 0) -> Sequence[CacheAnswer]:
         """See `engine.ports.Store.claim`."""
 
 
@@ -113,7 +118,8 @@ class Caching:
         self._keys = CacheKeys()
         self._thread = Callbacks(inline=inline)
         self._watched: dict[Group, dict[int, list[_Asked]]] = {}
-        self._told: WeakKeyDictionary[OpenFlowRun, dict[int, int]] = WeakKeyDictionary()
+        self._noted: WeakKeyDictionary[OpenFlowRun, dict[int, int]] = WeakKeyDictionary()
+        self._warned: WeakKeyDictionary[OpenFlowRun, set[str]] = WeakKeyDictionary()
 
     def ask(self, run: OpenFlowRun, command: AskCache) -> None:
         """Find out what the cache has for members of a group; within a turn.
@@ -158,7 +164,8 @@ class Caching:
 
     def _claim(self, asked: _Asked, found: Found) -> None:
         claims = list(asked.claims.values())
-        answers = self._claiming.claim(asked.run.number, claims) if claims else ()
+        now = self._clock.now()
+        answers = self._claiming.claim(asked.run.number, claims, now) if claims else ()
         self._host.post(self._take, asked, found, answers)
 
     def _take(self, asked: _Asked, found: Found, answers: Sequence[CacheAnswer]) -> None:
@@ -166,6 +173,10 @@ class Caching:
         run, group = asked.run, asked.group
         hits: dict[int, tuple[Value, str]] = {}
         misses = list(found.without)
+        notes = {n: NOT_CACHED + reason for n, reason in found.without.items() if reason}
+        if notes:
+            first = next(iter(notes))
+            self._warn(run, group, f"{group.key(first)} is {notes[first]}")
         makers: dict[bytes, int] = {}
         busy: dict[int, Member | None] = {}
         told: dict[int, str] = {}
@@ -173,6 +184,8 @@ class Caching:
             if answer.verdict is CacheVerdict.MINE:
                 misses.append(index)
                 makers[claim.key] = index
+                if answer.run_id:
+                    notes[index] = MISSED + _why_missed(run, claim, answer)
             elif answer.verdict is CacheVerdict.HIT:
                 hits[index] = _value(answer), f"the result of {_who(run, answer)}"
             elif claim.key in makers:
@@ -181,7 +194,7 @@ class Caching:
             else:
                 busy[index] = _member(run, answer)
                 told[index] = _MADE_BY + _who(run, answer)
-        self._say(run, group, found.without)
+        self._note(run, group, notes)
         news = {index: text for index, text in told.items() if asked.told.get(index) != text}
         event = CacheAnswered(group, hits, _adjacent(misses), news, found.errors)
         self._host.advance(run, event)
@@ -240,25 +253,26 @@ class Caching:
         if waiting.claims and not asked.run.concluded:
             self._submit(asked.run, partial(self._claim, waiting, Found()))
 
-    def _say(self, run: OpenFlowRun, group: Group, without: Mapping[int, str]) -> None:
-        """Note why members have no cache key; within a turn."""
-        reasons = {index: reason for index, reason in without.items() if reason}
-        if not reasons:
-            return
-        counts = self._told.setdefault(run, {})
-        said = counts.get(group.id, 0)
-        if not said:
-            index, reason = next(iter(reasons.items()))
-            logger.warning("%s is not cached: %s", group.key(index), reason)
+    def _note(self, run: OpenFlowRun, group: Group, notes: Mapping[int, str]) -> None:
+        """Keep in the logs of members what there is to tell of them; within a turn."""
+        counts = self._noted.setdefault(run, {})
+        before = counts.get(group.id, 0)
         now = self._clock.now()
-        for index, reason in list(reasons.items())[: max(0, MOST_TOLD - said)]:
+        for index, text in islice(notes.items(), max(0, MOST_TOLD - before)):
             where, position = group.place(index)
-            attempt, text = group.attempts[index] + 1, NOT_CACHED + reason
+            attempt = group.attempts[index] + 1
             run.logs.append(
-                LogRow(where, position, attempt, now, logging.WARNING, ENGINE_LOGGER, text)
+                LogRow(where, position, attempt, now, logging.INFO, ENGINE_LOGGER, text)
             )
-        counts[group.id] = said + len(reasons)
-        self._host.touch(run)
+            self._host.touch(run)
+        counts[group.id] = before + len(notes)
+
+    def _warn(self, run: OpenFlowRun, group: Group, text: str) -> None:
+        """Say once for a task in a flow run that there are task runs without a key."""
+        warned = self._warned.setdefault(run, set())
+        if group.spec.name not in warned:
+            warned.add(group.spec.name)
+            logger.warning(text)
 
 
 def _value(answer: CacheAnswer) -> Value:
@@ -271,6 +285,16 @@ def _who(run: OpenFlowRun, answer: CacheAnswer) -> str:
     if answer.run_id == run.row.id:
         return answer.task_run
     return f"{answer.run_id[:SHORT_ID]}/{answer.task_run}"
+
+
+def _why_missed(run: OpenFlowRun, claim: CacheClaim, answer: CacheAnswer) -> str:
+    who = _who(run, answer)
+    if not answer.ended:
+        return f"{who} was to make the result, and has left none that can be used"
+    if claim.refresh:
+        return f"the result of {who} is replaced, by refresh_cache"
+    made = datetime.fromtimestamp(answer.ended / 1e9, UTC).isoformat(" ", "seconds")
+    return f"the result of {who}, made at {made}, has expired"
 
 
 def _member(run: OpenFlowRun, answer: CacheAnswer) -> Member | None:

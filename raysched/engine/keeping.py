@@ -135,13 +135,13 @@ class Keeper:
         """
         return self._reading.insist(partial(self._store.number_of, run_id))
 
-    def claim(self, run: int, claims: Sequence[CacheClaim]) -> Sequence[CacheAnswer]:
+    def claim(self, run: int, claims: Sequence[CacheClaim], now: int = 0) -> Sequence[CacheAnswer]:
         """Return for each cache key its result, or who makes it (see `Store.claim`).
 
         Raises:
             StoreUnavailable: The store stayed away for longer than the patience.
         """
-        return self._writing.insist(partial(self._store.claim, run, claims))
+        return self._writing.insist(partial(self._store.claim, run, claims, now))
 
     def values(self, run: int, group: int, start: int, stop: int) -> Mapping[int, bytes]:
         """Return the kept values of members of a group (see `Store.values`).

@@ -223,12 +223,17 @@ class Store(Protocol):
             StoreUnavailable: The database cannot be read.
         """
 
-    def claim(self, run: int, claims: Sequence[CacheClaim]) -> Sequence[CacheAnswer]:
+    def claim(self, run: int, claims: Sequence[CacheClaim], now: int = 0) -> Sequence[CacheAnswer]:
         """Return for each cache key its result, or who makes it, in one transaction.
 
         The first to ask makes it. Who fails to, or whose driver dies, has lost the claim: the next
         to ask gets it. A result that expired, was rolled back, or of which nothing is kept, counts
         as none. Of equal keys among the claims the first is MINE, the others are BUSY.
+
+        Args:
+            run: Number of the flow run of those who claim.
+            claims: What they claim.
+            now: When (ns since the epoch), by the engine's clock; 0 for this machine's.
 
         Raises:
             StoreUnavailable: The database cannot be written.

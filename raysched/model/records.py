@@ -153,12 +153,14 @@ class CacheAnswer:
 
     Attributes:
         verdict: What it says.
-        run_id: Whose result it is, or who makes it: id of the flow run, "" for MINE.
-        task_run: Key of that task run, "" for MINE.
+        run_id: Whose result it is, or who makes it: id of the flow run. For MINE who was to make
+            it before, and whose result cannot be used (any more), or "".
+        task_run: Key of that task run, or "".
         value: Of a HIT, the envelope of a small value.
         location: Of a HIT, where the result storage has a large one.
         size: Of a HIT, its encoded size (bytes).
-        ended: Of a HIT, when it was made (ns).
+        ended: Of a HIT, when it was made (ns); for MINE the same of a result that is too old or is
+            to be replaced.
     """
 
     verdict: CacheVerdict

@@ -1,7 +1,7 @@
 """Who makes the result of a cache key: the entries of the cache, asked and taken in bulk."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -45,7 +45,6 @@ _ENTRIES = (
         CACHE_ENTRY.c.idx,
         CACHE_ENTRY.c.task,
         CACHE_ENTRY.c.lifetime,
-        TASK_GROUP.c.first,
         FLOW_RUN.c.id,
         _HAS_RESULT,
         func.coalesce(TASK_RUN.c.started + TASK_RUN.c.duration, 0),
@@ -64,10 +63,6 @@ _ENTRIES = (
             TASK_RUN.c.idx == CACHE_ENTRY.c.idx,
         ),
     )
-    .outerjoin(
-        TASK_GROUP,
-        and_(TASK_GROUP.c.run == CACHE_ENTRY.c.run, TASK_GROUP.c.id == CACHE_ENTRY.c.grp),
-    )
     .outerjoin(FLOW_RUN, FLOW_RUN.c.number == CACHE_ENTRY.c.run)
     .outerjoin(DRIVER, DRIVER.c.number == FLOW_RUN.c.driver)
 )
@@ -84,7 +79,6 @@ class _Entry(NamedTuple):
     member: int
     task: str
     lifetime: int
-    first: int | None
     run_id: str | None
     has_result: bool | None
     ended: int
@@ -99,11 +93,17 @@ class _Entry(NamedTuple):
         lifetimes = [each for each in (self.lifetime, lifetime) if each]
         return self.ended + min(lifetimes) if lifetimes else 0
 
-    def answer(self, verdict: CacheVerdict) -> CacheAnswer:
-        """Return an answer with what is known of the task run."""
-        key = "" if self.first is None else task_run_key(self.task, self.first + self.member)
+    def answer(self, verdict: CacheVerdict, first: int | None) -> CacheAnswer:
+        """Return an answer with what is known of the task run.
+
+        Args:
+            verdict: The answer.
+            first: Index of the first member of its group, or None where that is not known.
+        """
+        key = "" if first is None else task_run_key(self.task, first + self.member)
         if verdict is not CacheVerdict.HIT:
-            return CacheAnswer(verdict, self.run_id or "", key)
+            replaced = verdict is CacheVerdict.MINE and self.has_result
+            return CacheAnswer(verdict, self.run_id or "", key, ended=self.ended if replaced else 0)
         return CacheAnswer(
             verdict,
             self.run_id or "",
@@ -124,12 +124,15 @@ class Claims:
         connection: Of the transaction.
         run: Number of the flow run of those who claim.
         now: When (ns since the epoch).
+        firsts: Index of the first member of a group, by flow run and group: looked up once for all
+            of its members, since the identities of a group lie beside it.
     """
 
     database: Database
     connection: Connection
     run: int
     now: int
+    firsts: dict[tuple[int, int], int | None] = field(default_factory=dict)
 
     def answer(self, claims: Sequence[CacheClaim]) -> list[CacheAnswer]:
         """Answer them, in order: see `engine.ports.Store.claim`."""
@@ -198,17 +201,25 @@ class Claims:
                 made.add(key)
                 answers.append(_MINE)
             elif entry is not None and self._is_hit(entry, claim):
-                answers.append(entry.answer(CacheVerdict.HIT))
+                answers.append(self._answer(entry, CacheVerdict.HIT))
             elif key in made:
                 # Who makes it is among those who ask.
                 answers.append(_BUSY)
             elif entry is not None and entry.is_open and not claim.refresh:
-                answers.append(entry.answer(CacheVerdict.BUSY))
+                answers.append(self._answer(entry, CacheVerdict.BUSY))
             else:
                 made.add(key)
                 taken[key] = claim
-                answers.append(_MINE)
+                answers.append(_MINE if entry is None else self._answer(entry, CacheVerdict.MINE))
         return answers, taken
+
+    def _answer(self, entry: _Entry, verdict: CacheVerdict) -> CacheAnswer:
+        place = entry.run, entry.group
+        if place not in self.firsts:
+            of_group = (TASK_GROUP.c.run == entry.run) & (TASK_GROUP.c.id == entry.group)
+            found = self.connection.execute(select(TASK_GROUP.c.first).where(of_group))
+            self.firsts[place] = found.scalar()
+        return entry.answer(verdict, self.firsts[place])
 
     def _is_own(self, entry: _Entry, claim: CacheClaim) -> bool:
         """Whether it points to the task run that claims it: then that one is to make it."""

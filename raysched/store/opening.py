@@ -44,9 +44,9 @@ class OpeningStore:
         """See `Store.number_of`."""
         return self.opened().number_of(run_id)
 
-    def claim(self, run: int, claims: Sequence[CacheClaim]) -> Sequence[CacheAnswer]:
+    def claim(self, run: int, claims: Sequence[CacheClaim], now: int = 0) -> Sequence[CacheAnswer]:
         """See `Store.claim`."""
-        return self.opened().claim(run, claims)
+        return self.opened().claim(run, claims, now)
 
     def commit(self, batch: Batch) -> None:
         """See `Store.commit`."""

@@ -144,7 +144,7 @@ class SqlStore:
         with self._database.reading() as connection:
             return int(find_run(connection, run_id)["number"])
 
-    def claim(self, run: int, claims: Sequence[CacheClaim]) -> list[CacheAnswer]:
+    def claim(self, run: int, claims: Sequence[CacheClaim], now: int = 0) -> list[CacheAnswer]:
         """Return for each cache key its result, or who makes it (see `engine.ports.Store`).
 
         Idempotent: a task run that asks again for what it is to make is told so again. A result
@@ -155,7 +155,7 @@ class SqlStore:
             StoreUnavailable: The database cannot be written.
         """
         with self._lock, self._database.writing() as connection:
-            return Claims(self._database, connection, run, time.time_ns()).answer(claims)
+            return Claims(self._database, connection, run, now or time.time_ns()).answer(claims)
 
     def commit(self, batch: Batch) -> None:
         """Write a batch in one transaction: all of it is durable when this returns.

@@ -150,7 +150,7 @@ def test_who_has_no_result_to_share_has_lost_the_claim(
     assert ask(other, second, claim(7)) == [BUSY]
     lose(store, first)
     answers = other.claim(second, [claim(7), claim(8)])
-    assert answers == [CacheAnswer(MINE), CacheAnswer(BUSY)]
+    assert answers == [CacheAnswer(MINE, "aa", "parse[100]"), CacheAnswer(BUSY)]
     assert ask(other, second, claim(9)) == [BUSY]
 
 

@@ -211,12 +211,13 @@ class PlainDisplay(Display):
         self._last_counts: dict[str, list[int]] = {}
 
     def begin(self, snapshot: Snapshot) -> None:
-        """Print that the run has started."""
+        """Print that the run has started, or goes on."""
         run = snapshot.run
         if run is not None and not self._started:
             self._started = True
             where = f" on {run.backend}" if run.backend else ""
-            line = f"{self._title} {run.id[:SHORT_ID]} started{where}"
+            begins = "goes on" if run.epoch > 1 else "started"
+            line = f"{self._title} {run.id[:SHORT_ID]} {begins}{where}"
             self._console.print(line, soft_wrap=True)
 
     def show(self, snapshot: Snapshot, *, last: bool) -> None:

@@ -106,6 +106,9 @@ def _print_head(run: Run) -> None:
         "tags": ", ".join(run.tags),
         "target": run.target,
         "backend": run.backend,
+        "key": run.key,
+        "begun": f"{run.run_count} times" if run.run_count > 1 else "",
+        "reuses": f"results of {run.rerun_of}" if run.rerun_of else "",
         "part of": run.parent,
         "late": f"{noun(run.late, 'report')} of attempts that were over, refused"
         if run.late
@@ -134,6 +137,8 @@ def _print_why(run: Run) -> None:
         waiting = "" if run.state.is_final() else "--waiting "
         say()
         say(("why   ", "dim"), f"raysched why {waiting}{run.id[:SHORT_ID]}")
+        if run.state.is_final() and not run.parent:
+            say(("go on ", "dim"), f"raysched resume {run.id[:SHORT_ID]}")
 
 
 def _print_task_runs(

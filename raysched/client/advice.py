@@ -295,7 +295,7 @@ RULES: Sequence[Rule] = (
         "the driver died",
         lambda case: _crash(case, CrashKind.DRIVER_LOST),
         "The process that ran the flow was killed or its machine went away. What had completed is "
-        "kept; run long flows where nobody logs out, as with ray job submit.",
+        "kept: `raysched resume` goes on with it; with `raysched run --supervise` nobody has to.",
     ),
     Rule(
         "queue-timeout",

@@ -1,9 +1,7 @@
 """What may be done next, as commands."""
 
-import json
-import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from raysched.client.why_facts import Cause, Step
@@ -11,12 +9,6 @@ from raysched.model.states import StateType
 
 if TYPE_CHECKING:
     from raysched.store.views import RunView
-
-LONGEST_PARAMETERS = 2000
-"""Characters of parameters that a command is given."""
-
-REPR = re.compile(r'"(?:[\w.]+\(.*\)|<.+>)"')
-"""In JSON, what is most likely a repr: `PosixPath('a')`, `<shop.Cart object at 0x…>`."""
 
 SHORT_ID = 8
 """Digits of a run's id in commands."""
@@ -28,11 +20,11 @@ def steps_after(run: "RunView", causes: Sequence[Cause]) -> Iterator[Step]:
     if not run.state.is_terminal:
         yield Step(f"raysched why --waiting {short}", "what it waits for")
         yield Step(f"raysched cancel {short}", "stop it")
-    elif run.state is not StateType.COMPLETED and run.target and not run.parent:
-        once = "" if run.state is StateType.CANCELLED else ", once the cause is gone"
-        command, missing = _again(run)
-        give = f"; give it {', '.join(missing)} too, which JSON cannot say" if missing else ""
-        yield Step(command, f"run it again from its beginning{once}{give}")
+    elif run.state is not StateType.COMPLETED and not run.parent:
+        once = "" if run.lost or run.state is StateType.CANCELLED else ", once the cause is gone"
+        where = "" if run.target else " file.py:flow"
+        reused = "what completed is reused"
+        yield Step(f"raysched resume {short}{where}", f"go on with it{once}: {reused}")
     yield from steps_for(run, causes)
 
 
@@ -65,18 +57,3 @@ def _another(cause: Cause) -> str:
     if cause.stops:
         return next(stop.key for stop in cause.stops if stop.key != cause.key)
     return cause.keys[1] if len(cause.keys) > 1 else ""
-
-
-def _again(run: "RunView") -> tuple[str, Sequence[str]]:
-    """Return the command that runs a flow again with the same parameters, and those it lacks.
-
-    What JSON does not know was kept as Python's repr, and is of no use to a command.
-    """
-    command = f"raysched run {shlex.quote(run.target)}"
-    parameters: Mapping[str, object] = json.loads(run.parameters)
-    lacking = [name for name, value in parameters.items() if REPR.search(json.dumps(value))]
-    given = {name: value for name, value in parameters.items() if name not in lacking}
-    text = json.dumps(given, ensure_ascii=False)
-    if len(text) > LONGEST_PARAMETERS or "…" in parameters:
-        return f"{command} --params-json @FILE", ()
-    return f"{command} --params-json {shlex.quote(text)}" if given else command, lacking

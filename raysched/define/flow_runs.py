@@ -84,8 +84,15 @@ class FlowCaller:
             state = await _Execution(self, port, reason, stop, blocking=blocking).run()
         return state if return_state else state.result()
 
-    def begin(self, bound: Mapping[str, Any], parent: RunPort | None) -> FlowRunStart:
+    def begin(
+        self, bound: Mapping[str, Any], parent: RunPort | None, run_id: str = ""
+    ) -> FlowRunStart:
         """Return what is needed to open a flow run with these arguments.
+
+        Args:
+            bound: The arguments by parameter name.
+            parent: The flow run that calls it, or None.
+            run_id: Its id, or "" for a new one.
 
         Raises:
             ParameterError: They do not fit the annotations.
@@ -94,7 +101,7 @@ class FlowCaller:
         if self.spec.validate_parameters:
             parameters = self.validator(parameters)
         parameters = self.signature.complete(parameters)
-        run_id = new_run_id()
+        run_id = run_id or new_run_id()
         name = self._run_name(parameters) or f"{self.spec.name}-{run_id[:6]}"
         return FlowRunStart(
             run_id,

@@ -271,8 +271,7 @@ class Flow(Decorated[P, R]):
             Exception: As a call of the flow.
         """
         bound = self._caller.signature.bind(self._first, parameters)
-        start = self._caller.begin(bound, None)
-        start = replace(start, key=key, run_id=run_id or start.run_id)
+        start = replace(self._caller.begin(bound, None, run_id), key=key)
         return self._go(start, return_state=False)
 
     def _go(self, start: FlowRunStart, *, return_state: bool) -> Any:

@@ -195,7 +195,7 @@ class TestSteps:
     def test_name_commands_that_there_are(self) -> None:
         commands = [step.command for step in run(stories.nightly).why().steps]
         names = {command.split()[1] for command in commands}
-        assert names <= {"run", "debug", "logs", "why", "cancel"}
+        assert names <= {"resume", "debug", "logs", "why", "cancel"}
         assert any(command.endswith("'load[17]'") for command in commands)
 
 

@@ -15,10 +15,14 @@ class Told:
     Attributes:
         total: Sum of the results.
         seconds: What counts as its time (seconds).
+        repeated: How many tasks ran again although their results had been kept.
+        lost: How many ran again since their results had not been kept yet.
     """
 
     total: int
     seconds: float
+    repeated: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class Side:
         turn: Name of the function that runs so many tasks, its last argument, and returns the sum
             of their results, which are 0, 1, 2 and so on.
         arguments: What that function is called with before the number.
+        prepare: Name of a function that is called like it before each turn, not measured, or "".
+        postgresql: Whether states are kept there instead of in SQLite.
         environment: Environment variables of its driver.
         sample: Most tasks that a turn runs, for a peer that needs the same time for each task
             however many there are: what is read a task then stands for all of them.
@@ -44,6 +50,8 @@ class Side:
     module: str
     turn: str
     arguments: tuple[float, ...] = ()
+    prepare: str = ""
+    postgresql: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     sample: int | None = None
     share: float = 1.0
@@ -75,7 +83,6 @@ class Case:
         peer: Whom it is compared with, or None.
         aims: What is measured.
         on_ray: Whether both sides share a local Ray that is running already.
-        postgresql: Whether states are kept there instead of in SQLite.
         quick: The part of `size` that is run unless everything is asked for.
         repeats: How many pairs of turns, unless the command says.
         task_runs: From the size to how many task runs that makes.
@@ -88,7 +95,6 @@ class Case:
     peer: Side | None
     aims: tuple[Aim, ...]
     on_ray: bool = True
-    postgresql: bool = False
     quick: float = 1.0
     repeats: int = 3
     task_runs: Callable[[int], int] = itself
@@ -97,6 +103,11 @@ class Case:
     def sides(self) -> tuple[Side, ...]:
         """Ours, then the peer if there is one."""
         return (self.ours,) if self.peer is None else (self.ours, self.peer)
+
+    @property
+    def postgresql(self) -> bool:
+        """Whether a side keeps its states there."""
+        return any(side.postgresql for side in self.sides)
 
     def scaled(self, scale: float, *, full: bool) -> int:
         """Return how many tasks it runs at this scale."""

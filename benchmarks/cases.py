@@ -1,5 +1,9 @@
 """All cases by name, in the order in which they are measured."""
 
-from benchmarks.suite import calls, computing, maps, starts
+from benchmarks.case import Case
+from benchmarks.suite import calls, computing, durable, maps, starts
 
-CASES = {case.name: case for case in (*maps.CASES, *calls.CASES, *computing.CASES, *starts.CASES)}
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (*maps.CASES, *calls.CASES, *durable.CASES, *computing.CASES, *starts.CASES)
+}

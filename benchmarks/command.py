@@ -4,7 +4,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from benchmarks.case import Case, Measured
 from benchmarks.cases import CASES
+from benchmarks.databases import private_server
 from benchmarks.granularity import measure_curves
 from benchmarks.harness import WORKER_NICENESS, Order, local_ray, measure
 from benchmarks.machine import this_machine
@@ -53,7 +54,12 @@ def bench(  # noqa: PLR0913 - the options
         str, typer.Option(help="A running Ray, instead of one that starts for this run.")
     ] = "",
     postgresql: Annotated[
-        str, typer.Option(metavar="URL", help="A database for the cases that want PostgreSQL.")
+        str,
+        typer.Option(
+            metavar="URL",
+            help="A database for the cases that want PostgreSQL; by default one of a server that "
+            "starts for this run, with the settings that it comes with.",
+        ),
     ] = "",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write JSON here, too.")
@@ -71,8 +77,12 @@ def bench(  # noqa: PLR0913 - the options
     """
     chosen = [_case(name) for name in case or ([] if granularity else CASES)]
     began = datetime.now(UTC)
-    with tempfile.TemporaryDirectory(prefix="raysched-bench-") as scratch:
-        order = Order(Path(scratch), scale, repeats, address, full=full, postgresql=postgresql)
+    wanted = any(one.postgresql for one in chosen) and not postgresql
+    with (
+        tempfile.TemporaryDirectory(prefix="raysched-bench-") as scratch,
+        private_server() if wanted else nullcontext(postgresql) as database,
+    ):
+        order = Order(Path(scratch), scale, repeats, address, full=full, postgresql=database)
         skipped = {one.name: lack for one in chosen if (lack := order.lacks(one))}
         if case and skipped:
             name, lack = next(iter(skipped.items()))

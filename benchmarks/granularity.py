@@ -133,10 +133,9 @@ def measure_curves(
     """
     shared = {
         "RAYSCHED_HOME": str(order.scratch),
-        "RAYSCHED_DATABASE_URL": f"sqlite:///{order.scratch / 'granularity.db'}",
         "RAY_ADDRESS": order.address,
     }
-    database = order.scratch / "granularity.db"
+    database = order.database("granularity")
     with ExitStack() as stack:
         drivers = [
             stack.enter_context(driver(side, shared, database))

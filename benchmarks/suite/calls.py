@@ -45,8 +45,8 @@ CALLS_POSTGRESQL = replace(
     CALLS,
     name="calls-postgresql",
     work="{size} no-ops called one after the other, states in PostgreSQL",
+    ours=replace(CALLS.ours, postgresql=True),
     aims=(Aim(RATE),),
-    postgresql=True,
 )
 
 CASES = (SUBMITS, CHAIN, CALLS, CALLS_NORMAL, CALLS_POSTGRESQL)

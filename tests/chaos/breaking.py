@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import psutil
 
+from chaos.log import read_log
 from chaos.story import EXAMPLES, HERE, TASK_RUNS, Story
 from raysched.errors import StoreUnavailable
 from raysched.faults import POINTS
@@ -69,6 +70,54 @@ def kill_driver(story: Story) -> None:
         story.lost = driver.wait() == -signal.SIGKILL
 
 
+def kill_driver_and_resume(story: Story) -> None:
+    """Kill the driver at random moments; each time another one goes on with its run."""
+    _started(story)
+    longest = 2.5 if story.cluster is not None else 0.4
+    for _ in range(story.chance.randint(1, 3)):
+        if not story.sleep(story.chance.uniform(0, longest)):
+            return
+        begun = read_log(story.place).lines
+        story.die()
+        if not story.has_run:
+            _drive(story)
+        elif not story.resume():
+            # It was about to end anyway.
+            story.lost = True
+            return
+        story.until_more(begun)
+
+
+def kill_driver_at_points_and_resume(story: Story) -> None:
+    """Have the driver kill itself around a commit or a dispatch; another one goes on."""
+    kill_driver_at_points(story)
+    if story.lost and story.has_run:
+        # Whoever goes on meets no such point.
+        story.lost = not story.resume()
+
+
+def end_sessions(story: Story) -> None:
+    """End all sessions of PostgreSQL at random moments, as an administrator or a proxy does."""
+    assert story.server is not None
+    _started(story)
+    most = story.chance.randint(1, 8)
+    while story.struck < most and story.sleep(story.chance.uniform(0, 0.5)):
+        story.server.terminate_sessions()
+        story.struck += 1
+
+
+def kill_server(story: Story) -> None:
+    """Kill all of PostgreSQL at a random moment, and start it again."""
+    assert story.server is not None
+    _started(story)
+    most = story.chance.randint(1, 2)
+    while story.struck < most and story.sleep(story.chance.uniform(0, 1)):
+        story.server.kill()
+        story.struck += 1
+        story.sleep(story.chance.uniform(0, 2))
+        story.server.start()
+
+
 def _started(story: Story) -> "Popen[bytes]":
     _drive(story)
     assert story.driver is not None
@@ -123,12 +172,14 @@ def kill_workers_of_an_example(story: Story) -> None:
                 story.strike()
 
 
-FAULTS: Mapping[str, Fault] = {
+ON_A_CLUSTER: Mapping[str, Fault] = {
     "workers killed at random moments": kill_workers,
     "workers killed at points of their items": kill_workers_at_points,
     "a node killed": kill_node,
     "the driver killed at a random moment": kill_driver,
     "the driver killed around commits": kill_driver_at_points,
+    "the driver killed at random moments, and resumed": kill_driver_and_resume,
+    "the driver killed around commits, and resumed": kill_driver_at_points_and_resume,
     "Ctrl-C or SIGTERM at a random moment": interrupt,
     "the database away around commits": lose_database,
     "workers of the examples killed": kill_workers_of_an_example,
@@ -137,6 +188,28 @@ FAULTS: Mapping[str, Fault] = {
 
 INLINE: Mapping[str, Fault] = {
     "inline: the driver killed around commits": kill_driver_at_points,
+    "inline: the driver killed at random moments, and resumed": kill_driver_and_resume,
+    "inline: the driver killed around commits, and resumed": kill_driver_at_points_and_resume,
     "inline: the database away around commits": lose_database,
 }
 """What is broken where everything is in the driver's process."""
+
+ON_POSTGRESQL: Mapping[str, Fault] = {
+    "PostgreSQL: all sessions ended at random moments": end_sessions,
+    "PostgreSQL: the server killed at a random moment": kill_server,
+}
+"""What is broken beside that where the database is PostgreSQL."""
+
+
+def faults_of(*, inline: bool, postgresql: bool) -> Mapping[str, Fault]:
+    """Return what can be broken, by name.
+
+    Args:
+        inline: Whether everything is in the driver's process.
+        postgresql: Whether the database is PostgreSQL.
+    """
+    found = dict(INLINE if inline else ON_A_CLUSTER)
+    if postgresql:
+        prefix = "inline: " if inline else ""
+        found |= {f"{prefix}{name}": fault for name, fault in ON_POSTGRESQL.items()}
+    return found

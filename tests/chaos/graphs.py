@@ -16,6 +16,8 @@ from random import Random
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from chaos.log import note
+from chaos.sides import Side, do, make_sides
 from raysched import (
     Task,
     TaskFuture,
@@ -106,10 +108,12 @@ class Graph:
     Attributes:
         nodes: Its tasks, in the order in which they are called.
         takes: Whether it takes all failures in the end, or only waits.
+        sides: What it does beside that.
     """
 
     nodes: tuple[Node, ...]
     takes: bool
+    sides: tuple[Side, ...] = ()
 
     def to_json(self) -> str:
         """Return it as text."""
@@ -129,7 +133,7 @@ class Graph:
             )
             for node in told["nodes"]
         ]
-        return cls(tuple(nodes), told["takes"])
+        return cls(tuple(nodes), told["takes"], tuple(Side(**side) for side in told["sides"]))
 
 
 DEEDS = ("fail", "fail", "fail once", "fail once", "skip", "exit")
@@ -158,7 +162,8 @@ def make(seed: int, *, inline: bool = False, two_nodes: bool = False) -> Graph:
             index = chance.randrange(node.size)
             node = _changed(node, timed=True, deeds=node.deeds | {index: "late"})
         nodes.append(node)
-    return Graph(tuple(nodes), chance.random() < 0.5)
+    takes = chance.random() < 0.5
+    return Graph(tuple(nodes), takes, make_sides(chance, len(nodes), inline=inline))
 
 
 def _changed(node: Node, **changes: Any) -> Node:
@@ -223,14 +228,6 @@ def described(value: object) -> object:
     if isinstance(value, list | tuple):
         return [described(one) for one in value]
     return value
-
-
-def note(place: str, *words: object) -> None:
-    """Append a line to the story's log, as one write: processes may be killed in between."""
-    line = json.dumps(words) + "\n"
-    descriptor = os.open(Path(place) / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(descriptor, line.encode())
-    os.close(descriptor)
 
 
 class Told(NamedTuple):
@@ -358,6 +355,9 @@ def around(graph: Graph, place: str) -> None:
         made.append(_submit(number, graph, place, made))
         if graph.nodes[number].waited:
             _wait(place, number, made[number])
+        for side in graph.sides:
+            if side.after == number:
+                do(place, side)
     for number, futures in enumerate(made):
         _wait(place, number, futures)
     if graph.takes:

@@ -3,42 +3,58 @@
 import os
 import shutil
 import signal
-import sqlite3
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from chaos.breaking import FAULTS, INLINE
+from chaos.breaking import faults_of
 from chaos.cluster import Cluster
 from chaos.graphs import make
 from chaos.log import is_alive, read_log
 from chaos.oracle import Found, Judge
+from chaos.resumed import judge_resumed
+from chaos.sides import judge_sides
 from chaos.story import TASK_RUNS, Story
 from raysched.client import Run
 from raysched.model.states import SUCCESSES, StateType
+from raysched.model.values import CrashKind
+
+if TYPE_CHECKING:
+    from servers import Server
+
+GRAPH = "n"
+"""How the names of a graph's tasks begin, and those of its sides do not."""
 
 CLEAN_SECONDS = 30.0
 """How long a cluster may take to take back what a driver had."""
 
 
-def play(seed: int, fault: str, place: Path, cluster: Cluster | None = None) -> Story:
+def play(
+    seed: int,
+    fault: str,
+    place: Path,
+    cluster: Cluster | None = None,
+    server: "Server | None" = None,
+) -> Story:
     """Play a story and judge it.
 
     Args:
         seed: What decides about its flow, and about the moments.
-        fault: Name of the fault, from `FAULTS`, or from `INLINE` without a cluster.
+        fault: Name of the fault, see `faults_of`.
         place: A directory for it, made here.
-        cluster: Where it runs.
+        cluster: Where it runs; None for inline.
+        server: The PostgreSQL that has its database; None for SQLite.
 
     Returns:
         The story; it went well if nothing is in `wrong`.
     """
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    story = Story(seed, fault, place, cluster)
+    story = Story(seed, fault, place, cluster, server)
     graph = make(seed, inline=cluster is None, two_nodes=cluster is not None)
     (place / "graph.json").write_text(graph.to_json())
-    {**FAULTS, **INLINE}[fault](story)
+    faults_of(inline=cluster is None, postgresql=server is not None)[fault](story)
     code = story.finish()
     if story.example:
         _judge_example(story, code)
@@ -49,15 +65,22 @@ def play(seed: int, fault: str, place: Path, cluster: Cluster | None = None) -> 
 
 
 def _judge(story: Story, code: int) -> None:
-    if not _has_run(story):
+    if not story.has_run:
         if not (story.lost or story.stopped):
             story.wrong.append(f"there is no run: {story.output[-1000:]}")
         return
+    if not story.is_whole():
+        story.wrong.append("the database is broken")
     graph = make(story.seed, inline=story.cluster is None, two_nodes=story.cluster is not None)
-    run = story.kept()
-    judge = Judge(graph, found_of(story, run), read_log(story.place), story.kills)
+    run, rows, log = story.kept(), story.rows(), read_log(story.place)
+    judge = Judge(graph, found_of(story, run), log, story.kills, 1 + len(story.deaths))
     stopped = run.state.type is StateType.CANCELLED
     story.wrong += judge.judge(lost=story.lost, stopped=stopped)
+    ended = not (story.lost or stopped)
+    deaths = judge.deaths + story.lost
+    story.wrong += judge_sides(graph.sides, rows, log, ended=ended, deaths=deaths)
+    for death in story.deaths:
+        story.wrong += judge_resumed(graph, death, read_log(story.place, death.lines))
     if story.lost and run.state.type is StateType.CRASHED:
         expected = StateType.CRASHED
         if run.message != "driver lost":
@@ -73,7 +96,7 @@ def _judge(story: Story, code: int) -> None:
 
 
 def _judge_example(story: Story, code: int) -> None:
-    if code or not _has_run(story):
+    if code or not story.has_run:
         story.wrong.append(f"{story.example} ended with {code}: {story.output[-1000:]}")
         return
     counts = story.kept().counts
@@ -83,11 +106,18 @@ def _judge_example(story: Story, code: int) -> None:
 
 
 def found_of(story: Story, run: Run) -> dict[str, Found]:
-    """Return what is kept of the task runs of a run."""
-    recorded = _recorded(story)
+    """Return what is kept of the task runs of a run's graph."""
+    recorded = {f"{row.task}[{row.number}]": row.state for row in story.rows()}
     found = {}
     for one in run.task_runs():
+        if not one.key.startswith(GRAPH):
+            continue
         state = one.state.type
+        lost = {
+            row.attempt
+            for row in one.history
+            if row.error is not None and row.error.kind == CrashKind.DRIVER_LOST
+        }
         found[one.key] = Found(
             state=state,
             ended=recorded.get(one.key, StateType.SCHEDULED).is_terminal,
@@ -95,37 +125,10 @@ def found_of(story: Story, run: Run) -> dict[str, Found]:
             roots=frozenset(one.roots),
             handled=one.handled,
             history=[(row.attempt, StateType(row.state)) for row in one.history],
+            lost=frozenset(lost),
             value=one.result() if state in SUCCESSES else None,
         )
     return found
-
-
-def _database(story: Story) -> Path:
-    return Path(story.environment["RAYSCHED_HOME"]) / "raysched.db"
-
-
-def _has_run(story: Story) -> bool:
-    if not _database(story).exists():
-        return False
-    with closing(sqlite3.connect(_database(story))) as connection:
-        try:
-            return bool(connection.execute("SELECT count(*) FROM flow_run").fetchone()[0])
-        except sqlite3.OperationalError:
-            # Killed before the tables were there.
-            return False
-
-
-def _recorded(story: Story) -> dict[str, StateType]:
-    """Return the states as they are written, and check that the file is whole."""
-    with closing(sqlite3.connect(_database(story))) as connection:
-        (whole,) = connection.execute("PRAGMA integrity_check").fetchone()
-        if whole != "ok":
-            story.wrong.append(f"the database is broken: {whole}")
-        rows = connection.execute(
-            "SELECT task, first + idx, state FROM task_run JOIN task_group "
-            "ON task_group.run = task_run.run AND task_group.id = task_run.grp"
-        ).fetchall()
-    return {f"{task}[{index}]": StateType(state) for task, index, state in rows}
 
 
 def _look_for_what_is_left(story: Story) -> None:

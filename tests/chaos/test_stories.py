@@ -5,16 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from chaos.breaking import INLINE
+from chaos.breaking import INLINE, faults_of
 from chaos.cluster import Cluster, cluster
 from chaos.graphs import Graph, make
+from chaos.sides import WAYS
 from chaos.stories import play
+from servers import Server, server
 
 ON_A_CLUSTER = (
     (1, "workers killed at random moments"),
     (2, "workers killed at points of their items"),
     (6, "the driver killed at a random moment"),
     (7, "Ctrl-C or SIGTERM at a random moment"),
+    (8, "the driver killed at random moments, and resumed"),
 )
 
 
@@ -25,10 +28,22 @@ def there() -> Iterator[Cluster]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Server]:
+    """A PostgreSQL of this module's own, which stories kill and start again."""
+    with server() as running:
+        yield running
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("fault", INLINE)
 def test_inline(seed: int, fault: str, tmp_path: Path) -> None:
     assert play(seed, fault, tmp_path / "story").wrong == []
+
+
+@pytest.mark.parametrize("fault", faults_of(inline=True, postgresql=True))
+def test_on_postgresql(fault: str, tmp_path: Path, own_server: Server) -> None:
+    assert play(3, fault, tmp_path / "story", server=own_server).wrong == []
 
 
 @pytest.mark.parametrize(("seed", "fault"), ON_A_CLUSTER)
@@ -40,3 +55,11 @@ def test_on_a_cluster(seed: int, fault: str, tmp_path: Path, there: Cluster) -> 
 def test_a_graph_is_the_same_wherever_it_is_made(seed: int) -> None:
     graph = make(seed, two_nodes=True)
     assert graph == make(seed, two_nodes=True) == Graph.from_json(graph.to_json())
+
+
+def test_every_way_of_calling_is_played() -> None:
+    """Among the first seeds, which everybody plays."""
+    sides = [side for seed in range(60) for side in make(seed, inline=True).sides]
+    assert {(side.way, side.subflow) for side in sides} == {
+        (way, subflow) for way in WAYS for subflow in (False, True)
+    }

@@ -211,12 +211,12 @@ class PlainDisplay(Display):
         self._last_counts: dict[str, list[int]] = {}
 
     def begin(self, snapshot: Snapshot) -> None:
-        """Print that the run has started, or goes on."""
+        """Print that the run has started, or was resumed."""
         run = snapshot.run
         if run is not None and not self._started:
             self._started = True
             where = f" on {run.backend}" if run.backend else ""
-            begins = "goes on" if run.epoch > 1 else "started"
+            begins = "resumed" if run.epoch > 1 else "started"
             line = f"{self._title} {run.id[:SHORT_ID]} {begins}{where}"
             self._console.print(line, soft_wrap=True)
 

@@ -35,7 +35,9 @@ def stock_words(stock: Stock) -> str:
         parts.append(f"{total.unkept:,} will be computed again if needed ({size} not kept)")
     parts += [f"{number:,} completed run again ({why})" for why, number in total.again.items()]
     others = " and ".join(_others(total))
-    return ", ".join([*parts, *([f"{others} go on"] if others else [])])
+    parts += [f"{others} go on"] if others else []
+    parts += [f"subflows: {_subflows(stock)}"] if stock.subflows else []
+    return ", ".join(parts)
 
 
 def print_stock(stock: Stock) -> None:
@@ -51,8 +53,7 @@ def print_stock(stock: Stock) -> None:
         table.add_row(Text("all", "dim"), *_cells(stock.total))
     console().print(table)
     if stock.subflows:
-        told = ", ".join(f"{number:,} {_word(state)}" for state, number in stock.subflows.items())
-        say((f"subflows: {told}", "dim"))
+        say((f"subflows: {_subflows(stock)}", "dim"))
 
 
 def stock_record(stock: Stock) -> list[dict[str, Any]]:
@@ -85,6 +86,10 @@ def _others(task: TaskStock) -> list[str]:
     for state in sorted(task.others, key=_rank):
         counts[_word(state)] += task.others[state]
     return [f"{number:,} {word}" for word, number in counts.items() if number]
+
+
+def _subflows(stock: Stock) -> str:
+    return " and ".join(f"{number:,} {_word(state)}" for state, number in stock.subflows.items())
 
 
 def _rank(state: StateType) -> tuple[bool, bool, int]:

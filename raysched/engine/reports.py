@@ -78,8 +78,7 @@ class Reports:
             self._forget(message.unit)
             for problem in report.missing.values():
                 run.say(logging.WARNING, f"{problem}: it is computed again")
-            missing = missing_inputs(sent.dispatched, report.missing)
-            self._host.advance(run, InputsLost(unit, missing))
+            self._without_inputs(sent, missing_inputs(sent.dispatched, report.missing))
             return
         if report.unkept:
             run.large.refused(report.unkept)
@@ -110,9 +109,14 @@ class Reports:
                 group.values[index] = StoredValue(value.location, value.size)
             else:
                 gone.append((group, index))
+        self._without_inputs(sent, gone)
+
+    def _without_inputs(self, sent: Sent, gone: list["Member"]) -> None:
+        """Account for a unit that did not begin; what it needs may be there again by now."""
+        unit = sent.dispatched.unit
         if gone:
             self._host.advance(sent.run, InputsLost(unit, gone))
-        else:
+        elif unit in sent.run.tracker.units:
             everything = sorted(sent.run.tracker.units[unit].open)
             self._host.advance(sent.run, UnitHandedBack(unit, everything))
 

@@ -62,14 +62,15 @@ class Builder:
                 return self.kept[identity]
             place = self._claim(call.spec, identity)
             if place is None:
-                return self._add_member(
-                    self._open_group(call.spec, call.tags), payload, identity, edges
-                )
-            recorded, position = place
-            flags = self._answered(call.spec, recorded, [position], (), [edges])
-            group = self._open_group(call.spec, call.tags, recorded)
-            group.claim([position], flags)
-            return self._add_member(group, payload, identity, edges)
+                group = self._open_group(call.spec, call.tags)
+            else:
+                recorded, position = place
+                flags = self._answered(call.spec, recorded, [position], (), [edges])
+                group = self._open_group(call.spec, call.tags, recorded)
+                group.claim([position], flags)
+            member = _add_member(group, payload, identity, edges)
+            self._count(group)
+            return member
 
     def add_map(self, call: MapCall) -> list[Part]:
         """Record one map; return its task runs in order.
@@ -197,7 +198,7 @@ class Builder:
                 groups[recorded] = group
                 rows[group] = []
             group = groups[recorded]
-            _append(placed, self._add_member(group, payload, identity, own_edges))
+            _append(placed, _add_member(group, payload, identity, own_edges))
             rows[group].append(row)
             if place:
                 claimed.setdefault(group, []).append(place[1])
@@ -255,33 +256,29 @@ class Builder:
         self.recorded.settle(spec, recorded, positions, flags)
         return flags
 
-    def _add_member(
-        self, group: Group, payload: bytes, identity: bytes, edges: tuple[Edge, ...]
-    ) -> Member:
-        index = group.size
-        group.payloads.append(payload)
-        group.size += 1
-        group.identities += identity
-        if edges:
-            group.member_edges[index] = edges
-        if not group.continues:
-            self._next_index[group.spec.name] = group.first + group.size
-        return group, index
-
     def _add_group(self, group: Group) -> None:
+        """Add a group that is complete; only now it is known which indices its members have."""
+        if not group.continues:
+            group.first = self._next_index.get(group.spec.name, 0)
+        self._count(group)
+        self._segment.append(group)
+
+    def _count(self, group: Group) -> None:
         if not group.continues:
             self._next_index[group.spec.name] = group.first + group.size
-        self._segment.append(group)
 
     def _open_group(
         self, spec: TaskSpec, tags: tuple[str, ...], recorded: RecordedGroup | None = None
     ) -> Group:
         goes_on = recorded is not None and self.recorded is not None and self.recorded.choice.same
         for group in reversed(self._segment):
+            if group.spec.name != spec.name:
+                continue
             alike = group.spec is spec and group.tags == tags and not group.mapped
-            if alike and group.recorded is recorded:
+            last = group.first + group.size == self._next_index.get(spec.name)
+            if alike and group.recorded is recorded and (goes_on or last):
                 return group
-            if group.spec.name == spec.name and not (goes_on or group.continues):
+            if not (goes_on or group.continues):
                 break
         group = self._new_group(spec, tags, recorded)
         self._segment.append(group)
@@ -345,6 +342,16 @@ def _check_rule(spec: TaskSpec, edges: Sequence[Edge]) -> None:
             f"task {spec.name!r}: trigger_rule={rule!s} can never be met: it needs {runs} only; a "
             "share such as 0.95 fits any number"
         )
+
+
+def _add_member(group: Group, payload: bytes, identity: bytes, edges: tuple[Edge, ...]) -> Member:
+    index = group.size
+    group.payloads.append(payload)
+    group.size += 1
+    group.identities += identity
+    if edges:
+        group.member_edges[index] = edges
+    return group, index
 
 
 def _append(parts: list[Part], member: Member) -> None:

@@ -66,10 +66,13 @@ class Recorded:
         return task in self._by_task
 
     def claim_group(self, task: str, identities: bytes | bytearray) -> RecordedGroup | None:
-        """Claim a group with just these members, in this order, if there is one."""
+        """Claim a group with just these members, in this order, if there is one.
+
+        Not one with members that were tried again elsewhere: they may have completed there.
+        """
         for group in self._by_task.get(task, ()):
             claimed = self._claimed[group.id]
-            if group.identities == identities and not any(claimed):
+            if group.identities == identities and not (any(claimed) or self._has_doubles(group)):
                 claimed[:] = b"\1" * group.size
                 return group
         return None
@@ -155,6 +158,17 @@ class Recorded:
             left = [index for index in range(group.size) if not claimed[index]]
             if left:
                 yield group, left
+
+    def _has_doubles(self, group: RecordedGroup) -> bool:
+        """Whether equal calls of what has not completed are recorded elsewhere, too.
+
+        That is so if the flow function was begun again by its own retries.
+        """
+        left = [index for index, state in enumerate(group.states) if state not in SUCCESSES]
+        if not left or len(self._by_task[group.task]) == 1:
+            return False
+        places, identities = self._index(group.task), split_identities(group.identities)
+        return any(len(places[identities[index]]) > 1 for index in left)
 
     def _index(self, task: str) -> Mapping[bytes, list[tuple[RecordedGroup, int]]]:
         """Return the task runs of a task by identity, those that are to be claimed first last."""

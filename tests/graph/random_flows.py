@@ -51,7 +51,9 @@ NAMESAKES = (
 )
 """Different tasks of one name, as a factory of tasks or lambdas make them."""
 
-ALL_TASKS = (*TASKS, *NAMESAKES)
+PREPARE = TaskSpec("prepare", fn=print, setup=True)
+
+ALL_TASKS = (*TASKS, *NAMESAKES, PREPARE)
 
 
 class Oracle:
@@ -174,7 +176,7 @@ class Recording:
         """Record one call of `step.task`."""
         args = (*step.constants, *given)
         bound = {f"p{n}": value for n, value in enumerate(args)}
-        member = self.builder.add_call(Call(step.task, args, {}, bound, _needs(waits)))
+        member = self.builder.add_call(Call(step.task, args, {}, bound, needs_of(waits)))
         self._note(member, step.task, step.constants, given, waits)
         return TaskFuture(PORT, *member)
 
@@ -191,7 +193,7 @@ class Recording:
             group, indices = column.parts[0]
             aligned = {"x": (group, indices.start)}
         columns = [list(column)]
-        call = MapCall(task, ("x",), columns, {"y": list(given)}, aligned, _needs(waits))
+        call = MapCall(task, ("x",), columns, {"y": list(given)}, aligned, needs_of(waits))
         futures: TaskFutureList[Any] = TaskFutureList(PORT, self.builder.add_map(call))
         for element, member in zip(column, futures.members(), strict=True):
             if isinstance(element, int):
@@ -226,7 +228,7 @@ class Recording:
         waits: Sequence[Future],
     ) -> None:
         shape = tuple(len(one) if isinstance(one, TaskFutureList) else None for one in given)
-        inputs = list(_members(given))
+        inputs = list(members_of(given))
         tree = self.oracle.tree(task, constants, shape, [self.trees[one] for one in inputs])
         if self.earlier is not None and member in self.earlier.trees:
             assert member in self.earlier.completed
@@ -237,13 +239,14 @@ class Recording:
         else:
             assert member not in self.trees, "recorded twice"
             # A future that goes in twice is one slot.
-            assert _slots(*member) == list(dict.fromkeys(inputs)), "edges to other task runs"
+            assert slots_of(*member) == list(dict.fromkeys(inputs)), "edges to other task runs"
         self.trees[member] = tree
         self.inputs[member] = inputs
-        self.needs[member] = [*inputs, *_members(waits)]
+        self.needs[member] = [*inputs, *members_of(waits)]
 
 
-def _members(futures: Sequence[Future]) -> Iterator[Member]:
+def members_of(futures: Sequence[Future]) -> Iterator[Member]:
+    """Yield the task runs of futures."""
     for future in futures:
         if isinstance(future, TaskFuture):
             yield future.member
@@ -251,14 +254,15 @@ def _members(futures: Sequence[Future]) -> Iterator[Member]:
             yield from future.members()
 
 
-def _needs(futures: Sequence[Future]) -> list[Dependency]:
+def needs_of(futures: Sequence[Future]) -> list[Dependency]:
+    """Return what a call waits for."""
     found: list[Dependency] = []
     for future in futures:
         found += future.dependencies() if isinstance(future, TaskFutureList) else [future]
     return found
 
 
-def _slots(group: Group, index: int) -> list[Member]:
+def slots_of(group: Group, index: int) -> list[Member]:
     """Return the task runs whose values a member is given, those of its own column last."""
     found: dict[Member, None] = {}
     column: dict[Member, None] = {}
@@ -284,7 +288,7 @@ def take_steps(
         elif step.kind in {"as_completed", "fold"} and given:
             yield from _follow_up(recording, step, given, results, random)
         elif step.kind == "if" and given:
-            first = next(_members(given))
+            first = next(members_of(given))
             while first not in recording.completed:
                 yield
             value = recording.value(first)
@@ -303,7 +307,7 @@ def _follow_up(
     random: Random,
 ) -> Iterator[None]:
     """Call a task on each result when it comes; a fold also on what came before."""
-    awaited = list(dict.fromkeys(_members(given)))
+    awaited = list(dict.fromkeys(members_of(given)))
     followed: dict[Member, Future] = {}
     last: list[Future] = []
     while len(followed) < len(awaited):
@@ -313,7 +317,7 @@ def _follow_up(
             followed[member] = recording.call(step, [TaskFuture(PORT, *member), *last])
             last = [followed[member]] if step.kind == "fold" else []
         yield
-    members = _members([followed[member] for member in awaited])
+    members = members_of([followed[member] for member in awaited])
     parts = [(group, range(index, index + 1)) for group, index in members]
     results += last or [TaskFutureList(PORT, parts)]
 

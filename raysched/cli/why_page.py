@@ -66,6 +66,7 @@ def _run(why: Why, level: int = 1) -> Iterator[Markup]:
         ("backend", why.backend),
         ("message", why.message),
         ("task run", why.key),
+        ("cache", why.cache),
         *((missed.task, shortfall_text(missed)) for missed in why.shortfalls),
         *((noun(count, "task run"), reason) for reason, count in why.reasons.items()),
     ]

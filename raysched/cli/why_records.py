@@ -23,6 +23,7 @@ def why_record(why: Why) -> dict[str, Any]:
         "target": why.target or None,
         "backend": why.backend or None,
         "verdict": why.verdict,
+        "cache": why.cache or None,
         "tasks": {state.name: count for state, count in why.counts.items()},
         "failures": why.failures,
         "handled": why.handled,

@@ -151,6 +151,8 @@ def _head(why: Why) -> None:
         (why.state.name, style),
     )
     say((plain(why.verdict), "bold"))
+    if why.cache and why.cache not in why.verdict:
+        say(plain(why.cache))
 
 
 def _graph(title: str, part: Part) -> None:

@@ -356,6 +356,7 @@ class Why:
         held: What was open when the run was stopped by a person or its limit of time.
         place: Where the flow function was then, or None where that is not known.
         shortfalls: Maps that missed their `min_success`.
+        cache: What the cache had to do with the task run that this is about, or "".
     """
 
     run: str
@@ -386,3 +387,4 @@ class Why:
     held: tuple[Held, ...] = ()
     place: Frame | None = None
     shortfalls: tuple[Shortfall, ...] = ()
+    cache: str = ""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from raysched.client.why_cache import cache_story
 from raysched.client.why_causes import Keys, Kind, class_of
 from raysched.client.why_changes import compare
 from raysched.client.why_details import cause_of
@@ -67,6 +68,7 @@ def explain_task_run(reader: "Reader", run: "RunView", view: "TaskRunView") -> W
         comparison=compare(reader, run, view) if failed and view.error is not None else None,
         steps=tuple(steps_for(run, causes)),
         key=view.key,
+        cache=cache_story(reader, run, view),
     )
     return replace(why, verdict=verdict_on_task_run(why, view))
 

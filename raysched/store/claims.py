@@ -22,7 +22,7 @@ _TAKE = "(key) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in _COLUMNS if name != "key"
 )
 
-_HAS_RESULT = and_(
+HAS_RESULT = and_(
     TASK_RUN.c.state.in_([int(state) for state in SUCCESSES]),
     TASK_RUN.c.rolled_back.is_(None),
     # What a fallback returned stood in for a result: it is none for others.
@@ -32,7 +32,7 @@ _HAS_RESULT = and_(
 )
 
 # One that has not begun may have no row.
-_IS_OPEN = and_(
+IS_OPEN = and_(
     FLOW_RUN.c.state < FIRST_TERMINAL,
     or_(TASK_RUN.c.state.is_(None), TASK_RUN.c.state < FIRST_TERMINAL),
 )
@@ -46,12 +46,12 @@ _ENTRIES = (
         CACHE_ENTRY.c.task,
         CACHE_ENTRY.c.lifetime,
         FLOW_RUN.c.id,
-        _HAS_RESULT,
+        HAS_RESULT,
         func.coalesce(TASK_RUN.c.started + TASK_RUN.c.duration, 0),
         TASK_RUN.c.size,
         TASK_RUN.c.value,
         TASK_RUN.c.location,
-        _IS_OPEN,
+        IS_OPEN,
         DRIVER.c.id,
     )
     .select_from(CACHE_ENTRY)

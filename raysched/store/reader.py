@@ -13,6 +13,7 @@ from raysched.model.rows import GroupRow
 from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.values import CrashKind
 from raysched.store import task_runs
+from raysched.store.cached import CacheReader
 from raysched.store.counts import count_states, count_states_by_group
 from raysched.store.earlier import EarlierReader
 from raysched.store.endings import EndingsReader
@@ -29,7 +30,7 @@ _CANDIDATES = 5
 """Runs that an error names."""
 
 
-class Reader(EvidenceReader, EndingsReader, EarlierReader):
+class Reader(EvidenceReader, EndingsReader, EarlierReader, CacheReader):
     """Reads runs while others write them; shows each at the moment of the call.
 
     A run is given as the `RunView` that `find_run`, `runs` or `children` returned.

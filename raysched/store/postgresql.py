@@ -170,7 +170,7 @@ class PostgreSQL(Database):
             pool_pre_ping=True,
             connect_args=self._connect_arguments(),
         )
-        event.listen(engine, "connect", self._lock_drivers)
+        event.listen(engine, "connect", self._prepare_session)
         return engine
 
     def _open_reading_engine(self) -> Engine:
@@ -183,19 +183,29 @@ class PostgreSQL(Database):
         )
 
     def _connect_arguments(self) -> dict[str, object]:
-        query = self._url.query
         own = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
-        users = query.get("options", "")
-        options = users if isinstance(users, str) else " ".join(users)
+        query = self._url.query
         missing = {name: value for name, value in _CONNECTION.items() if name not in query}
-        return {**missing, "options": f"{own} {options}"}
+        return {**missing, "options": f"{own} {self._users_options()}"}
 
-    def _lock_drivers(self, connection: Any, _record: object) -> None:
+    def _prepare_session(self, connection: Any, _record: object) -> None:
+        if "synchronous_commit" not in self._users_options():
+            connection.execute(_SYNCHRONOUS)
         for key in self._held:
             # Shared, because several connections of this process hold it.
             connection.execute("SELECT pg_advisory_lock_shared(%s)", (key,))
         connection.commit()
 
+    def _users_options(self) -> str:
+        options = self._url.query.get("options", "")
+        return options if isinstance(options, str) else " ".join(options)
+
+
+_SYNCHRONOUS = (
+    "SELECT set_config('synchronous_commit', 'on', false) "
+    "WHERE current_setting('synchronous_commit') = 'off'"
+)
+"""Where a server does not wait for its disk, a crash of it would take what flows have seen."""
 
 _HELD_LOCKS = text(
     "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks "

@@ -17,6 +17,7 @@ from raysched.settings import Settings
 from raysched.store import open_store
 from raysched.store import sqlite as sqlite_module
 from raysched.store.database import database
+from servers import Server
 from store.samples import flow_run, group
 
 TESTS = Path(__file__).parents[1]
@@ -68,6 +69,18 @@ class TestLossOfPower:
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == number
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         opened.close()
+
+    def test_a_postgresql_that_does_not_wait_is_told_to(self, postgresql: Server) -> None:
+        """As `off` is for all of a server, or asked for in the URL."""
+        postgresql.execute("CREATE DATABASE lazy")
+        postgresql.execute("ALTER DATABASE lazy SET synchronous_commit = off")
+        url = postgresql.url.replace("/postgres?", "/lazy?")
+        for options, expected in (("", "on"), ("&options=-csynchronous_commit%3Doff", "off")):
+            opened = database(url + options)
+            with opened.committing() as execute:
+                assert execute("SHOW synchronous_commit", ()).fetchone() == (expected,)
+            opened.close()
+        postgresql.execute("DROP DATABASE lazy")
 
     def test_full_is_what_nobody_has_to_ask_for(self) -> None:
         assert Settings.model_fields["sqlite_synchronous"].default == "FULL"

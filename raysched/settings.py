@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     kept_run_max_bytes: int = Field(default=64 * 1024**3, ge=0)
     """Most that is kept of the results of one flow run (bytes); what comes after is not kept."""
 
+    retention_days: float = Field(default=0, ge=0)
+    """How long flow runs are kept after their end (days), 0 for ever: what `raysched db prune`
+    removes where nothing else is said."""
+
     values_in_memory_bytes: int = Field(default=16 * 1024**2, ge=0)
     """Small results that the driver keeps in memory (bytes); older ones are read again."""
 

@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 from typer.core import TyperGroup
 
-from raysched.cli import failure_commands, kept_ray_commands, run_commands
+from raysched.cli import (
+    cache_commands,
+    db_commands,
+    failure_commands,
+    kept_ray_commands,
+    run_commands,
+)
 from raysched.cli.options import (
     JsonOption,
     ParamOption,
@@ -251,6 +257,8 @@ def graph(
 
 app.add_typer(failure_commands.app)
 app.add_typer(kept_ray_commands.app)
+app.add_typer(db_commands.app, name="db")
+app.add_typer(cache_commands.app, name="cache")
 
 
 @app.command()

@@ -6,6 +6,7 @@ Importing this package is cheap: SQLModel loads when a store or a reader is open
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from raysched.store.housekeeping import Housekeeping
     from raysched.store.reader import Reader
     from raysched.store.sql import SqlStore
 
@@ -47,4 +48,28 @@ def open_reader(url: str) -> "Reader":
     return Reader(database(url))
 
 
-__all__ = ["open_reader", "open_store"]
+def open_housekeeping(url: str) -> "Housekeeping":
+    """Open a database to look after it; nothing is created or upgraded.
+
+    Args:
+        url: As for `open_store`.
+
+    Raises:
+        StoreUnavailable: It cannot be reached.
+        StoreVersionError: Its schema is another than this raysched's.
+        StoreError: The URL names no database that raysched can use, or there is none yet.
+    """
+    from raysched.errors import StoreError
+    from raysched.store import schema
+    from raysched.store.database import database
+    from raysched.store.housekeeping import Housekeeping
+
+    opened = database(url)
+    if opened.exists():
+        with opened.reading() as connection:
+            if schema.check(opened, connection):
+                return Housekeeping(opened)
+    raise StoreError(f"{opened.name}: there is no database yet; the first `raysched run` makes it")
+
+
+__all__ = ["open_housekeeping", "open_reader", "open_store"]

@@ -53,7 +53,11 @@ class Requests:
         wanted = RequestRow(0, kind, by, time.time_ns(), tuple(keys))
         # The run's row is locked, so that requests arrive in the order of their numbers, and a
         # driver that has seen one does not miss another that comes after it.
-        number = select(FLOW_RUN.c.number).where(FLOW_RUN.c.number == run).with_for_update()
+        number = (
+            select(FLOW_RUN.c.number)
+            .where(FLOW_RUN.c.number == run, FLOW_RUN.c.removed.is_(None))
+            .with_for_update()
+        )
         self._database.prepare()
         with self._database.writing() as connection:
             if (

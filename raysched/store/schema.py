@@ -43,6 +43,12 @@ def upgrade(database: Database, *, head: str = HEAD, migrations: Path = MIGRATIO
             _migrate(database, connection, found, migrations)
 
 
+def revision(database: Database) -> str:
+    """Return the revision of a database's schema, "" where there is none yet."""
+    with database.writing() as connection:
+        return _version(connection) or ""
+
+
 def check(database: Database, connection: Connection) -> bool:
     """Return whether the database has our schema, False if it is still empty.
 
@@ -60,7 +66,7 @@ def check(database: Database, connection: Connection) -> bool:
     if _is_known(found, MIGRATIONS):
         raise StoreVersionError(
             f"{database.name}: its schema is {found or 'empty'}, this raysched reads {HEAD}; "
-            "the next `raysched run` upgrades it"
+            "`raysched db upgrade` or the next `raysched run` upgrades it"
         )
     raise _newer(database, found)
 

@@ -100,6 +100,8 @@ class SQLite(Database):
             )
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
+        # For a new file: so its pages can be given back (see `store.room`), at no cost until then.
+        self._insisting(connection, "PRAGMA auto_vacuum = INCREMENTAL")
         # SQLite does not wait for others that change the mode at the same moment.
         (mode,) = self._insisting(connection, "PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":

@@ -15,12 +15,14 @@ from array import array
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from benchmarks.case import Told
 from benchmarks.databases import SQLITE
-from raysched import Flow, StateType, flow, task, unmapped, wait
+from raysched import StateType, flow, task, unmapped, wait
+from raysched.settings import settings
 
 ENTRY_BYTES = 16
 
@@ -60,15 +62,24 @@ def counted_calls(size: int, directory: str) -> int:
 
 
 def resumed_map(size: int) -> Told:
-    return _resumed(counted_map, size)
+    return _resumed("counted_map", size)
 
 
 def resumed_submits(size: int) -> Told:
-    return _resumed(counted_submits, size)
+    return _resumed("counted_submits", size)
 
 
 def resumed_calls(size: int) -> Told:
-    return _resumed(counted_calls, size)
+    return _resumed("counted_calls", size)
+
+
+def first_task(size: int) -> Told:
+    """Run one task in bare Ray in a driver of its own; tell the time since it was connected."""
+    script = Path(__file__).parent / "cold" / "first_task.py"
+    done = subprocess.run(  # noqa: S603 - script of this package
+        [sys.executable, str(script)], check=True, capture_output=True, text=True
+    )
+    return Told(sum(range(size)), float(done.stdout.splitlines()[-1]))
 
 
 def begin(name: str, size: int, directory: str) -> None:
@@ -77,17 +88,41 @@ def begin(name: str, size: int, directory: str) -> None:
     globals()[name](size, directory)
 
 
-def _resumed(killed: Flow[[int, str], int], size: int) -> Told:
-    """Begin a flow run, have its driver killed, and go on with it.
+def go_on(name: str) -> None:
+    """Resume the run of a flow of this module; print when it had its backend (ns), and its value.
 
-    What is told is the time from the call until the first task run that is new.
+    That is when Ray was connected. Inline, it is at once, before the store is loaded.
+    """
+    ready = time.time_ns()
+    if settings().backend == "ray":
+        import ray
+
+        connect = ray.init
+
+        def init(**options: Any) -> Any:
+            nonlocal ready
+            context = connect(**options)
+            ready = time.time_ns()
+            return context
+
+        setattr(ray, "init", init)  # noqa: B010 - what it returns matters to nobody here
+    total = globals()[name].resume("last")
+    print(ready, total)
+
+
+def _resumed(name: str, size: int) -> Told:
+    """Begin a flow run, have its driver killed, and go on with it in another process.
+
+    What is told is the time until the first task run that is new.
     """
     with tempfile.TemporaryDirectory(prefix="raysched-resumed-") as directory:
-        _kill(killed, size, directory)
+        _kill(name, size, directory)
         earlier = set(Path(directory).glob("*.runs"))
         kept, began_before = _completed(), {number for number, _ in _runs(earlier)}
-        called = time.time_ns()
-        total = killed.resume("last")
+        resumed = _driver(f"go_on({name!r})")
+        if resumed.returncode:
+            raise RuntimeError(f"the run was not resumed: {resumed.stderr}")
+        called, total = map(int, resumed.stdout.split())
         runs = _runs(set(Path(directory).glob("*.runs")) - earlier)
     again = [number for number, _ in runs if number in kept]
     seconds = (min(began for _, began in runs) - called) / 1e9
@@ -96,19 +131,27 @@ def _resumed(killed: Flow[[int, str], int], size: int) -> Told:
     return Told(total, seconds, len(again) + twice, lost)
 
 
-def _kill(killed: Flow[[int, str], int], size: int, directory: str) -> None:
+def _kill(name: str, size: int, directory: str) -> None:
     """Begin a flow run; return when its driver and its workers are dead."""
-    script = f"from {__name__} import begin; begin({killed.__name__!r}, {size}, {directory!r})"
-    done = subprocess.run(  # noqa: S603 - this module
-        [sys.executable, "-c", script], check=False, stdin=subprocess.DEVNULL, capture_output=True
-    )
-    if done.returncode != -signal.SIGKILL:
-        raise RuntimeError(f"the driver was not killed: {done.stderr.decode()}")
+    begun = _driver(f"begin({name!r}, {size}, {directory!r})")
+    if begun.returncode != -signal.SIGKILL:
+        raise RuntimeError(f"the driver was not killed: {begun.stderr}")
     workers = []
     for path in Path(directory).glob("*.runs"):
         with suppress(psutil.NoSuchProcess):
             workers.append(psutil.Process(int(path.stem)))
     psutil.wait_procs(workers)
+
+
+def _driver(call: str) -> subprocess.CompletedProcess[str]:
+    """Call a function of this module in a process of its own."""
+    return subprocess.run(  # noqa: S603 - this module
+        [sys.executable, "-c", f"from {__name__} import *; {call}"],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
 
 
 def _completed() -> set[int]:

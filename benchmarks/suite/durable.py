@@ -13,7 +13,7 @@ RESUME = Case(
     "map of {size} no-ops, resumed after its driver was killed at the half",
     100_000,
     Side("raysched", RESUMING, "resumed_map"),
-    None,
+    Side("bare Ray, a new task", RESUMING, "first_task"),
     (Aim(FIRST_NEW, 3, Of.OURS), Aim(REPEATED, 0, Of.OURS), Aim(LOST)),
 )
 
@@ -22,6 +22,7 @@ RESUME_INLINE = replace(
     name="resume-inline",
     work="the same, inline, of {size}",
     ours=replace(RESUME.ours, environment={"RAYSCHED_BACKEND": "inline"}),
+    peer=None,
     on_ray=False,
 )
 

@@ -64,6 +64,7 @@ def caller_of(task: Decorated[Any, Any], options: TaskOptions) -> Caller:
         task_run_name=declared.run_name,
         log_prints=checker.flag("log_prints") or False,
         persist_result=checker.flag("persist_result") is not False,
+        result_serializer=policies.serializer(checker),
         hooks=Hooks(**checker.hooks()),
         task=task,
         description=checker.text("description") or inspect.getdoc(function) or "",

@@ -37,6 +37,19 @@ RetryOn: TypeAlias = (
 """What `retry_on` takes."""
 
 
+ResultSerializer: TypeAlias = Literal[
+    "pickle",
+    "json",
+    "arrow",
+    "parquet",
+    "compressed/pickle",
+    "compressed/json",
+    "compressed/arrow",
+    "compressed/parquet",
+]
+"""How results are written: the names in `model.serializers`."""
+
+
 class TaskOptions(TypedDict, total=False):
     """What `@task` and `Task.with_options` take. None means the default.
 
@@ -50,6 +63,9 @@ class TaskOptions(TypedDict, total=False):
     - `batch` and `batch_size`: Rarely needed, since quick task runs share Ray calls by
       themselves. `batch=False` gives each task run a call of its own; `batch_size=n` gives every
       call n task runs where there are as many, however long they take.
+
+    - `result_serializer`: How results are written; `compressed/` before its name compresses them.
+      By default tables of pyarrow and polars by Arrow, everything else by pickle.
 
     What happens when something fails:
 
@@ -123,6 +139,7 @@ class TaskOptions(TypedDict, total=False):
     batch_size: int | None
     log_prints: bool | None
     persist_result: bool | None
+    result_serializer: ResultSerializer | None
     cache_policy: "CachePolicy | None"
     cache_key_fn: Callable[[Any, dict[str, Any]], str | None] | None
     cache_expiration: timedelta | None

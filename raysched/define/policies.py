@@ -9,6 +9,7 @@ from raysched.define.checker import BYTES, Checker, is_number, size_of
 from raysched.define.options import RAY_OPTIONS, Rule
 from raysched.errors import InvalidOption
 from raysched.model.options import Escalation, RetryOptions
+from raysched.model.serializers import RESULT_SERIALIZERS
 from raysched.model.triggers import MinSuccess, Trigger, TriggerRule
 
 HEARTBEAT_MIN_SECONDS = 1.0
@@ -233,6 +234,19 @@ def check_takes_one(
         raise checker.fail(
             option, f"is called with one argument, {argument}, but takes {signature}"
         ) from None
+
+
+def serializer(checker: Checker) -> str:
+    """Return how results are written, "" to choose by the type of each."""
+    given = checker.get("result_serializer")
+    if given is None or given in RESULT_SERIALIZERS:
+        return given or ""
+    close = get_close_matches(str(given), RESULT_SERIALIZERS, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise checker.fail(
+        "result_serializer",
+        f"there is no such serializer; {hint}The serializers are {', '.join(RESULT_SERIALIZERS)}",
+    )
 
 
 def _problem_of_share(value: object) -> str:

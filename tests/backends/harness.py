@@ -48,11 +48,15 @@ class Ended:
     lost: ErrorInfo | None = None
     process: int = 0
     is_over: bool = False
+    missing: dict[str, str] = field(default_factory=dict)
+    unkept: str = ""
 
     def add(self, report: Report, handle: Any = None) -> None:
         fresh = report.fresh_logs(len(self.logs))
         self.logs += fresh
         self.process = report.worker[2]
+        self.missing |= report.missing
+        self.unkept = self.unkept or report.unkept
         columns = zip(
             report.positions,
             report.states,

@@ -270,3 +270,22 @@ def test_methods_that_are_not_here() -> None:
         some.delay()
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = some.nonsense
+
+
+@pytest.mark.parametrize("given", ["json", "compressed/parquet", None])
+def test_result_serializers(given: Any) -> None:
+    assert task(result_serializer=given)(work).spec.result_serializer == (given or "")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("jsn", "did you mean 'json'"),
+        ("compressed/arow", "did you mean 'compressed/arrow'"),
+        ("compressed", "The serializers are pickle, json, arrow, parquet, compressed/pickle"),
+        (3, "result_serializer=3: there is no such serializer"),
+    ],
+)
+def test_unknown_result_serializers(given: Any, message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        task(result_serializer=given)(work)

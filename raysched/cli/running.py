@@ -20,7 +20,7 @@ from raysched.cli.progress import Progress
 from raysched.cli.records import run_record
 from raysched.cli.summary import print_summary
 from raysched.cli.target import AnyFlow, Target
-from raysched.errors import InternalError, ParameterError
+from raysched.errors import InternalError, ParameterError, StoreError, StoreUnavailable
 
 FAILURE = 1
 
@@ -171,7 +171,11 @@ def _called(call: Call, flow: AnyFlow) -> tuple[object, BaseException | None]:
 def _kept(progress: Progress, target: Target, error: BaseException | None) -> client.Run:
     """Return the run that has ended, or raise why there is none or why it is still open."""
     row = progress.snapshot().run
-    run = None if row is None else client.get_run(row.id)
+    try:
+        run = None if row is None else client.get_run(row.id)
+    except StoreUnavailable as unread:
+        # Of a driver that gave up because the database is away, its own error says what to do.
+        raise (error if isinstance(error, StoreError) else unread) from None
     if run is not None and run.state.is_final():
         return run
     if run is None and isinstance(error, ParameterError):

@@ -5,7 +5,7 @@ from raysched.cli.children import Ended, pause, run_child
 from raysched.cli.output import SHORT_ID, noun, say
 from raysched.cli.run import Order
 from raysched.cli.running import Options
-from raysched.errors import RunNotFound
+from raysched.errors import RunNotFound, StoreUnavailable
 from raysched.model.ids import new_run_id
 
 LONGEST_PAUSE = 60.0
@@ -22,7 +22,7 @@ def supervise(order: Order, most: int) -> int:
         most: How often at most.
 
     Raises:
-        StoreError: The database cannot be read.
+        StoreError: The database cannot be read, at the start or when somebody asks for the end.
     """
     run = client.get_run_of_key(order.key) if order.key else None
     run_id = new_run_id()
@@ -60,10 +60,18 @@ def supervise(order: Order, most: int) -> int:
 
 
 def _find(run_id: str) -> client.Run | None:
-    try:
-        return client.get_run(run_id)
-    except RunNotFound:
-        return None
+    """Return the run, as soon as the database can be read; raise if somebody asks for the end."""
+    delay = 1.0
+    while True:
+        try:
+            return client.get_run(run_id)
+        except RunNotFound:
+            return None
+        except StoreUnavailable as error:
+            say((f"{error}; looking again in {delay:g} s", "yellow"), stderr=True)
+            if pause(delay):
+                raise
+            delay = min(2 * delay, LONGEST_PAUSE)
 
 
 def _name(run: client.Run | None, order: Order) -> str:

@@ -9,6 +9,7 @@ from multiprocessing.connection import wait
 from threading import Thread
 from typing import Any
 
+import psutil
 from sqlalchemy import Connection, Dialect, Engine, Table, create_engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -141,7 +142,8 @@ class PostgreSQL(Database):
     def living(self, drivers: Collection[str]) -> set[str]:
         """Ask the server for the advisory locks of living sessions.
 
-        A server that has just started gives those who were there before the time to come back.
+        A server that has just started gives those who were there before the time to come back, but
+        not processes of this machine that are gone.
         """
         with self.reading() as connection:
             held = set(connection.execute(_HELD_LOCKS).scalars())
@@ -149,7 +151,9 @@ class PostgreSQL(Database):
             missed = [driver for driver in drivers if driver not in living]
             if missed:
                 returning = {"drivers": missed, "seconds": RESTART_SECONDS}
-                living |= set(connection.execute(_RETURNING, returning).scalars())
+                for driver, host, pid in connection.execute(_RETURNING, returning):
+                    if host != socket.gethostname() or psutil.pid_exists(pid):
+                        living.add(driver)
         return living
 
     def explain(self, error: DBAPIError) -> StoreError:
@@ -214,7 +218,7 @@ _HELD_LOCKS = text(
 )
 
 _RETURNING = text(
-    "SELECT id FROM driver WHERE id = ANY(:drivers) "
+    "SELECT id, host, pid FROM driver WHERE id = ANY(:drivers) "
     "AND started < extract(epoch FROM pg_postmaster_start_time()) * 1e9 "
     "AND clock_timestamp() < pg_postmaster_start_time() + :seconds * interval '1 second'"
 )

@@ -183,10 +183,33 @@ def test_a_server_that_is_away_for_too_long(pg_place: Place, own_server: Server)
     assert driver.output.count("error: ") == 1, driver.output
     (run,) = pg_place.look("runs")
     assert f"go on with `raysched resume {run['id'][:8]}`" in driver.output
-    until(lambda: pg_place.look("runs")[0]["message"] == "driver lost", "its end")
+    # At once, as its process was on this machine.
+    assert run["message"] == "driver lost"
     states = pg_place.states()
     assert list(states.values()).count("COMPLETED") >= seen(pg_place)
     assert set(states.values()) <= {"COMPLETED", "CRASHED", "SCHEDULED"}
+    (pg_place.path / "enough").touch()
+    resumed = pg_place.start("-m", "raysched", "resume", run["id"])
+    assert resumed.finish() == 0, resumed.output
+    assert set(pg_place.states().values()) == {"COMPLETED"}
+
+
+def test_a_supervised_run_goes_on_when_the_server_is_back(
+    pg_place: Place, own_server: Server
+) -> None:
+    """However long that takes: the driver gives up, whoever starts it again does not."""
+    pg_place.environment["RAYSCHED_STORE_PATIENCE_SECONDS"] = "0.5"
+    supervisor = pg_place.run("flows.py:steady", "--supervise")
+    pg_place.until_marked("first")
+    own_server.stop()
+    supervisor.until_said("go on with `raysched resume", "looking again in 2 s")
+    before = seen(pg_place)
+    own_server.start()
+    # Those that were seen are answered at once, and are seen again.
+    until(lambda: seen(pg_place) > 2 * before + 5, "more results")
+    (pg_place.path / "enough").touch()
+    assert supervisor.finish() == 0, supervisor.output
+    assert set(pg_place.states().values()) == {"COMPLETED"}
 
 
 def test_a_driver_whose_run_was_taken_over_meanwhile_stops(

@@ -149,7 +149,16 @@ def kept_run(run: str) -> KeptFlowRun:
         except Exception as error:  # noqa: BLE001 - of users' classes, which may have changed
             lacks = f"{type(error).__name__}: {error}"
     return KeptFlowRun(
-        row.id, row.flow, row.name, row.state, row.parent, row.tags, parameters, lacks, owner
+        row.id,
+        row.flow,
+        row.name,
+        row.state,
+        row.parent,
+        row.tags,
+        parameters,
+        lacks,
+        owner,
+        row.key,
     )
 
 

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from raysched.cli.children import run_child
-from raysched.cli.output import SHORT_ID, console, noun, print_json, say
+from raysched.cli.output import SHORT_ID, noun, print_json, say
 from raysched.cli.parameters import read_parameters
 from raysched.cli.progress import Progress
 from raysched.cli.records import run_record
@@ -216,10 +216,13 @@ def check_changes(run: Run, choices: Choices, changes: Changes) -> None:
 
 
 def print_notes(run: Run, after: int = 0) -> None:
-    """Print what raysched itself has said of how a run went on, from a log record on."""
+    """Print what raysched itself has noted of how a run went on, from a log record on.
+
+    Its warnings are on standard error already.
+    """
     for record in run.logs(logger=ENGINE_LOGGER, after=after):
-        style = "yellow" if record.level >= logging.WARNING else ""
-        console().print(record.message, style=style)
+        if record.level < logging.WARNING:
+            say(record.message)
 
 
 def _can_go_on(run: Run) -> bool:

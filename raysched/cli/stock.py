@@ -18,8 +18,9 @@ WORDS = {
     StateType.AWAITING_RETRY: "open",
     StateType.PAUSED: "open",
     StateType.CANCELLING: "open",
+    StateType.UPSTREAM_FAILED: "not run",
 }
-"""What states are called in which nothing has ended."""
+"""What states are called where their names would tell people less."""
 
 
 def stock_words(stock: Stock) -> str:

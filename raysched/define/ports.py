@@ -104,6 +104,7 @@ class KeptFlowRun:
         parameters: Its parameters, or None where they cannot be had.
         lacks: Why not, for people.
         owner: The living process that works on it, for people, or "".
+        key: What makes it the only one of its kind, or "".
     """
 
     id: str
@@ -115,6 +116,7 @@ class KeptFlowRun:
     parameters: Mapping[str, Any] | None
     lacks: str = ""
     owner: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

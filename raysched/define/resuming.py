@@ -49,6 +49,7 @@ def start_of_resume(caller: FlowCaller, continues: Continuation) -> FlowRunStart
         caller.spec,
         caller.signature.complete(bound),
         kept.tags,
+        key=kept.key,
         continues=replace(continues, run_id=kept.id),
     )
 

@@ -24,6 +24,7 @@ from raysched import (
     UpstreamFailed,
     allow_failure,
     flow,
+    get_run,
     quote,
     runtime,
     skip,
@@ -178,6 +179,24 @@ def flow_retry() -> None:
         return keys
 
     assert flow(body, retries=1)() == ["same[0]", "same[1]", "same[2]"]
+
+
+def resume() -> None:
+    mended: list[bool] = []
+
+    @flow
+    def mending() -> list[int]:
+        values: list[int] = same.map(range(3)).result()
+        if not mended:
+            raise ValueError("not yet")
+        return values
+
+    with pytest.raises(ValueError, match="not yet"):
+        mending()
+    mended.append(True)
+    assert mending.resume("last") == [0, 1, 2]
+    run = get_run("last")
+    assert (run.run_count, {each.attempts for each in run["same"]}) == (2, {1})
 
 
 def crash() -> None:
@@ -347,6 +366,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "list": whole_list,
     "types": types,
     "flow-retry": flow_retry,
+    "resume": resume,
     "crash": crash,
     "options": options,
     "names": names,

@@ -1,0 +1,431 @@
+"""`raysched resume` as people use it: mend what failed, and go on."""
+
+import signal
+
+import pytest
+
+from faults.drivers import until
+from raysched import get_run
+from raysched.model.states import StateType
+from raysched.testing import FaultPoints
+from resume.places import CountingPlace
+
+BROKEN = """
+from common import *
+
+@task
+def load(n):
+    ran()
+    return n
+
+@task
+def parse(n):
+    ran()
+    if n == 3:
+        raise ValueError("cannot parse 3")
+    return 2 * n
+
+@task
+def total(numbers):
+    ran()
+    return sum(numbers)
+
+@flow
+def nightly(n: int = 6):
+    return total(parse.map(load.map(range(n))))
+
+if __name__ == "__main__":
+    nightly()
+"""
+MENDED = BROKEN.replace('raise ValueError("cannot parse 3")', "return 600")
+RETOUCHED = MENDED.replace("return n\n", "return n + 0\n")
+
+
+def test_the_main_case_mend_the_code_and_go_on(any_place: CountingPlace) -> None:
+    place = any_place
+    place.write(BROKEN)
+    failed = place.raysched("run", "flows.py")
+    run = get_run("last")
+    assert failed.process.returncode == 1
+    assert f"go on raysched resume {run.id[:8]}" in failed.output
+    before = place.executions
+
+    place.write(MENDED)
+    told = place.done("resume", "last")
+
+    words = f"resuming nightly {run.id[:8]}: 11 completed are reused, 1 failed and 1 not run go on"
+    assert words in told
+    assert f"nightly {run.id[:8]} resumed on " in told
+    assert "returned 624" in told
+    assert "11 of 11 recorded results were reused" in told
+    assert place.executions - before == {"parse[3]": 1, "total[0]": 1}
+    run.refresh()
+    assert (run.state.type, run.run_count, run.parameters) == (StateType.COMPLETED, 2, {"n": 6})
+    assert run["parse"][3].attempts == 2
+
+
+def test_from_elsewhere_and_of_a_script_that_python_ran(place: CountingPlace) -> None:
+    place.write(BROKEN)
+    assert place.start("flows.py").finish() == 1
+    place.write(MENDED)
+    elsewhere = place.path / "elsewhere"
+    elsewhere.mkdir()
+    place.path = elsewhere
+    told = place.done("resume", "last")
+    assert "returned 624" in told
+
+
+def test_where_the_flow_has_moved_the_target_is_told(place: CountingPlace) -> None:
+    place.write(BROKEN)
+    place.raysched("run", "flows.py")
+    (place.path / "flows.py").unlink()
+    place.write(MENDED, "flows_of_ours.py")
+    assert "there is no file" in place.raysched("resume", "last").output
+    told = place.done("resume", "last", "flows_of_ours.py")
+    # A task counts by the name of its file, too.
+    assert "returned 624" in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_after_ctrl_c_and_sigterm(place: CountingPlace, number: signal.Signals) -> None:
+    source = BROKEN.replace(
+        'raise ValueError("cannot parse 3")',
+        "mark('there'); wait_for('mended')",
+    )
+    place.write(source)
+    driver = place.run("flows.py")
+    place.until_marked("there")
+    driver.process.send_signal(number)
+    assert driver.finish() == 1
+    run = get_run("last")
+    assert run.state.type is StateType.CANCELLED
+    assert "raysched resume" in driver.output
+    completed, before = place.completed(), place.executions
+    assert completed
+    place.touch("mended")
+    place.done("resume", "last")
+    assert not completed & (place.executions - before).keys()
+    run.refresh()
+    assert run.state.type is StateType.COMPLETED
+
+
+class TestChangedCode:
+    def test_of_what_completed_is_reused_and_said(self, place: CountingPlace) -> None:
+        place.write(BROKEN)
+        place.raysched("run", "flows.py")
+        before = place.executions
+        place.write(RETOUCHED)
+        told = place.done("resume", "last")
+        assert "load: 6 results were made by code that has changed since" in told
+        assert "--rerun-changed runs them again" in told
+        # What parse completed was made by code that has been mended since.
+        assert "parse: 5 results were made by code that has changed since" in told
+        assert place.executions - before == {"parse[3]": 1, "total[0]": 1}
+
+    def test_of_what_completed_runs_again_if_asked(self, place: CountingPlace) -> None:
+        place.write(BROKEN)
+        place.raysched("run", "flows.py")
+        before = place.executions
+        place.write(RETOUCHED)
+        told = place.done("resume", "last", "--rerun-changed")
+        assert "returned 624" in told
+        again = place.executions - before
+        assert again == dict.fromkeys(
+            [*(f"load[{n}]" for n in range(6)), *(f"parse[{n}]" for n in range(6)), "total[0]"], 1
+        )
+
+
+class TestDiverging:
+    def test_what_nobody_calls_again_is_told(self, place: CountingPlace) -> None:
+        place.write(BROKEN)
+        place.raysched("run", "flows.py")
+        before = place.executions
+        place.write(MENDED.replace("load.map(range(n))", "load.map(range(100, 100 + n))"))
+        told = place.done("resume", "last")
+        assert "load[0]" in told
+        assert "not called again" in told
+        assert (place.executions - before).total() == 13
+        assert get_run("last").state.type is StateType.COMPLETED
+
+
+class TestOneOwner:
+    def test_of_two_resumes_at_once_one_is_told_who_has_it(self, place: CountingPlace) -> None:
+        place.write(BROKEN)
+        place.raysched("run", "flows.py")
+        place.write(MENDED.replace("return 600", "wait_for('go'); return 600"))
+        first = place.start("-m", "raysched", "resume", "last")
+        until(lambda: place.executions["parse[3]"] == 2, "parse[3]")
+        second = place.raysched("resume", "last")
+        assert second.process.returncode == 1
+        run = get_run("last").id[:8]
+        assert f"run {run} of flow 'nightly' goes on in process {first.process.pid}" in (
+            second.output.replace("\n", " ")
+        )
+        assert f"raysched cancel {run}" in second.output
+        place.touch("go")
+        assert first.finish() == 0
+        assert place.executions["parse[3]"] == 2
+
+    def test_a_race_of_many_has_one_winner(self, place: CountingPlace) -> None:
+        place.write(BROKEN)
+        place.raysched("run", "flows.py")
+        place.write(MENDED.replace("return 600", "wait_for('go'); return 600"))
+        racers = [place.start("-m", "raysched", "resume", "last") for _ in range(4)]
+        until(lambda: sum(each.process.poll() is not None for each in racers) == 3)
+        place.touch("go")
+        codes = sorted(each.finish() for each in racers)
+        assert codes == [0, 1, 1, 1]
+        assert place.executions["parse[3]"] == 2
+
+
+class TestRefusals:
+    def test_a_run_that_completed(self, place: CountingPlace) -> None:
+        place.write(MENDED)
+        place.done("run", "flows.py")
+        refused = place.raysched("resume", "last")
+        assert refused.process.returncode == 2
+        assert "is COMPLETED: nothing to go on with" in refused.output
+        assert "raysched rerun" in refused.output
+
+    def test_parameters_that_were_not_kept(self, place: CountingPlace) -> None:
+        place.write(
+            BROKEN.replace("n: int = 6", "data").replace("range(n)", "range(6)")
+            + "    nightly(b'x' * 2_000_000)\n".replace("    nightly()\n", "")
+        )
+        source = BROKEN.replace("n: int = 6", "data").replace("range(n)", "range(6)")
+        place.write(source.replace("    nightly()", "    nightly(b'x' * 2_000_000)"))
+        assert place.start("flows.py").finish() == 1
+        refused = place.raysched("resume", "last")
+        assert refused.process.returncode == 2
+        assert "the parameters of run" in refused.output
+        assert "larger than 1 MiB" in refused.output
+
+    def test_parameters_that_do_not_fit_any_more(self, place: CountingPlace) -> None:
+        place.write(BROKEN)
+        place.raysched("run", "flows.py")
+        place.write(MENDED.replace("n: int = 6", "m: int"))
+        refused = place.raysched("resume", "last")
+        assert refused.process.returncode == 2
+        assert "takes no 'n'" in refused.output
+
+    def test_another_flows_run(self, place: CountingPlace) -> None:
+        place.write(BROKEN)
+        place.raysched("run", "flows.py")
+        place.write(BROKEN.replace("nightly", "weekly"), "others.py")
+        refused = place.raysched("resume", "last", "others.py")
+        assert refused.process.returncode == 2
+        assert "is of flow 'nightly'" in refused.output
+        assert "'weekly'" in refused.output
+
+    def test_a_subflows_run(self, place: CountingPlace) -> None:
+        source = BROKEN + "\n@flow\ndef outer():\n    return nightly()\n"
+        place.write(source)
+        place.raysched("run", "flows.py:outer")
+        (child,) = get_run("last").children
+        refused = place.raysched("resume", child.id, "flows.py:nightly")
+        assert refused.process.returncode == 2
+        assert f"resume the run that called it, {get_run('last').id[:8]}" in refused.output
+
+
+SIDE_EFFECTS = """
+from common import *
+
+@task(idempotent=False)
+def pay(n):
+    ran()
+    mark("paying")
+    wait_for("paid")
+    return n
+
+@flow
+def paying():
+    return pay(1)
+"""
+
+
+class TestWhatMustNotRunTwice:
+    def test_is_asked_for(self, place: CountingPlace) -> None:
+        place.write(SIDE_EFFECTS)
+        driver = place.run("flows.py")
+        place.until_marked("paying")
+        driver.process.kill()
+        driver.finish()
+        place.touch("paid")
+        refused = place.raysched("resume", "last")
+        assert refused.process.returncode != 0
+        assert "pay[0] may have run already" in refused.output
+        assert "--yes" in refused.output
+        assert place.executions["pay[0]"] == 1
+        assert "returned 1" in place.done("resume", "last", "--yes")
+        assert place.executions["pay[0]"] == 2
+
+
+NOT_KEPT = """
+from common import *
+
+@task(persist_result=False)
+def load(n):
+    ran()
+    return bytes(n)
+
+@task
+def size(data):
+    ran()
+    return len(data)
+
+@task
+def check(sizes):
+    ran()
+    if not is_there("mended"):
+        raise ValueError("not yet")
+    return sum(sizes)
+
+@flow
+def main(needed: bool = False):
+    loaded = load.map([10, 20, 30])
+    sizes = size.map(loaded)
+    checked = check(sizes)
+    return checked + sum(map(len, loaded.result())) if is_there("needed") else checked
+"""
+
+
+class TestResultsThatWereNotKept:
+    def test_are_not_made_again_unless_needed(self, place: CountingPlace) -> None:
+        place.write(NOT_KEPT)
+        place.raysched("run", "flows.py")
+        before = place.executions
+        planned = place.done("resume", "last", "--dry-run")
+        assert "load" in planned
+        place.touch("mended")
+        told = place.done("resume", "last")
+        assert "3 will be computed again if needed" in told
+        assert place.executions - before == {"check[0]": 1}
+
+    def test_are_made_again_when_needed(self, place: CountingPlace) -> None:
+        place.write(NOT_KEPT)
+        place.raysched("run", "flows.py")
+        before = place.executions
+        place.touch("mended")
+        place.touch("needed")
+        told = place.done("resume", "last")
+        assert "returned 120" in told
+        assert place.executions - before == {
+            "check[0]": 1,
+            "load[0]": 1,
+            "load[1]": 1,
+            "load[2]": 1,
+        }
+        assert get_run("last").counts == {StateType.COMPLETED: 7}
+
+
+def test_setups_run_again_and_what_was_rolled_back_is_not_reused(place: CountingPlace) -> None:
+    place.write(
+        """
+from common import *
+
+@task(setup=True)
+def connect():
+    ran()
+    return "connection"
+
+def undo(value):
+    ran("undone")
+
+@task(compensate=undo)
+def reserve(connection):
+    ran()
+    return "reserved"
+
+@task
+def load(connection):
+    ran()
+    return 1
+
+@task
+def ship(reserved, loaded):
+    ran()
+    if not is_there("mended"):
+        raise ValueError("no ship")
+    return loaded
+
+@task(teardown=True)
+def close(connection, shipped):
+    ran()
+
+@flow
+def main():
+    connection = connect.submit()
+    shipped = ship.submit(reserve.submit(connection), load.submit(connection))
+    close.submit(connection, shipped)
+    return shipped.result()
+"""
+    )
+    place.raysched("run", "flows.py")
+    before = place.executions
+    assert before["undone"] == 1
+    place.touch("mended")
+    told = place.done("resume", "last")
+    assert "1 completed run again (setup)" in told
+    assert place.executions - before == {
+        "connect[0]": 1,
+        "reserve[0]": 1,
+        "ship[0]": 1,
+        "close[0]": 1,
+    }
+
+
+class TestDryRun:
+    def test_tells_what_is_there_by_task(self, place: CountingPlace) -> None:
+        place.write(BROKEN)
+        place.raysched("run", "flows.py")
+        before = place.executions
+        told = place.done("resume", "last", "--dry-run")
+        rows = {row[0]: row[1:] for row in map(str.split, told.splitlines()) if row}
+        assert rows["load"] == ["6"]
+        assert rows["parse"] == ["5", "1", "failed"]
+        assert rows["total"] == ["1", "not", "run"]
+        assert place.executions == before
+        assert get_run("last").run_count == 1
+
+    def test_as_json(self, place: CountingPlace) -> None:
+        place.write(BROKEN)
+        place.raysched("run", "flows.py")
+        stock = {each["name"]: each for each in place.look("resume", "last", "--dry-run")["resume"]}
+        assert stock["parse"] == {
+            "name": "parse",
+            "reused": 5,
+            "recomputed_if_needed": 0,
+            "not_kept_bytes": 0,
+            "completed_run_again": {},
+            "run": {"FAILED": 1},
+        }
+
+
+class TestAllLost:
+    def test_goes_on_with_each_and_tells_which_failed(self, place: CountingPlace) -> None:
+        place.write(MENDED)
+        place.write(MENDED.replace("nightly", "weekly"), "weekly.py")
+        place.write(BROKEN.replace("nightly", "daily"), "daily.py")
+        for name in ("flows", "weekly", "daily"):
+            faults = FaultPoints(place.path / name).kill("after commit", nth=2)
+            (place.path / name).mkdir()
+            place.broken(faults, "run", f"{name}.py")
+        driver = place.raysched("resume", "--all-lost")
+        assert driver.process.returncode == 1
+        assert "2 of 3 lost runs completed" in driver.output
+        assert "No run is lost." in place.done("resume", "--all-lost")
+
+
+def test_from_python_a_resume_returns_what_the_flow_does(place: CountingPlace) -> None:
+    place.write(BROKEN)
+    place.raysched("run", "flows.py")
+    place.write(MENDED)
+    place.write(
+        "from flows import nightly\n"
+        "state = nightly.resume('last', return_state=True)\n"
+        "print(state, state.result())\n",
+        "again.py",
+    )
+    driver = place.start("again.py")
+    assert driver.finish() == 0, driver.output
+    assert "624" in driver.output

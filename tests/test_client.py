@@ -25,7 +25,10 @@ from raysched import (
     wiring,
 )
 from raysched.client import Run
+from raysched.errors import ResultLost
+from raysched.model.records import Kept
 from raysched.model.rows import ENGINE_LOGGER, Batch, GroupRow, LogRow
+from raysched.results.storage import parse as parse_location
 from raysched.settings import settings
 
 
@@ -277,12 +280,26 @@ class TestTaskRuns:
     def test_value_that_was_not_kept_says_why(self) -> None:
         keeping()
         run = get_run()
-        with pytest.raises(
-            ResultNotKept, match=r"values over 32,768 are not kept.*raise RAYSCHED_"
-        ):
-            run["large"][0].result()
         with pytest.raises(ResultNotKept, match="persist_result=False"):
             run["secret"][0].result()
+
+    def test_large_value_that_was_not_kept_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAYSCHED_KEPT_RESULT_MAX_BYTES", "30000")
+        settings.cache_clear()
+        keeping()
+        one = get_run()["large"][0]
+        assert (one.kept, one.location) == (Kept.NOTHING, "")
+        with pytest.raises(ResultNotKept, match=r"values over 30,000 are not kept; raise RAYSCHED"):
+            one.result()
+
+    def test_large_value_comes_from_the_result_storage(self) -> None:
+        keeping()
+        one = get_run()["large"][0]
+        assert one.kept is Kept.STORED
+        assert one.result() == bytes(settings().inline_result_max_bytes + 1)
+        Path(parse_location(one.location).url).unlink()
+        with pytest.raises(ResultLost, match="is missing"):
+            one.result()
 
     def test_open_task_run_has_no_result_yet(self) -> None:
         kept = store()

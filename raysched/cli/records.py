@@ -6,7 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from raysched.client import OWN_FAILURES, GroupPlan, LogView, Run, TaskRun, error_type, utc
+from raysched.model.records import Kept
 from raysched.model.values import ErrorInfo
+
+KEPT = {Kept.NOTHING: None, Kept.INLINE: "database", Kept.STORED: "storage"}
 
 MOST_FAILURES = 100
 """Failures in the record that `raysched run --json` prints."""
@@ -57,6 +60,8 @@ def task_run_record(task_run: TaskRun) -> dict[str, Any]:
         "handled": task_run.handled,
         "reason": task_run.reason,
         "rolled_back": task_run.rolled_back,
+        "kept": KEPT[task_run.kept],
+        "location": task_run.location or None,
     }
 
 

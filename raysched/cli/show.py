@@ -23,7 +23,8 @@ from raysched.cli.task_run import history_record, show_task_run
 from raysched.cli.why_words import plain
 from raysched.client import Run, TaskRun, describe_error, get_run, utc
 from raysched.errors import UsageError
-from raysched.model.states import StateType
+from raysched.model.records import Kept
+from raysched.model.states import SUCCESSES, StateType
 
 MOST_PARAMETERS = 300
 """Characters of the parameters that people see at once."""
@@ -175,6 +176,8 @@ def _cells(task_run: TaskRun) -> list[Text]:
         remark = f"because of {', '.join(task_run.roots)}"
     elif task_run.name != task_run.key:
         remark = task_run.name
+    elif task_run.state.type in SUCCESSES and task_run.kept is Kept.NOTHING:
+        remark = "value not kept"
     return [
         Text(task_run.key),
         _state(task_run),

@@ -12,7 +12,9 @@ from raysched.cli.why_text import print_attempts, print_facts
 from raysched.cli.why_words import plain
 from raysched.client import Run, TaskRun
 from raysched.client.why_details import evidence_of, try_of
+from raysched.model.records import Kept
 from raysched.model.rows import AttemptRow
+from raysched.model.states import SUCCESSES
 from raysched.model.values import Evidence
 
 MOST_TRACEBACKS = 3
@@ -60,6 +62,10 @@ def _facts(task_run: TaskRun, history: Sequence[AttemptRow]) -> Iterator[tuple[s
         yield "started", local_time(task_run.started)
         if task_run.seconds is not None:
             yield "took", duration(task_run.seconds)
+    if task_run.kept is Kept.STORED:
+        yield "value", task_run.location
+    elif task_run.state.type in SUCCESSES and task_run.kept is Kept.NOTHING:
+        yield "value", "not kept"
     if task_run.tags:
         yield "tags", ", ".join(task_run.tags)
 

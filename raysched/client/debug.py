@@ -15,7 +15,9 @@ from raysched.define.states import State
 from raysched.errors import ResultError, ResultNotKept, SerializationError
 from raysched.graph.group import EdgeKind
 from raysched.graph.payload import dumps
+from raysched.model.records import Kept
 from raysched.model.states import SUCCESSES, StateType
+from raysched.results import storage
 from raysched.results.envelope import decode, encode
 from raysched.settings import settings
 from raysched.worker.code import CallArguments, NamedArguments, TaskCode
@@ -190,7 +192,9 @@ class _Values:
     def _member(self, view: "TaskRunView", envelope: bytes | None) -> SlotValue:
         if view.state not in SUCCESSES:
             return FAILURE, encode(handed_over(view)).join()
-        if envelope is None:
+        if view.kept is Kept.STORED:
+            envelope = storage.read(view.location)
+        elif envelope is None:
             self.missing.append(view)
         return INLINE, envelope
 

@@ -14,9 +14,11 @@ from raysched.errors import (
     TaskRunUnfinished,
     UpstreamFailed,
 )
+from raysched.model.records import Kept
 from raysched.model.rows import FELL_BACK
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import ErrorInfo
+from raysched.results import storage
 from raysched.results.envelope import decode
 from raysched.results.rebuild import exception_of
 from raysched.settings import settings
@@ -121,6 +123,16 @@ class TaskRun:
         return self._view.rolled_back
 
     @property
+    def kept(self) -> Kept:
+        """What there is of its value. Of one that completed with nothing, nothing was kept."""
+        return self._view.kept
+
+    @property
+    def location(self) -> str:
+        """Where the result storage has its value, or ""."""
+        return self._view.location
+
+    @property
     def fingerprint(self) -> str:
         """What failures with the same innermost cause have in common, or ""."""
         return self._view.error.fingerprint if self._view.error is not None else ""
@@ -173,6 +185,7 @@ class TaskRun:
             TaskRunError: It ended without a value; has the worker's traceback, and as its cause
                 the exception itself where that can be rebuilt here.
             ResultNotKept: The value was not kept after the run.
+            ResultLost: It is missing or damaged in the result storage.
             ResultError: It has not ended.
             SerializationError: The value cannot be unpickled in this process.
         """
@@ -180,6 +193,8 @@ class TaskRun:
             raise ResultError(f"{self.key} is {self._view.state.name}: it has no result yet")
         if self._view.state not in SUCCESSES:
             raise self._failure()
+        if self.kept is Kept.STORED:
+            return storage.load(self.location)
         envelope = self._reader.value(self._run, self.task, self.index)
         if envelope is None:
             raise ResultNotKept(not_kept(self._view))
@@ -216,14 +231,19 @@ def handed_over(view: "TaskRunView") -> BaseException:
 
 def not_kept(view: "TaskRunView") -> str:
     """Return why the value of a completed task run is not there."""
-    limit = settings().inline_result_max_bytes
-    reason = "the task has persist_result=False"
+    limit = settings().kept_result_max_bytes
     if view.size > limit:
         reason = (
-            f"it has {view.size:,} bytes, and values over {limit:,} are not kept in the "
-            "database; raise RAYSCHED_INLINE_RESULT_MAX_BYTES, or let the task write it to a "
-            "file and return the path"
+            f"it has {view.size:,} bytes, and values over {limit:,} are not kept; raise "
+            "RAYSCHED_KEPT_RESULT_MAX_BYTES, or let the task write it to a file and return the path"
         )
+    elif view.size > settings().inline_result_max_bytes:
+        reason = (
+            "the task has persist_result=False, or the result storage had no room for it or could "
+            "not be written, which the run's log says"
+        )
+    else:
+        reason = "the task has persist_result=False"
     return f"{view.key} completed, but its value was not kept: {reason}"
 
 

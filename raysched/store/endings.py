@@ -13,7 +13,7 @@ from sqlalchemy import Select, and_, func, literal, or_, select
 from raysched.model.states import StateType
 from raysched.model.values import FailureClass
 from raysched.store.snapshots import Snapshots
-from raysched.store.tables import ATTEMPT, TASK_RUN
+from raysched.store.tables import ATTEMPT, HAS_VALUE, TASK_RUN
 from raysched.store.views import DRIVER_LOST, LOST_WITH_DRIVER, RunView, shown_state
 
 
@@ -25,7 +25,7 @@ class Standing:
         group: Id of the group.
         state: Their state, as `RunView` derives it.
         count: How many, without those that have no row yet and are SCHEDULED.
-        kept: How many have a value in the database and were not undone.
+        kept: How many have a value, in the database or the result storage, and were not undone.
         rolled_back: How many completed and were undone.
         first: The first one's position.
         started: When the first attempt of those began (ns), 0 if none did.
@@ -100,13 +100,13 @@ class EndingsReader(Snapshots):
         ended = func.max(TASK_RUN.c.started + TASK_RUN.c.duration)
         # Those that have not begun have 0, which is not when they began.
         started = func.min(func.nullif(TASK_RUN.c.started, 0))
-        undone = TASK_RUN.c.rolled_back
+        undone, location = TASK_RUN.c.rolled_back, TASK_RUN.c.location
         query = (
             select(
                 TASK_RUN.c.grp,
                 TASK_RUN.c.state,
                 func.count(),
-                func.count(TASK_RUN.c.value).filter(undone.is_not(True)),
+                func.count().filter(undone.is_not(True), or_(HAS_VALUE, location.is_not(None))),
                 func.count().filter(undone.is_(True)),
                 func.min(TASK_RUN.c.idx),
                 started,

@@ -127,6 +127,8 @@ class TestShow:
             "handled": False,
             "reason": "",
             "rolled_back": False,
+            "kept": None,
+            "location": None,
         }
         assert (error["type"], error["message"], error["traceback"]) == (
             "sqlite3.OperationalError",

@@ -48,6 +48,14 @@ Key = tuple[bytes, str]
 """A cache key, and its parts as they are kept."""
 
 
+FIRST = 500
+"""Members whose keys are asked for together at first, so that the first of them begin soon."""
+
+MOST = 8000
+"""Members whose keys are asked for together later, twice as many each time: the fewer transactions
+there are, the fewer pages each key writes; one of so many takes some 100 ms."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheKeyContext:
     """What a `cache_key_fn` is told of the task run beside its arguments; names as in Prefect.
@@ -92,10 +100,12 @@ class CacheKeys:
         """Yield the keys of members of one group, some after the other."""
         options = group.spec.cache
         assert options is not None  # noqa: S101 - otherwise nobody asks
-        step = _MANY if options.key_fn is None else _FEW
         making = _Making(self, run, group, options)
-        for start in range(0, len(indices), step):
+        start, step = 0, FIRST
+        while start < len(indices):
             yield making.keys(indices[start : start + step])
+            start += step
+            step = min(2 * step, MOST if options.key_fn is None else FIRST)
 
     def parameters(self, run: "OpenFlowRun") -> Mapping[str, Any]:
         """Return the parameters of a flow run as they were when it was opened, where kept."""
@@ -135,13 +145,6 @@ class CacheKeys:
             except OSError as error:
                 raise NotKeyable(f"what argument {name!r} names cannot be read: {error}") from error
         return parts
-
-
-_MANY = 2000
-"""Members whose keys are made, asked for and answered together."""
-
-_FEW = 100
-"""The same where each of them calls a `cache_key_fn`."""
 
 
 class _Making:

@@ -21,6 +21,10 @@ PARAMETER = "flow parameter "
 FILES = "files of "
 """How the names of parts begin that are the content of files that an argument names."""
 
+TASK_BYTES = 4
+"""With so much of its task each key begins: the keys of a map are near each other in the database,
+however many others there are (bytes)."""
+
 SHOWN_BYTES = 8
 """So much of each digest is kept, for comparison with others (bytes)."""
 
@@ -36,8 +40,9 @@ def cache_key(label: bytes, parts: Mapping[str, bytes]) -> tuple[bytes, str]:
         parts: Digests of what the result depends on, by name.
     """
     names = sorted(parts)
-    data = b"".join([_head(label), *(_part(name) + parts[name] for name in names)])
-    key = blake2b(data, digest_size=IDENTITY_BYTES).digest()
+    head = _head(label)
+    data = b"".join([head, *(_part(name) + parts[name] for name in names)])
+    key = head[:TASK_BYTES] + blake2b(data, digest_size=IDENTITY_BYTES - TASK_BYTES).digest()
     return key, json.dumps({name: _shown(parts[name]) for name in names}, separators=(",", ":"))
 
 
@@ -54,11 +59,12 @@ def cache_keys(
     names = sorted([*fixed, *columns])
     shown = {name: _shown(fixed[name]) if name in fixed else "%s" for name in names}
     text = json.dumps(shown, separators=(",", ":"))
-    data = _head(label).replace(b"%", b"%%")
+    head, size = _head(label), IDENTITY_BYTES - TASK_BYTES
+    data, of_task = head.replace(b"%", b"%%"), head[:TASK_BYTES]
     for name in names:
         data += _part(name) + (fixed[name].replace(b"%", b"%%") if name in fixed else b"%b")
     for row in zip(*[columns[name] for name in names if name in columns], strict=True):
-        key = blake2b(data % row, digest_size=IDENTITY_BYTES).digest()
+        key = of_task + blake2b(data % row, digest_size=size).digest()
         yield key, text % tuple([digest[:SHOWN_BYTES].hex() for digest in row])
 
 

@@ -230,6 +230,8 @@ class SQLite(Database):
         connection = _connect(str(self.path), uri=False)
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute("PRAGMA foreign_keys = ON")
+        # Cache keys are random: with the default of 2 MB each of them would read pages again (KiB).
+        connection.execute(f"PRAGMA cache_size = -{64 * 1024}")
         # A long reader lets the WAL grow; afterwards its file shrinks to this size (bytes).
         connection.execute(f"PRAGMA journal_size_limit = {64 * 1024**2}")
         return connection

@@ -235,10 +235,12 @@ class Delivery(_Base, table=True):
 
 
 class CacheEntry(_Base, table=True):
-    """Which task run makes, or has made, the result of a cache key."""
+    """Which task run makes, or has made, the result of a cache key.
+
+    With rowids: keys are random, and scatter over an index of keys alone, not over whole rows.
+    """
 
     __tablename__ = "cache_entry"
-    __table_args__ = {"sqlite_with_rowid": False}
 
     key: bytes = Field(primary_key=True)
     run: int = Field(index=True)

@@ -83,6 +83,5 @@ def _create_cache_entry() -> None:
         sa.Column("lifetime", sa.BigInteger(), nullable=False),
         sa.Column("parts", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_cache_entry"),
-        sqlite_with_rowid=False,
     )
     op.create_index("ix_cache_entry_run", "cache_entry", ["run"], unique=False)

@@ -52,14 +52,13 @@ def show_stats(*, as_json: bool) -> None:
     _line("database", f"{found.database} (schema {stats.schema})")
     _line("size", f"{size_text(stats.bytes)}{free}")
     _line("runs", _runs(found))
-    used = stats.bytes - stats.free
-    each = f", {used / stats.task_runs:,.0f} bytes each with all that is kept" if used else ""
-    _line("task runs", f"{stats.task_runs:,}{each if stats.task_runs else ''}")
+    _line("task runs", f"{stats.task_runs:,}{_each(found)}")
     if found.problem:
         _line("results", Text(f"{found.storage} cannot be read: {found.problem}", "yellow"))
     else:
         objects = f"{noun(found.objects, 'object')}, {size_text(found.object_bytes)}"
         _line("results", f"{objects} in {found.storage}")
+    say()
     console().print(_tables(found))
 
 
@@ -92,6 +91,14 @@ def _line(name: str, value: str | Text) -> None:
     say((f"{name:<10} ", "dim"), value)
 
 
+def _each(found: Figures) -> str:
+    stats = found.stats
+    if not stats.task_runs:
+        return ""
+    size = (stats.bytes - stats.free) / stats.task_runs
+    return f", {size:,.0f} bytes each with all that is kept of them"
+
+
 def _runs(found: Figures) -> Text:
     stats = found.stats
     text = Text(f"{sum(stats.runs.values()):,}")
@@ -107,7 +114,7 @@ def _runs(found: Figures) -> Text:
 
 def _tables(found: Figures) -> Table:
     stats = found.stats
-    table = Table(box=None, padding=(1, 2, 0, 0), header_style="dim", collapse_padding=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("table", no_wrap=True)
     table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True)

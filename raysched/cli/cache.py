@@ -103,7 +103,13 @@ def show_entries(what: str, limit: int | None, *, as_json: bool) -> None:
 
 
 def clear_entries(
-    what: str, older_than: str | None, *, all_of_them: bool, yes: bool, dry_run: bool
+    what: str,
+    older_than: str | None,
+    *,
+    all_of_them: bool,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Delete entries of the cache, after asking.
 
@@ -117,17 +123,23 @@ def clear_entries(
     age = None if older_than is None else parse_age(older_than)
     number = clear(what, older_than=age, dry_run=True)
     entries = noun(number, "cached result")
-    if dry_run or not number:
+    if number and not dry_run and not yes:
+        question = f"Forget {entries}? What runs next makes them again. [y/N] "
+        if not _is_sure(question, as_json=as_json):
+            say("Nothing was cleared.", stderr=as_json)
+            return
+    if number and not dry_run:
+        number = clear(what, older_than=age)
+    if as_json:
+        print_json({"dry_run": dry_run, "entries": number})
+    elif dry_run or not number:
         say(f"Would forget {entries}." if number else "Nothing to clear.")
-        return
-    if not yes and not _is_sure(f"Forget {entries}? What runs next makes them again. [y/N] "):
-        say("Nothing was cleared.")
-        return
-    say(f"Forgot {noun(clear(what, older_than=age), 'cached result')}; runs keep their results.")
+    else:
+        say(f"Forgot {noun(number, 'cached result')}; runs keep their results.")
 
 
-def _is_sure(question: str) -> bool:
-    if not console().is_terminal:
+def _is_sure(question: str, *, as_json: bool) -> bool:
+    if as_json or not console().is_terminal:
         raise UsageError("there is nobody to ask: give --yes to clear without a question")
     return console().input(question).strip().lower() in {"y", "yes"}
 

@@ -74,8 +74,9 @@ def clear(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be cleared.")
     ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Forget cached results, so that they are made again. Runs keep theirs."""
     from raysched.cli.cache import clear_entries
 
-    clear_entries(what, older_than, all_of_them=all_of_them, yes=yes, dry_run=dry_run)
+    clear_entries(what, older_than, all_of_them=all_of_them, yes=yes, dry_run=dry_run, as_json=json)

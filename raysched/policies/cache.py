@@ -57,12 +57,14 @@ def cache_keys(
         columns: The other parts, by name.
     """
     names = sorted([*fixed, *columns])
-    shown = {name: _shown(fixed[name]) if name in fixed else "%s" for name in names}
-    text = json.dumps(shown, separators=(",", ":"))
+    shown = {name: _shown(fixed[name]) if name in fixed else "*" for name in names}
+    text = json.dumps(shown, separators=(",", ":")).replace("%", "%%")
+    # In a name the quotes would have a backslash before them.
+    text = text.replace(':"*"', ':"%s"')
     head, size = _head(label), IDENTITY_BYTES - TASK_BYTES
-    data, of_task = head.replace(b"%", b"%%"), head[:TASK_BYTES]
+    data, of_task = _escaped(head), head[:TASK_BYTES]
     for name in names:
-        data += _part(name) + (fixed[name].replace(b"%", b"%%") if name in fixed else b"%b")
+        data += _escaped(_part(name)) + (_escaped(fixed[name]) if name in fixed else b"%b")
     for row in zip(*[columns[name] for name in names if name in columns], strict=True):
         key = of_task + blake2b(data % row, digest_size=size).digest()
         yield key, text % tuple([digest[:SHOWN_BYTES].hex() for digest in row])
@@ -103,6 +105,10 @@ def _head(label: bytes) -> bytes:
 def _part(name: str) -> bytes:
     # All digests have one length, so where each name begins and ends is clear.
     return name.encode() + b"\0"
+
+
+def _escaped(data: bytes) -> bytes:
+    return data.replace(b"%", b"%%")
 
 
 def _shown(digest: bytes) -> str:

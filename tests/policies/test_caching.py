@@ -140,7 +140,7 @@ def longest(words: list[str], log: str) -> str:
 @flow
 def pipeline(xs: list[float], log: str) -> int:
     whole = rounded.map(xs)
-    return total(double.map(whole, unmapped(log)), log)
+    return total.submit(double.map(whole, unmapped(log)), log).result()
 
 
 @pytest.mark.usefixtures("backend")
@@ -168,7 +168,7 @@ class TestOnBothBackends:
     def test_a_large_result_counts_by_its_content(self, log: Log) -> None:
         @flow
         def words(count: int) -> str:
-            return longest(many.submit(count), str(log.path))
+            return longest.submit(many.submit(count), str(log.path)).result()
 
         for _ in range(2):
             assert words(10_000) == "word 1000"
@@ -480,7 +480,7 @@ class TestKeyFunctions:
             RAN.append(x)
             return x
 
-        @task(cache_key_fn=lambda _, p: p["x"])  # type: ignore[arg-type, return-value]
+        @task(cache_key_fn=lambda _, p: p["x"])
         def g(x: int) -> int:
             RAN.append(x)
             return x
@@ -593,7 +593,7 @@ class TestFiles:
 
         @flow
         def run(text: str) -> str:
-            return read(make.submit(text))
+            return read.submit(make.submit(text)).result()
 
         @flow
         def run_map(text: str) -> list[str]:
@@ -675,7 +675,7 @@ class TestWhatHasNoKey:
 
         @flow
         def run() -> int:
-            return f(not_kept.submit())
+            return f.submit(not_kept.submit()).result()
 
         assert run() == run() == 100_000
         assert len(RAN) == 2

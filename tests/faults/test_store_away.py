@@ -55,6 +55,7 @@ def check_given_up(place: Place, driver: Driver, says: str) -> None:
     assert says in driver.output
     (run,) = place.look("runs")
     assert (run["state"], run["message"]) == ("CRASHED", "driver lost")
+    assert f"go on with `raysched resume {run['id'][:8]}`" in driver.output
 
 
 class TestLocked:
@@ -65,6 +66,7 @@ class TestLocked:
             driver.until_said("has locked it for more than 5 s", BACK)
         assert driver.finish() == 0, driver.output
         assert driver.output.count(BACK) == 1
+        assert driver.output.count("the database is back after") == 1
         assert set(ray_place.states().values()) == {"COMPLETED"}
 
     def test_for_longer_than_the_patience(self, place: Place) -> None:
@@ -75,6 +77,9 @@ class TestLocked:
             driver.finish()
         check_given_up(place, driver, "has locked it for more than 5 s")
         assert place.states() == {"double[0]": "COMPLETED"}
+        resumed = place.start("-m", "raysched", "resume", "last")
+        assert resumed.finish() == 0, resumed.output
+        assert place.states() == {"double[0]": "COMPLETED", "double[1]": "COMPLETED"}
 
     def test_the_second_signal_does_not_wait_for_it(self, place: Place) -> None:
         driver = begun(place)

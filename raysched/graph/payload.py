@@ -8,6 +8,7 @@ share nothing by accident.
 
 import pickle
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,8 +62,16 @@ activity = Activity()
 
 
 def register_by_value(module: str) -> None:
-    """Pickle what `module` defines by value: workers cannot import it under that name."""
+    """Pickle what `module` defines by value: workers cannot import it under that name.
+
+    Args:
+        module: Name of a module that is loaded, or being loaded.
+    """
+    import cloudpickle  # often not needed, and slow to import
+
     _by_value_modules[module] = module.encode()
+    # Otherwise it would take classes of the module by their names, which are there here.
+    cloudpickle.register_pickle_by_value(sys.modules[module])
 
 
 def is_by_value(module: str | None) -> bool:

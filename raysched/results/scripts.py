@@ -53,7 +53,8 @@ def main_name() -> str:
     if spec is not None:
         return str(spec.name)
     file = getattr(main, "__file__", None)
-    return Path(file).stem if file else ""
+    # As `cli.target` names what it cannot import.
+    return Path(file).stem.replace(".", "_") if file else ""
 
 
 def works_for(name: str, functions: Iterable[Callable[..., Any]]) -> None:
@@ -144,7 +145,8 @@ def _pickler() -> type[pickle.Pickler]:
 def _reduce(found: type) -> tuple[Any, ...] | None:
     """Return how a class is pickled that goes by value, None for all others."""
     module = found.__module__
-    if not is_by_value(module) or "<" in found.__qualname__:
+    goes_by_value = is_by_value(module) or module.startswith(BY_VALUE_PREFIX)
+    if not goes_by_value or "<" in found.__qualname__:
         return None
     if module == MAIN:
         module = _name()

@@ -202,3 +202,7 @@ class TestReading:
 def mark_and_take(path: str, *values: np.ndarray[Any, Any]) -> int:
     Path(path).touch()
     return len(values)
+
+
+def test_all_of_one_machine_shares_its_files(harness: Harness) -> None:
+    assert harness.backend.shares_files()

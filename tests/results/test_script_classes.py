@@ -31,24 +31,20 @@ class Row:
     number: int
     colour: Colour
 
-    class Inner:
-        pass
-
 
 def check(value):
     """Fail unless the classes are those of this module."""
-    row, inner, _ = value
+    row, _ = value
     assert type(row) is Row, (type(row), Row)
     assert row == Row(row.number, Colour.RED)
     assert row.colour is Colour.RED
-    assert type(inner) is Row.Inner
 
 
 @task
 def make(number, size):
     with open(f"made-{number}-{size}-{os.getpid()}", "w"):
         pass
-    return Row(number, Colour.RED), Row.Inner(), b"x" * size
+    return Row(number, Colour.RED), b"x" * size
 
 
 @task
@@ -57,7 +53,7 @@ def use(values, one):
         check(value)
     if os.path.exists("fail"):
         raise RuntimeError("told to")
-    return sum(row.number for row, *_ in values)
+    return sum(row.number for row, _ in values)
 
 
 @flow
@@ -92,11 +88,11 @@ GO_ON: Commands = {
 INLINE = [(first, then, "rows_of.py", "inline") for first in BEGIN for then in GO_ON]
 # A file that cannot be imported under its own name, and functions that travel to other processes.
 OTHERS = [
-    ("script", "command", "random.py", "inline"),
-    ("command", "script", "random.py", "inline"),
+    ("script", "command", "rows.of.py", "inline"),
+    ("command", "script", "rows.of.py", "inline"),
     ("script", "command", "rows_of.py", "ray"),
     ("command", "script", "rows_of.py", "ray"),
-    ("command", "script", "random.py", "ray"),
+    ("command", "script", "rows.of.py", "ray"),
 ]
 
 
@@ -128,3 +124,79 @@ def test_results_are_of_the_classes_of_the_file(
     done = run(GO_ON[then](file))
     assert "returned 10" in " ".join(done.stdout.split()), done.stdout + done.stderr
     assert list(tmp_path.glob("made-*")) == []
+
+
+OLDER = """
+import os
+
+from models import Old, make_old
+from raysched import flow, task
+
+
+@task
+def make(number, size):
+    with open(f"made-{number}", "w"):
+        pass
+    return make_old(number), b"x" * size
+
+
+@task
+def use(values):
+    if os.path.exists("fail"):
+        raise RuntimeError("told to")
+    return sum(old.number for old, _ in values)
+
+
+@flow
+def olds():
+    values = make.map([1, 2, 3], [10, 10, 100_000])
+    total = use.submit(values)
+    total.wait()
+    return total.result() + sum(future.result()[0].number for future in values)
+"""
+
+MODELS = """
+class {name}:
+    def __init__(self, number):
+        self.number = number
+
+
+Old = {name}
+
+
+def make_old(number):
+    return {name}(number)
+"""
+
+
+def test_results_of_a_class_that_is_gone_are_made_again(tmp_path: Path) -> None:
+    (tmp_path / "flow_of_olds.py").write_text(OLDER)
+    (tmp_path / "models.py").write_text(MODELS.format(name="First"))
+    (tmp_path / "fail").touch()
+    environment = {
+        **os.environ,
+        "RAYSCHED_HOME": str(tmp_path / "home"),
+        "RAYSCHED_BACKEND": "inline",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+    def run(*command: str) -> str:
+        ran = subprocess.run(
+            (*RAYSCHED, *command),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return " ".join((ran.stdout + ran.stderr).split())
+
+    assert "told to" in run("run", "flow_of_olds.py")
+    (tmp_path / "fail").unlink()
+    (tmp_path / "models.py").write_text(MODELS.format(name="Second"))
+    for made in tmp_path.glob("made-*"):
+        made.unlink()
+    told = run("resume", "last", "flow_of_olds.py")
+    assert "returned 12" in told
+    assert "computed again" in told
+    assert sorted(path.name for path in tmp_path.glob("made-*")) == ["made-1", "made-2", "made-3"]

@@ -26,7 +26,7 @@ def work(path: str = "", n: int = 0) -> None:
             {"num_cpu": 1},
             r"'num_cpu'; did you mean 'num_cpus' or 'num_gpus'\?.*The options are accelerator_type",
         ),
-        ({"cache_policy": 1}, r"there is no option 'cache_policy'"),
+        ({"asset_deps": 1}, r"there is no option 'asset_deps'"),
         ({"max_retries": 3}, r"max_retries is Ray's.*use crash_retries"),
         ({"num_returns": 2}, r"num_returns is Ray's.*return a tuple"),
         ({"retry_exceptions": True}, r"retry_exceptions is Ray's.*retry_on"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -808,6 +809,24 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it takes too long"
         time.sleep(0.02)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_example_of_the_page(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "caching.md"
+    (example,) = re.findall(r"```python\n(.+?)```", page.read_text("utf-8"), re.DOTALL)
+    names: dict[str, Any] = {"__name__": __name__}
+    exec(example, names)  # noqa: S102 - it is the page's own
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text("some words to count")
+
+    def counts() -> dict[StateType, int]:
+        assert names["count"](tmp_path) == 8
+        return dict(get_run("last").counts)
+
+    assert [counts(), counts()] == [{COMPLETED: 3}, {CACHED: 3}]
+    (tmp_path / "two.txt").write_text("other words to count")
+    assert counts() == {COMPLETED: 2, CACHED: 1}
 
 
 class TestTwoProcesses:

@@ -230,12 +230,19 @@ class Caller:
 def hint(spec: TaskSpec) -> None:
     """Say once a process that policies do not hold where a task is called outside a flow."""
     global _hinted  # noqa: PLW0603 - once a process
-    policies = spec.retry.retries, spec.timeout_seconds, spec.ray, spec.fallback, spec.check
+    policies = (
+        spec.retry.retries,
+        spec.timeout_seconds,
+        spec.ray,
+        spec.fallback,
+        spec.check,
+        spec.cache,
+    )
     if not _hinted and any(policies):
         _hinted = True
         _log.warning(
             "task %r was called outside a flow: there it is the plain function, without "
-            "retries, timeouts, resources, checks or fallbacks",
+            "retries, timeouts, resources, checks, fallbacks or caching",
             spec.name,
         )
 

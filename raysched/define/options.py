@@ -101,8 +101,8 @@ class TaskOptions(TypedDict, total=False):
       after a crash, a resume or rerun asks before it runs one again that may have run (`--yes`),
       and it shares no Ray call with others. `retries`, if given, are still made: then it had raised
       by itself.
-    - `cache_policy`, `cache_key_fn`, `cache_expiration` and `refresh_cache` are Prefect's; ours is the
-      policy `FILES`: the content of files that arguments name as `pathlib.Path`.
+    - `cache_policy`, `cache_key_fn`, `cache_expiration` and `refresh_cache` are Prefect's; ours is
+      the policy `FILES`: the content of files that arguments name as `pathlib.Path`.
     - `owner` and `runbook`: Who to turn to and what to do, for people.
     """
 

@@ -20,6 +20,7 @@ from enum import EnumMeta
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 from raysched.define import modules
 from raysched.define.decorated import Decorated
@@ -30,9 +31,6 @@ DIGEST_BYTES = 8
 
 MOST_ELEMENTS = 1000
 """Larger containers count as values only: functions in them by their names."""
-
-MOST_REMEMBERED = 1000
-"""Functions whose digests are remembered."""
 
 Description: TypeAlias = Any
 """Nested tuples of str, bytes, int and None: their repr is one for equal code."""
@@ -71,34 +69,48 @@ class _Lookup(NamedTuple):
         return self.namespace.get(self.name, self) is self.value
 
 
-_remembered: dict[Callable[..., Any], tuple[str, list[_Lookup]]] = {}
+class _Captured(NamedTuple):
+    """A variable that a function has captured, and what it stood for."""
+
+    cell: types.CellType
+    value: object
+
+    def holds(self) -> bool:
+        """Whether it still stands for the same."""
+        try:
+            return self.cell.cell_contents is self.value
+        except ValueError:  # it is empty
+            return False
+
+
+_Known: TypeAlias = tuple[str, list[_Lookup | _Captured]]
+
+_remembered: WeakKeyDictionary[Callable[..., Any], _Known] = WeakKeyDictionary()
 
 
 def source_digest(function: Callable[..., Any]) -> str:
     """Return the digest of a function's code (16 hexadecimal digits).
 
-    It is remembered for as long as the names that were looked up stand for the same objects; what
+    It is remembered for as long as all names that were looked up stand for the same objects; what
     changes inside these, as a list that is appended to, is not noticed.
 
     Args:
         function: The user's function, without `@task`.
     """
-    known = _remembered.get(function) if _is_lasting(function) else None
+    # What is no function may neither be hashable nor be referred to weakly.
+    is_plain = isinstance(function, types.FunctionType)
+    known = _remembered.get(function) if is_plain else None
     if known is not None and all(lookup.holds() for lookup in known[1]):
         return known[0]
     walk = _Walk(home_of(function))
     text = repr(walk.all_of(function)).encode("utf-8", "surrogatepass")
     found = blake2b(text, digest_size=DIGEST_BYTES, person=b"source").hexdigest()
-    if _is_lasting(function):
-        if len(_remembered) >= MOST_REMEMBERED:
-            _remembered.clear()
+    # One that has captured itself would never be forgotten.
+    if is_plain and not any(
+        isinstance(lookup, _Captured) and lookup.value is function for lookup in walk.lookups
+    ):
         _remembered[function] = found, walk.lookups
     return found
-
-
-def _is_lasting(function: Callable[..., Any]) -> bool:
-    # One made inside another function may be one of very many.
-    return isinstance(function, types.FunctionType) and "<" not in function.__qualname__
 
 
 class _Walk:
@@ -114,7 +126,7 @@ class _Walk:
         self._reached: deque[Any] = deque()
         self._alive: list[Any] = []
         self._entered: set[int] = set()
-        self.lookups: list[_Lookup] = []
+        self.lookups: list[_Lookup | _Captured] = []
 
     def all_of(self, function: Callable[..., Any]) -> list[Description]:
         """Return the descriptions of everything that is reached."""
@@ -211,9 +223,11 @@ class _Walk:
 
     def _cell(self, cell: types.CellType) -> Description:
         try:
-            return self._value(cell.cell_contents)
+            value = cell.cell_contents
         except ValueError:  # it is empty
             return None
+        self.lookups.append(_Captured(cell, value))
+        return self._value(value)
 
     def _class(self, kind: type) -> Description:
         members = {name: value for name, value in vars(kind).items() if _is_member(name, value)}

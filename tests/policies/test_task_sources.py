@@ -276,3 +276,16 @@ def test_all_processes_agree(load: Callable[..., Any], tmp_path: Path) -> None:
             check=True,
         )
         assert found.stdout.strip() == expected
+
+
+def test_what_is_captured_anew_is_noticed() -> None:
+    step = 1
+
+    def f() -> int:
+        return step
+
+    before = source_digest(f)
+    step = 2
+    assert source_digest(f) != before
+    step = 1
+    assert source_digest(f) == before

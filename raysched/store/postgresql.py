@@ -240,14 +240,13 @@ _LOCKED = (
 
 _ADVICE = {
     "25006": _REFUSED,  # read_only_sql_transaction
+    "3F000": "the schema that its search_path names is not there, or this user may not use it; "
+    "create it, grant its use, or name another one in the URL",  # invalid_schema_name
     "42501": _REFUSED,  # insufficient_privilege
     "40": "its transaction was undone in favour of another one",  # transaction rollback
     "53100": "the disk of the server is full; free some space there",
     "53200": "the server is out of memory; give it more, or less to do",
-    "53300": "the server has no connection left; raise its max_connections, or end some of its "
-    "sessions (each driver takes three, and each look at runs one)",
     "55P03": _LOCKED,  # lock_not_available
-    "57P03": "the server is starting, stopping or recovering; wait, or look at the server",
 }
 """By error code, or class of codes (PostgreSQL's appendix A)."""
 

@@ -9,12 +9,14 @@ from contextlib import closing as closing_after
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from raysched.errors import StoreUnavailable
 from raysched.model.rows import Batch
 from raysched.settings import Settings
 from raysched.store import open_store
+from raysched.store import postgresql as postgresql_module
 from raysched.store import sqlite as sqlite_module
 from raysched.store.database import database
 from servers import Server
@@ -124,3 +126,42 @@ class TestHeldByAnother:
             store.commit(Batch(number, groups=[group()]))
             assert reader.execute("SELECT count(*) FROM task_group").fetchone() == (0,)
         store.close()
+
+
+class TestRefusalsOfPostgreSQL:
+    """What a server says is told apart where it says it by a code of its own."""
+
+    def test_rows_that_another_session_holds(
+        self, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(postgresql_module._SESSION, "lock_timeout", "50ms")  # noqa: SLF001
+        store = open_store(postgresql_url)
+        number = store.open_run(flow_run())
+        batch = Batch(number, groups=[group()])
+        with psycopg.connect(postgresql_url) as other:
+            other.execute("SELECT number FROM flow_run FOR UPDATE")
+            with pytest.raises(StoreUnavailable, match=r"another session.*pg_stat_activity"):
+                store.commit(batch)
+        store.commit(batch)
+        store.close()
+
+    def test_a_user_who_may_not_write(self, postgresql: Server, postgresql_url: str) -> None:
+        open_store(postgresql_url).close()
+        postgresql.execute("CREATE ROLE reader LOGIN")
+        url = postgresql_url.replace("raysched@", "reader@")
+        with pytest.raises(StoreUnavailable, match=r"search_path.*grant its use"):
+            open_store(url)
+        schema = postgresql_url.rpartition("%3D")[2]
+        postgresql.execute(f"GRANT USAGE ON SCHEMA {schema} TO reader")
+        postgresql.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO reader")
+        with pytest.raises(StoreUnavailable, match=r"may not be written.*the right to create"):
+            open_store(url).open_run(flow_run())
+        postgresql.execute("DROP OWNED BY reader")
+        postgresql.execute("DROP ROLE reader")
+
+    def test_a_server_with_no_connection_left(self, postgresql: Server) -> None:
+        postgresql.execute("CREATE ROLE lonely LOGIN CONNECTION LIMIT 0")
+        url = postgresql.url.replace("raysched@", "lonely@")
+        with pytest.raises(StoreUnavailable, match=r"refuses to work.*too many connections"):
+            open_store(url)
+        postgresql.execute("DROP ROLE lonely")

@@ -26,4 +26,5 @@ def test_declaring_is_light() -> None:
 def test_names() -> None:
     for name in raysched.__all__:
         assert getattr(raysched, name) is not None
-    assert sorted(raysched.__all__) == raysched.__all__
+    # ruff sorts them, the constants first.
+    assert len(set(raysched.__all__)) == len(raysched.__all__)

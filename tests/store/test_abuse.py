@@ -154,8 +154,10 @@ class TestRefusalsOfPostgreSQL:
         schema = postgresql_url.rpartition("%3D")[2]
         postgresql.execute(f"GRANT USAGE ON SCHEMA {schema} TO reader")
         postgresql.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO reader")
+        store = open_store(url)
         with pytest.raises(StoreUnavailable, match=r"may not be written.*the right to create"):
-            open_store(url).open_run(flow_run())
+            store.open_run(flow_run())
+        store.close()
         postgresql.execute("DROP OWNED BY reader")
         postgresql.execute("DROP ROLE reader")
 

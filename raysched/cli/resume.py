@@ -185,6 +185,10 @@ def find_target(run: Run, given: str, verb: str) -> Target:
         NotResumable: It is another flow's run, or nobody knows where the flow is.
     """
     short = run.id[:SHORT_ID]
+    if run.parent:
+        raise NotResumable(
+            f"run {short} is a subflow's: {verb} the run that called it, {run.parent[:SHORT_ID]}"
+        )
     if not (given or run.target):
         raise NotResumable(
             f"run {short} was begun where no file tells of its flow, such as a notebook; name it: "

@@ -141,6 +141,23 @@ def main():
     return sum(load.map(range(8)).result())
 """
 
+NESTED = """
+from common import *
+
+@task
+def inner(n):
+    return n
+
+@task
+def outer(n):
+    ran()
+    return inner(n) + inner(n + 1)
+
+@flow
+def main():
+    return sum(outer.map(range(8)).result())
+"""
+
 
 @dataclass(frozen=True)
 class Story:
@@ -158,6 +175,7 @@ STORIES = {
     "as_completed": Story(AS_COMPLETED, 20, "returned ["),
     "subflows": Story(SUBFLOWS, 16, "returned 4198"),
     "retries": Story(RETRIES, 8 + 2, "returned 28"),
+    "nested": Story(NESTED, 8, "returned 64"),
 }
 
 MOMENTS: list[tuple[Point, int]] = [

@@ -109,6 +109,105 @@ def test_after_ctrl_c_and_sigterm(place: CountingPlace, number: signal.Signals) 
     assert run.state.type is StateType.COMPLETED
 
 
+def test_a_subflow_that_failed_goes_on_and_the_others_are_answered(place: CountingPlace) -> None:
+    place.write(
+        """
+from common import *
+
+@task
+def load(n):
+    ran(f"load-{n}")
+    return n
+
+@flow
+def part(n):
+    loaded = load(n)
+    if n == 2 and not is_there("mended"):
+        raise ValueError("not yet")
+    return loaded + load(10 + n)
+
+@flow
+def main():
+    return [part(n) for n in range(4)]
+"""
+    )
+    place.raysched("run", "flows.py:main")
+    before = place.executions
+    place.touch("mended")
+    told = place.done("resume", "last")
+    assert "subflows: 2 completed and 1 failed" in told
+    assert "returned [10, 12, 14, 16]" in told
+    assert place.executions - before == {"load-12": 1, "load-3": 1, "load-13": 1}
+    run = get_run("last")
+    assert sorted(child.run_count for child in run.children) == [1, 1, 1, 2]
+
+
+def test_a_retry_that_was_waited_for_is_made_at_once(place: CountingPlace) -> None:
+    place.write(
+        """
+from common import *
+
+@task(retries=1, retry_delay_seconds=3600)
+def load(n):
+    ran()
+    if n == 1 and once("tried"):
+        raise ConnectionError("no")
+    return n
+
+@flow
+def main():
+    return sum(load.map(range(3)).result())
+"""
+    )
+    driver = place.run("flows.py")
+    until((place.path / "tried").exists, "an attempt")
+    until(lambda: place.states().get("load[1]") == "AWAITING_RETRY", "load[1] AWAITING_RETRY")
+    driver.process.kill()
+    driver.finish()
+    told = place.done("resume", "last")
+    assert "returned 3" in told
+    assert place.executions == {"load[0]": 1, "load[1]": 2, "load[2]": 1}
+
+
+def test_classes_of_the_script_are_read_again(place: CountingPlace) -> None:
+    place.write(
+        """
+from dataclasses import dataclass
+
+from common import *
+
+@dataclass
+class Box:
+    n: int
+
+@task
+def load(n):
+    ran()
+    return Box(n)
+
+@task
+def total(boxes):
+    ran()
+    if not is_there("mended"):
+        raise ValueError("not yet")
+    return sum(box.n for box in boxes)
+
+@flow
+def main(first: Box):
+    loaded = load.map([1, 2]).result()
+    return total([first, *loaded])
+
+if __name__ == "__main__":
+    main(Box(10))
+"""
+    )
+    assert place.start("flows.py").finish() == 1
+    before = place.executions
+    place.touch("mended")
+    assert "returned 13" in place.done("resume", "last")
+    assert place.executions - before == {"total[0]": 1}
+
+
 class TestChangedCode:
     def test_of_what_completed_is_reused_and_said(self, place: CountingPlace) -> None:
         place.write(BROKEN)
@@ -222,7 +321,7 @@ class TestRefusals:
         place.write(source)
         place.raysched("run", "flows.py:outer")
         (child,) = get_run("last").children
-        refused = place.raysched("resume", child.id, "flows.py:nightly")
+        refused = place.raysched("resume", child.id)
         assert refused.process.returncode == 2
         assert f"resume the run that called it, {get_run('last').id[:8]}" in refused.output
 

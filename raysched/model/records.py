@@ -37,6 +37,8 @@ class RecordedGroup:
         kept: `Kept` codes.
         sizes: Encoded sizes of values (bytes).
         locations: Where the result storage has values, by member.
+        values: Envelopes of values, by member, in a group of few: they are read together, since
+            each of many such groups would be asked for its own.
         rolled_back: Members that were undone.
         handled: Members whose failure was handled.
     """
@@ -55,6 +57,7 @@ class RecordedGroup:
     kept: bytearray
     sizes: Sequence[int]
     locations: dict[int, str] = field(default_factory=dict)
+    values: dict[int, bytes] = field(default_factory=dict)
     rolled_back: frozenset[int] = frozenset()
     handled: frozenset[int] = frozenset()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress, groupby
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, and_, func, select
 
 from raysched.errors import RunNotFound
 from raysched.model.records import Kept, RecordedFlowRun, RecordedGroup, Records
@@ -14,6 +14,12 @@ from raysched.store.tables import DELIVERY, FLOW_RUN, HAS_VALUE, TASK_GROUP, TAS
 
 PAGE = 2_000
 """Rows of task runs that are fetched at once."""
+
+FEW = 8
+"""Groups of at most so many members, as blocking calls make, have their values read along."""
+
+VALUES_BYTES = 8 * 1024**2
+"""Most that is read along (bytes); what comes after is read when it is needed."""
 
 
 def find_run(connection: Connection, run_id: str, *, locked: bool = False) -> RowMapping:
@@ -49,6 +55,7 @@ def read_records(connection: Connection, run: int) -> Records:
             groups[row["id"]] = _empty_group(row)
     for page in _pages(connection, run):
         _fill(groups, page)
+    _read_along(connection, run, groups)
     records.groups = list(groups.values())
     records.deliveries = _deliveries(connection, run)
     records.flow_runs = _flow_runs(connection, run)
@@ -131,6 +138,24 @@ def _fill_group(group: RecordedGroup, columns: Sequence[Sequence[Any]]) -> None:
     undone, handled = (frozenset(compress(indices, mark)) for mark in marks)
     group.rolled_back |= undone
     group.handled |= handled
+
+
+_VALUES = (
+    select(TASK_RUN.c.grp, TASK_RUN.c.idx, TASK_RUN.c.value)
+    .join(TASK_GROUP, and_(TASK_GROUP.c.run == TASK_RUN.c.run, TASK_GROUP.c.id == TASK_RUN.c.grp))
+    .where(TASK_GROUP.c.size <= FEW, TASK_RUN.c.value.is_not(None))
+    .order_by(TASK_RUN.c.grp, TASK_RUN.c.idx)
+)
+
+
+def _read_along(connection: Connection, run: int, groups: Mapping[int, RecordedGroup]) -> None:
+    result, left = connection.execute(_VALUES.where(TASK_RUN.c.run == run)), VALUES_BYTES
+    while left > 0 and (rows := result.cursor.fetchmany(PAGE)):
+        for number, index, value in rows:
+            left -= len(value)
+            if number in groups and left >= 0:
+                groups[number].values[index] = bytes(value)
+    result.close()
 
 
 def _array(column: Sequence[int]) -> "array[int]":

@@ -97,6 +97,16 @@ def test_of_many_members_are_complete(store: Store, size: int) -> None:
     assert list(two.started) == [NOON + index for index in range(size)]
 
 
+def test_values_of_groups_with_few_members_are_read_along(store: Store) -> None:
+    number = store.open_run(flow_run())
+    groups = [group(0, 1, "load"), group(1, 2, "load", 1), group(2, 1000, "parse")]
+    columns = [task_runs(0, [0]), task_runs(1, [1]), task_runs(2, range(1000))]
+    kept = [replace(each, values=[b"value"] * len(each.indices)) for each in columns]
+    store.commit(Batch(number, groups=groups, task_runs=kept))
+    one, two, many = store.records(number).groups
+    assert (one.values, two.values, many.values) == ({0: b"value"}, {1: b"value"}, {})
+
+
 def test_groups_that_are_written_again_keep_their_identities(store: Store) -> None:
     number = store.open_run(flow_run())
     row = replace(group(0, 2), identities=identities(0, 2))

@@ -134,7 +134,7 @@ class TestTakingOver:
         taken = other.take_over(run_id)
         assert (taken.row.id, taken.row.epoch, taken.row.state) == (run_id, 2, StateType.RUNNING)
         assert (taken.row.pickled_parameters, taken.row.tags) == (b"\x00parameters", ("prod",))
-        assert (taken.row.key, taken.row.attempts, taken.row.message) == ("2026-11-20", 2, "")
+        assert (taken.row.key, taken.row.attempts, taken.row.message) == ("2026-11-20", 3, "")
         view = reader.find_run(run_id)
         assert (view.number, view.state, view.lost) == (taken.number, StateType.RUNNING, False)
         other.commit(Batch(taken.number, epoch=2, logs=[log("again")]))

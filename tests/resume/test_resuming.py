@@ -105,8 +105,7 @@ def test_after_ctrl_c_and_sigterm(place: CountingPlace, number: signal.Signals) 
     place.touch("mended")
     place.done("resume", "last")
     assert not completed & (place.executions - before).keys()
-    run.refresh()
-    assert run.state.type is StateType.COMPLETED
+    assert get_run("last").state.type is StateType.COMPLETED
 
 
 def test_a_subflow_that_failed_goes_on_and_the_others_are_answered(place: CountingPlace) -> None:

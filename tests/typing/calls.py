@@ -194,6 +194,17 @@ def check_transactions() -> None:
     transaction(commit_mode="late")  # type: ignore[arg-type]
 
 
+def check_going_on() -> None:
+    assert_type(report.resume("last"), int)
+    assert_type(report.resume("last", rerun_changed=True, confirmed=True), int)
+    assert_type(report.resume(return_state=True), State[int])
+    assert_type(report.rerun("last", parameters={"day": "today"}, again=["parse"]), int)
+    assert_type(report.rerun("last", return_state=True), State[int])
+
+    task(idempotent=False)
+    task(idempotent="no")  # type: ignore[call-overload]
+
+
 def check_skipping(rows: list[int]) -> int:
     if not rows:
         skip("no rows")
@@ -208,6 +219,10 @@ async def check_async() -> None:
     assert_type(await total.map([[1]], min_success=1), Successes[int])
     assert_type(await collect(3), bytes)
     assert_type(await collect(3, return_state=True), State[bytes])
+    assert_type(await collect.resume("last"), bytes)
+    assert_type(await collect.resume("last", return_state=True), State[bytes])
+    assert_type(await collect.rerun("last"), bytes)
+    assert_type(await collect.rerun("last", return_state=True), State[bytes])
     assert_type(await asyncio.gather(fetch("a"), fetch("b")), tuple[bytes, bytes])
 
 

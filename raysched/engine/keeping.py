@@ -1,6 +1,7 @@
 """Writing to the store with patience, and telling the observers what was committed."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import TypeVar
 
 from raysched import faults
 from raysched.engine.ports import Observer, Store
-from raysched.errors import StoreUnavailable
+from raysched.errors import StoreError, StoreUnavailable
 from raysched.model.records import CacheAnswer, CacheClaim, Records, Takeover
 from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunChange, FlowRunRow, LogRow
 
@@ -31,6 +32,7 @@ class _Patience:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._reason = ""
         self._since = 0.0
@@ -41,7 +43,14 @@ class _Patience:
 
         Raises:
             StoreUnavailable: It stayed away for longer.
+            StoreError: This is a fork of the process that runs the flow.
         """
+        if os.getpid() != self._process:
+            raise StoreError(
+                f"this process was forked inside a flow, from process {self._process}, which alone "
+                "goes on with it: end the fork by os._exit(), or start processes by subprocess or "
+                "multiprocessing instead"
+            )
         deadline = time.monotonic() + self._seconds
         while True:
             try:

@@ -40,8 +40,8 @@ class LockFiles:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
-            _held.pop(file, None)
+            if _held.pop(file, None) == os.getpid():
+                path.unlink(missing_ok=True)
             os.close(descriptor)
 
     def is_held(self, name: str) -> bool:

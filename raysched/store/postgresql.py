@@ -1,5 +1,6 @@
 """PostgreSQL by psycopg 3."""
 
+import os
 import socket
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -67,6 +68,7 @@ class PostgreSQL(Database):
         self._url = url.set(drivername="postgresql+psycopg")
         self.name = url.set(query={}).render_as_string(hide_password=True)
         self._held: set[int] = set()
+        self._process = os.getpid()
 
     def exists(self) -> bool:
         """Return True: only the server can tell."""
@@ -74,6 +76,14 @@ class PostgreSQL(Database):
 
     def prepare(self) -> None:
         """Do nothing: the server is there or the first statement says that it is not."""
+
+    def close(self) -> None:
+        """Close all connections, but not those of the process that this one is a fork of."""
+        if not self._is_fork():
+            super().close()
+
+    def _is_fork(self) -> bool:
+        return os.getpid() != self._process
 
     def lock_schema(self, connection: Connection) -> None:
         """Take an advisory lock, as there is no table yet that could be locked."""
@@ -115,11 +125,12 @@ class PostgreSQL(Database):
                 try:
                     yield
                 finally:
-                    stop.send(b".")
-                    keeper.join()
+                    if not self._is_fork():
+                        stop.send(b".")
+                        keeper.join()
             finally:
                 self._held.discard(key)
-                self.engine.dispose()
+                self.close()
 
     def _keep(self, told: socket.socket) -> None:
         """Keep a session until this is told to stop."""

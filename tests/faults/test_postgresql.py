@@ -36,6 +36,17 @@ def patient():
     return double.submit(first).result()
 
 @flow
+def forking():
+    double(1)
+    child = os.fork()
+    if not child:
+        raise SystemExit
+    os.waitpid(child, 0)
+    mark("first")
+    wait_for("go")
+    double(2)
+
+@flow
 def many():
     wait_for("go")
     assert sum(step.map(range(2000)).result()) == 2001000
@@ -232,6 +243,22 @@ def test_a_driver_whose_run_was_taken_over_meanwhile_stops(
     assert pg_place.states() == {"double[0]": "COMPLETED"}
     assert taken.row.epoch == 2
     store.close()
+
+
+def test_a_fork_of_the_driver_changes_nothing(
+    pg_place: Place, own_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the flow function, the connections and the locks of the other one in its memory."""
+    monkeypatch.setattr(postgresql, "RESTART_SECONDS", 0.0)
+    driver = begun(pg_place, "forking")
+    assert "this process was forked inside a flow" in driver.output
+    assert pg_place.look("runs")[0]["state"] == "RUNNING"
+    own_server.terminate_sessions()
+    until(lambda: pg_place.look("runs")[0]["state"] == "RUNNING", "the driver's session")
+    (pg_place.path / "go").touch()
+    assert driver.finish() == 0, driver.output
+    assert AWAY not in driver.output
+    assert pg_place.states() == {"double[0]": "COMPLETED", "double[1]": "COMPLETED"}
 
 
 def test_many_drivers_at_once(pg_place: Place) -> None:

@@ -27,6 +27,17 @@ def two_steps():
 @flow
 def one_step():
     double(1)
+
+@flow
+def forking():
+    double(1)
+    child = os.fork()
+    if not child:
+        raise SystemExit
+    os.waitpid(child, 0)
+    mark("forked")
+    wait_for("go")
+    double(2)
 """
 
 HOLD = """
@@ -87,6 +98,18 @@ def test_held_by_another_process_for_20_seconds(place_with_flows: Place) -> None
     assert driver.output.count("the database is back after") == 1
     assert place.states() == {"double[0]": "COMPLETED", "double[1]": "COMPLETED"}
     assert any("the database was away for" in text for text in place.messages())
+
+
+def test_a_fork_of_the_driver_changes_nothing(place_with_flows: Place) -> None:
+    """It has the flow function, the connections and the locks of the other one in its memory."""
+    place = place_with_flows
+    driver = place.run("flows.py:forking")
+    place.until_marked("forked")
+    assert "this process was forked inside a flow" in driver.output
+    assert place.look("runs")[0]["state"] == "RUNNING"
+    (place.path / "go").touch()
+    assert driver.finish() == 0, driver.output
+    assert place.states() == {"double[0]": "COMPLETED", "double[1]": "COMPLETED"}
 
 
 @contextmanager

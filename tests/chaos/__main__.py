@@ -54,7 +54,7 @@ def main() -> int:
         console.print(f"[red]{_command(story)}[/red]", markup=True)
         for line in story.wrong:
             console.print(f"    {line}", markup=False)
-    table = _table(stories, time.monotonic() - began)
+    table = _table(stories, time.monotonic() - began, options)
     console.print(table, markup=False)
     if options.write:
         _write(table)
@@ -127,7 +127,7 @@ def _database(story: Story) -> str:
     return "sqlite" if story.server is None else "postgresql"
 
 
-def _table(stories: list[Story], seconds: float) -> str:
+def _table(stories: list[Story], seconds: float, options: argparse.Namespace) -> str:
     played, broken, lost = (
         Counter[tuple[str, str]](),
         Counter[tuple[str, str]](),
@@ -147,7 +147,8 @@ def _table(stories: list[Story], seconds: float) -> str:
     ]
     total = f"| all | | {played.total()} | {broken.total()} | "
     total += f"{played.total() - lost.total()} | {lost.total()} |"
-    told = [word for word in sys.argv[1:] if word != "--write"]
+    told = ["--database", options.database, "--stories", str(len(stories))]
+    told += ["--seed", str(options.seed), *(["--fault", *options.fault] if options.fault else [])]
     command = shlex.join(["python", "-m", "tests.chaos", *told])
     seeds = f"{stories[0].seed} to {stories[-1].seed}"
     machine = (

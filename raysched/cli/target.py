@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 from raysched.define.flows import Flow
 from raysched.define.tasks import Task
 from raysched.errors import TargetError
+from raysched.graph.naming import BY_VALUE_PREFIX
 from raysched.graph.payload import register_by_value
-from raysched.results.scripts import BY_VALUE_PREFIX
 
 AnyFlow: TypeAlias = Flow[..., Any]
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import time_ns
 from typing import Any, Protocol
 
@@ -20,12 +20,13 @@ from raysched.errors import RayschedError, ResultLost, SerializationError
 from raysched.graph.builder import Builder
 from raysched.graph.calls import Member, Part
 from raysched.graph.group import Group
+from raysched.graph.naming import main_name
 from raysched.graph.payload import dumps
 from raysched.graph.recorded import Recorded
 from raysched.model.rows import ENGINE_LOGGER, FlowRunRow, GroupRow, LogRow, TaskRunColumns
 from raysched.model.states import FAILURES, StateType
 from raysched.model.values import ErrorInfo, LargeValue, StoredValue, Value
-from raysched.results import scripts, storage
+from raysched.results import storage
 from raysched.results.envelope import decode
 from raysched.results.rebuild import failure_of
 from raysched.settings import Settings
@@ -255,10 +256,14 @@ class OpenFlowRun:
         """See `RunPort.roll_back`."""
         self.host.post(self.host.advance, self, RolledBack(group, indices))
 
-    def replayed(self, parts: Sequence[Part]) -> list[Member]:
+    def replayed(self, parts: Sequence[Part]) -> Iterator[Member]:
         """See `RunPort.replayed`."""
         recorded = self.builder.recorded
-        return recorded.replayed(parts) if recorded is not None else []
+        for member in recorded.replayed(parts) if recorded is not None else ():
+            if not member[0].continues:
+                # A new run has none of its own yet.
+                self.delivered(member)
+            yield member
 
     def delivered(self, member: Member) -> None:
         """See `RunPort.delivered`."""
@@ -354,5 +359,5 @@ def _header(start: FlowRunStart) -> RunHeader:
         start.spec.name,
         parameters,
         start.tags,
-        script=scripts.main_name(),
+        script=main_name(),
     )

@@ -42,7 +42,7 @@ def plain(rows: NestedRows) -> Mapping[str, Any]:
 
 
 def place(
-    builder: Builder, data: Mapping[str, Any], number: int, parent_key: str
+    builder: Builder, data: Mapping[str, Any], number: int, epoch: int, parent_key: str
 ) -> tuple[Batch, list[tuple[FlowRunRow, list[Batch]]]]:
     """Fit what an attempt ran itself into its flow run.
 
@@ -50,13 +50,14 @@ def place(
         builder: Of the flow run: it gives the groups their ids.
         data: What `AttemptContext.evidence` returned in the worker.
         number: Number of the flow run.
+        epoch: Its epoch.
         parent_key: Key of the task run whose attempt it was.
 
     Returns:
         A batch of the flow run, and each flow run that was called with its batches.
     """
     rows = _ROWS.validate_python(data)
-    own = Batch(number)
+    own = Batch(number, epoch)
     mine = [batch for batch in rows.batches if not batch.run]
     places = _Places(builder, [group for batch in mine for group in batch.groups])
     for batch in mine:

@@ -131,7 +131,7 @@ class Reports:
         for position, plain in report.nested:
             group, index = dispatched.member(position)
             key = group.key(index)
-            own, called = place(run.builder, plain, run.number, key)
+            own, called = place(run.builder, plain, run.number, run.row.epoch, key)
             if own:
                 self._keeper.commit(run.row, own)
             for row, batches in called:

@@ -17,6 +17,7 @@ from pathlib import PurePath
 from typing import Any
 
 from raysched.errors import FutureError, RayschedError
+from raysched.graph.naming import module_name
 from raysched.graph.payload import (
     ATOMS,
     PROTOCOL,
@@ -159,11 +160,12 @@ class _Pickler(pickle.Pickler):
         if obj is slot or obj is _by_name or obj is _by_code:
             return NotImplemented
         if isinstance(obj, type):
-            return _by_name, (obj.__module__, obj.__qualname__)
+            return _by_name, (module_name(obj.__module__), obj.__qualname__)
         if not isinstance(obj, types.FunctionType):
             return NotImplemented
-        if "<" not in obj.__qualname__ and not is_by_value(obj.__module__):
-            return _by_name, (obj.__module__, obj.__qualname__)
+        name = module_name(obj.__module__)
+        if "<" not in obj.__qualname__ and (name != obj.__module__ or not is_by_value(name)):
+            return _by_name, (name, obj.__qualname__)
         return _by_code, (obj.__qualname__, *_parts(obj))
 
 

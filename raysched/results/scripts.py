@@ -14,16 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from raysched.graph.naming import BY_VALUE_PREFIX, MAIN, main_name
 from raysched.graph.payload import dumps_by_value, is_by_value
-
-MAIN = "__main__"
-
-BY_VALUE_PREFIX = "raysched_target_"
-"""Of modules that cannot be imported under the name of their file."""
 
 
 @dataclass(slots=True)
@@ -43,18 +38,6 @@ _elsewhere = _Elsewhere()
 
 _by_value: "WeakKeyDictionary[type, bytes]" = WeakKeyDictionary()
 """Classes that went by value: it takes 0.2 ms each."""
-
-
-@lru_cache(maxsize=1)
-def main_name() -> str:
-    """Return what the module of this process's `__main__` is called elsewhere, or ""."""
-    main = sys.modules.get(MAIN)
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return str(spec.name)
-    file = getattr(main, "__file__", None)
-    # As `cli.target` names what it cannot import.
-    return Path(file).stem.replace(".", "_") if file else ""
 
 
 def works_for(name: str, functions: Iterable[Callable[..., Any]]) -> None:

@@ -22,7 +22,7 @@ def placed(*batches: Batch, flow_runs: tuple[FlowRunRow, ...] = ()) -> tuple[Bat
         add(builder, spec(name))
     data = msgpack.packb(plain(NestedRows(list(flow_runs), list(batches))))
     unpacked = msgpack.unpackb(data, use_list=False, strict_map_key=False)
-    own, called = place(builder, unpacked, 7, "outer[1]")
+    own, called = place(builder, unpacked, 7, 1, "outer[1]")
     return own, list(called)
 
 

@@ -169,7 +169,9 @@ class TestTwoProcesses:
         maker_id = get_run("last").id
         second = start()
         until(lambda: get_run("last").id != maker_id and _reasons() != [])
-        assert _reasons() == [f"its result is being made by {maker_id[:8]}/make[0]"]
+        reason = f"its result is being made by {maker_id[:8]}/make[0]"
+        assert _reasons() == [reason]
+        assert [wait.reason for wait in get_run("last").waiting().waits] == [reason]
         return first, second
 
     def test_make_what_both_need_once(

@@ -1,5 +1,6 @@
 """Looking after the database and the result storage: upgrade, figures, retention."""
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -20,6 +21,8 @@ from raysched.settings import settings
 
 if TYPE_CHECKING:
     from raysched.store.housekeeping import ExpiredRun, Housekeeping, Stats
+
+RUN_ID = re.compile("[0-9a-f]{32}")
 
 __all__ = ["Figures", "Pruned", "Upgraded", "figures", "prune", "upgrade"]
 
@@ -192,19 +195,25 @@ def _prune_objects(  # noqa: PLR0913 - one step of `prune`
 
 
 def _objects(keeper: "Housekeeping", run: "ExpiredRun", storage: str) -> Iterator[StoredObject]:
-    """Yield what the units of a run have written, also into a storage of earlier settings."""
-    ids = {run_id for _, run_id in run.members}
-    directories = {directory_of(storage, run_id) for run_id in ids}
+    """Yield what the units of a run have written, also into a storage of earlier settings.
+
+    And what is left of runs whose results it has reused, where those are gone.
+    """
+    directories = {directory_of(storage, run_id): run_id for _, run_id in run.members}
     for location in keeper.locations(run):
         try:
             directory = parse(location).url.rpartition("/")[0]
         except ResultLost:
             continue
-        if directory.rpartition("/")[2] in ids:
-            directories.add(directory)
-    for directory in sorted(directories):
-        # As a list: directories in which something is deleted meanwhile may be read otherwise.
-        yield from list(objects(directory))
+        # Never a directory of something else, whatever a damaged row says.
+        if RUN_ID.fullmatch(_name(directory)):
+            directories[directory] = _name(directory)
+    own = {run_id for _, run_id in run.members}
+    others = keeper.known(sorted(set(directories.values()) - own))
+    for directory, run_id in sorted(directories.items()):
+        if run_id not in others:
+            # As a list: directories in which something is deleted meanwhile may be read otherwise.
+            yield from list(objects(directory))
 
 
 def _names(locations: Iterable[str]) -> set[str]:

@@ -193,6 +193,17 @@ class Housekeeping:
             with self._database.reading() as connection:
                 yield from connection.execute(query).scalars()
 
+    def known(self, run_ids: Sequence[str]) -> set[str]:
+        """Return those of these ids of flow runs that are still there, if only to be removed."""
+        with self._database.reading() as connection:
+            return {
+                run_id
+                for some in _parts(run_ids, ROWS)
+                for run_id in connection.execute(
+                    select(FLOW_RUN.c.id).where(FLOW_RUN.c.id.in_(some))
+                ).scalars()
+            }
+
     def borrowed(self, *, but: Sequence[ExpiredRun]) -> Iterator[str]:
         """Yield where values are that task runs of other runs have made.
 

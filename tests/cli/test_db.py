@@ -142,6 +142,29 @@ class TestPrune:
         record = looking("db", "prune", *AGE, "--json").json()
         assert ([run["id"] for run in record["runs"]], record["objects"]) == ([first], 1)
         assert files(storage) == ["b"]
+        # It goes with the last one that uses it.
+        close_run(kept, number)
+        grow_old()
+        record = looking("db", "prune", *AGE, "--json").json()
+        assert (len(record["runs"]), record["objects"]) == (1, 1)
+        assert files(storage) == []
+
+    def test_leaves_what_is_another_runs_own(
+        self, looking: Command, kept: SqlStore, storage: Path, grow_old: Callable[[], None]
+    ) -> None:
+        _, number = open_run(kept, "again")
+        first = keep_large(kept, storage, "a", "b")
+        borrowed = replace(
+            members(0, [0], StateType.CACHED),
+            locations={0: f"{directory_of(str(storage), first)}/b#0+5:00"},
+        )
+        kept.commit(Batch(number, groups=[GroupRow(0, "load", 0, 1)], task_runs=[borrowed]))
+        close_run(kept, number)
+        grow_old()
+        kept.take_over(first)
+        record = looking("db", "prune", *AGE, "--json").json()
+        assert (len(record["runs"]), record["objects"]) == (1, 0)
+        assert files(storage) == ["a", "b"]
 
     def test_keeps_what_tells_of_results_that_cannot_be_removed(
         self, looking: Command, kept: SqlStore, storage: Path, grow_old: Callable[[], None]

@@ -13,7 +13,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysched.errors import SerializationError
@@ -74,6 +74,7 @@ def there_and_back(encoded: Encoded) -> list[Any]:
 
 
 @given(JSON_VALUES, st.sampled_from(["json", "compressed/json"]))
+@settings(deadline=None)
 def test_json(value: Any, serializer: str) -> None:
     for found in there_and_back(encode(value, serializer)):
         assert found == value
@@ -108,6 +109,7 @@ def test_what_json_would_change_is_refused(value: Any, told: str) -> None:
 
 
 @given(COLUMNS)
+@settings(deadline=None)
 def test_tables_of_pyarrow(columns: dict[str, list[Any]]) -> None:
     given_table = table(columns)
     for serializer in ("", "arrow", "compressed/arrow", "parquet", "compressed/parquet"):
@@ -121,6 +123,7 @@ def test_tables_of_pyarrow(columns: dict[str, list[Any]]) -> None:
 
 
 @given(COLUMNS)
+@settings(deadline=None)
 def test_frames_of_polars(columns: dict[str, list[Any]]) -> None:
     frame = pl.DataFrame(columns, schema_overrides={"lists": pl.List(pl.Int64)}, strict=False)
     for serializer in ("", "arrow", "parquet", "compressed/arrow"):
@@ -202,6 +205,7 @@ def test_table_that_does_not_fit_is_told() -> None:
 
 
 @given(st.binary(max_size=100), st.integers(1, 1000), st.booleans())
+@settings(deadline=None)
 def test_compression(part: bytes, times: int, zstd: bool) -> None:
     value = [part * times, np.frombuffer(part * times, np.uint8)]
     with pytest.MonkeyPatch.context() as patch:

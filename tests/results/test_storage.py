@@ -57,7 +57,7 @@ def test_values_of_one_unit_are_in_one_object(url: str, name: str) -> None:
 
 
 @given(st.lists(st.integers(0, 3 * OUT_OF_BAND_MIN_BYTES), min_size=1, max_size=20))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pieces_of_any_size(tmp_path: Path, sizes: list[int]) -> None:
     arrays = [np.full(size, size % 251, dtype=np.uint8) for size in sizes]
     both = storage.write(str(tmp_path), "u", [encode(arrays).parts(), encode(arrays).settled()])

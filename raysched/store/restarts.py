@@ -21,6 +21,8 @@ def clear(execute: Execute, placeholder: str, batch: Batch) -> None:
         placeholder: What stands for a parameter in the driver's own statements.
         batch: The batch.
     """
+    if not batch.restarted:
+        return
     of = placeholder
     statement = (
         f"UPDATE {TASK_RUN} SET {CLEARED} "  # noqa: S608 - our own names

@@ -362,8 +362,12 @@ def _is_member(name: str, value: object) -> bool:
 
 
 def _by_name(value: Any) -> Description:
-    module = getattr(value, "__module__", None) or ""
-    qualname = getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, types.FunctionType):
+        # What a decorator returned may have taken over the name of what it wraps.
+        module, qualname = value.__globals__.get("__name__", ""), value.__code__.co_qualname
+    else:
+        module = getattr(value, "__module__", None) or ""
+        qualname = getattr(value, "__qualname__", type(value).__qualname__)
     return "library", module, qualname, modules.version_of(module)
 
 

@@ -289,3 +289,33 @@ def test_what_is_captured_anew_is_noticed() -> None:
     assert source_digest(f) != before
     step = 1
     assert source_digest(f) == before
+
+
+def test_a_script_has_the_digest_of_its_module(tmp_path: Path) -> None:
+    text = """
+        from dataclasses import dataclass
+        from enum import Enum
+        from raysched.define.sources import source_digest
+
+        class Colour(Enum):
+            RED = 1
+
+        @dataclass
+        class Options:
+            n: int = 3
+
+        OPTIONS = Options(4)
+
+        def f(x):
+            return x * OPTIONS.n, Colour.RED
+
+        print(source_digest(f))
+    """
+    (tmp_path / "script.py").write_text(dedent(text))
+    digests = {
+        subprocess.run(
+            [sys.executable, *how], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+        for how in (["script.py"], ["-c", "import script"], ["-m", "script"])
+    }
+    assert len(digests) == 1

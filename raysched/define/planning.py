@@ -2,7 +2,7 @@
 
 import contextvars
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -191,9 +191,9 @@ class _PlanningPort:
     def told(self, group: Group, indices: Sequence[int], how: Told) -> None:
         """See `RunPort.told`."""
 
-    def replayed(self, parts: Sequence[Part]) -> list[Member]:
+    def replayed(self, parts: Sequence[Part]) -> Iterator[Member]:
         """See `RunPort.replayed`."""
-        return [] if self._earlier is None else self._earlier.recorded.replayed(parts)
+        return iter(()) if self._earlier is None else self._earlier.recorded.replayed(parts)
 
     def delivered(self, member: Member) -> None:
         """See `RunPort.delivered`."""

@@ -4,7 +4,7 @@ The layers forbid `define` to import an engine; `wiring.connect` is found by its
 the first flow is called, so that importing raysched costs nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
@@ -242,10 +242,11 @@ class RunPort(Protocol):
             how: How it was told, which decides whether the failures are handled.
         """
 
-    def replayed(self, parts: Sequence[Part]) -> list[Member]:
-        """Return members that `as_completed` gave an earlier execution of the flow, in that order.
+    def replayed(self, parts: Sequence[Part]) -> Iterator[Member]:
+        """Yield members that `as_completed` gave an earlier execution of the flow, in that order.
 
-        Only those of `parts` that are answered by it.
+        Only those of `parts` that are answered by it. What is not taken from here is left for the
+        next time.
         """
 
     def delivered(self, member: Member) -> None:

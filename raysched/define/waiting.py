@@ -10,7 +10,7 @@ from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.ports import RunPort
 from raysched.define.watching import Watch
 from raysched.errors import FutureError, ResultTimeout
-from raysched.graph.calls import Part
+from raysched.graph.calls import Member, Part
 
 R = TypeVar("R")
 
@@ -81,8 +81,9 @@ def _as_completed(
 
     with Watch(parts, collect=True) as watch:
         # A flow that goes on is told of them as it was told before.
-        replayed = dict.fromkeys(port.replayed(parts))
-        for group, index in replayed:
+        replayed: set[Member] = set()
+        for group, index in port.replayed(parts):
+            replayed.add((group, index))
             wait_until(partial(group.is_visible, index))
             yield TaskFuture(port, group, index)
         ended = watch.ended

@@ -164,7 +164,8 @@ def _rows(group: RecordedGroup, indices: list[int], state: StateType) -> TaskRun
 def notes(recorded: Recorded, *, completed: bool) -> Iterator[tuple[int, str]]:
     """Yield what there is to tell of how a flow run went on: level of logging, and text."""
     total = sum(state in SUCCESSES for group in recorded.records.groups for state in group.states)
-    yield logging.INFO, f"{recorded.reused} of {total} recorded results were reused"
+    if total:
+        yield logging.INFO, f"{recorded.reused} of {total} recorded results were reused"
     for task, number in recorded.changed.items():
         results = "1 result was" if number == 1 else f"{number} results were"
         changed = f"{task}: {results} made by code that has changed since, and reused"
@@ -189,7 +190,7 @@ def _diverged(recorded: Recorded) -> dict[str, list[str]]:
     keys: dict[str, list[str]] = {}
     for group, indices in recorded.unclaimed():
         done = [i for i in indices if group.states[i] in SUCCESSES and i not in group.rolled_back]
-        if done:
+        if done and group.task not in recorded.undoing:
             known = keys.setdefault(group.task, [])
             known += [task_run_key(group.task, group.first + index) for index in done]
     return keys

@@ -1,10 +1,9 @@
 """What an earlier execution of a flow has left: each equal call claims its task run there."""
 
 from array import array
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 from raysched.errors import NotResumable
 from raysched.graph.calls import Member, Part
@@ -46,6 +45,7 @@ class Recorded:
     Attributes:
         changed: How many reused results of each task were made by code that has changed since.
         reused: Number of task runs that answered calls.
+        undoing: Names of tasks that undo what was called: they run only if the flow run fails.
     """
 
     def __init__(self, records: Records, choice: Choice) -> None:
@@ -53,13 +53,16 @@ class Recorded:
         self.choice = choice
         self.changed: dict[str, int] = {}
         self.reused = 0
+        self.undoing: set[str] = set()
         self._claimed = {group.id: bytearray(group.size) for group in records.groups}
         self._by_task: dict[str, list[RecordedGroup]] = defaultdict(list)
         for group in records.groups:
             if group.identities:
                 self._by_task[group.task].append(group)
         self._places: dict[str, dict[bytes, list[tuple[RecordedGroup, int]]]] = {}
-        self._delivered = {place: n for n, place in enumerate(records.deliveries)}
+        self._delivered: dict[tuple[int, int], deque[int]] = defaultdict(deque)
+        for number, place in enumerate(records.deliveries):
+            self._delivered[place].append(number)
 
     def knows(self, task: str) -> bool:
         """Whether there are task runs of this task."""
@@ -117,6 +120,8 @@ class Recorded:
         Raises:
             NotResumable: One that may have run must not run twice.
         """
+        if spec.compensate is not None:
+            self.undoing.add(spec.compensate.name)
         if not (spec.idempotent or self.choice.confirmed):
             for position, answers in zip(positions, flags, strict=True):
                 if not answers and group.attempts[position]:
@@ -131,18 +136,24 @@ class Recorded:
         if reused and group.source and group.source != self.choice.source_of(spec):
             self.changed[spec.name] = self.changed.get(spec.name, 0) + reused
 
-    def replayed(self, parts: Sequence[Part]) -> list[Member]:
-        """Return the answered ones of these members that `as_completed` gave before, in order."""
-        delivered = self._delivered
-        found = [
-            (delivered[recorded.id, position], (group, index))
+    def replayed(self, parts: Sequence[Part]) -> Iterator[Member]:
+        """Yield the answered ones of these members that `as_completed` gave before, in order.
+
+        Each time that one was given counts for one time that it is yielded.
+        """
+        if not self._delivered:
+            return
+        found = {
+            (group, index): numbers
             for group, indices in parts
-            if (recorded := group.recorded) is not None and delivered
+            if group.recorded is not None
             for index in indices
             if group.answered[index]
-            and (recorded.id, position := group.positions[index]) in delivered
-        ]
-        return [member for _, member in sorted(found, key=itemgetter(0))]
+            and (numbers := self._delivered.get((group.recorded.id, group.positions[index])))
+        }
+        for member, numbers in sorted(found.items(), key=lambda item: item[1][0]):
+            numbers.popleft()
+            yield member
 
     def stored_bytes(self) -> int:
         """Return the size of what the flow run has in the result storage already (bytes)."""
@@ -234,3 +245,5 @@ def recall(group: Group, *, same: bool) -> None:
             )
         elif kept == Kept.NOTHING:
             group.values[index] = UnkeptValue(recorded.sizes[position])
+        else:
+            group.values[index] = recorded.values.get(position)

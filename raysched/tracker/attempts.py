@@ -112,9 +112,10 @@ def give_up(turn: Turn, failure: Failure, reason: str) -> bool:
         finish(turn, failure, reason)
         return True
     node.fell_back.add(index)
+    node.expect_nothing(index)
     # It has a budget of its own.
     node.crashes.pop(index, None)
-    if group.attempts[index]:
+    if _has_begun(group, index):
         _record(turn, group, index, failure.state, failure.error, reason + FELL_BACK)
     if fallback.value is not None:
         group.values[index] = fallback.value
@@ -138,7 +139,7 @@ def completed(turn: Turn, node: Node, index: int, state: StateType) -> None:
     """Enter a terminal state that has a value."""
     node.same = 0
     _enter(turn, node.group, index, state)
-    if node.group.attempts[index] > 1:
+    if node.group.attempts[index] > 1 and _has_begun(node.group, index):
         _record(turn, node.group, index, state, None)
     if index in node.fell_back:
         _note_fallback(turn, node, index)
@@ -161,7 +162,7 @@ def finish(turn: Turn, failure: Failure, reason: str) -> None:
     node, group, index = failure.node, failure.node.group, failure.index
     group.errors[index] = failure.error
     _enter(turn, group, index, failure.state)
-    if group.attempts[index]:
+    if _has_begun(group, index):
         _record(turn, group, index, failure.state, failure.error, reason, _arguments(group, index))
     else:
         group.reasons[index] = reason
@@ -252,6 +253,11 @@ def _stopped(failure: Failure, stopping: Stopping) -> Failure:
         exception=None,
     )
     return replace(failure, state=stopping.state, error=error)
+
+
+def _has_begun(group: Group, index: int) -> bool:
+    """Whether there was an attempt in this execution: those of earlier ones have their rows."""
+    return group.attempts[index] > group.spent(index)
 
 
 def _note_fallback(turn: Turn, node: Node, index: int) -> None:

@@ -37,7 +37,7 @@ from raysched.tracker.messages import (
     UnitStarted,
     ValueLost,
 )
-from raysched.tracker.recomputing import value_lost
+from raysched.tracker.recomputing import give_up_unmakable, value_lost
 from raysched.tracker.run import Node, Run, Turn
 from raysched.tracker.schedule import ask_to_be_woken, dispatch, woken
 from raysched.tracker.units import (
@@ -63,6 +63,7 @@ def advance(run: Run, event: Event, now: int) -> list[Command]:
     turn = Turn(run, now)
     _HANDLERS[type(event)](turn, event)
     stop_tripped(turn)
+    give_up_unmakable(turn)
     dispatch(turn)
     ask_to_be_woken(turn)
     return turn.finish()

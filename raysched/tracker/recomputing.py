@@ -20,6 +20,7 @@ from raysched.tracker.dependencies import settle
 from raysched.tracker.messages import InputsLost, RecordAttempt, ValueLost
 from raysched.tracker.run import Node, Turn
 from raysched.tracker.transitions import move
+from raysched.tracker.triggering import lacks_setup
 
 AGAIN = "its value was lost with its node and computed again"
 """What the row of an attempt says that was made for nothing but its value."""
@@ -29,6 +30,9 @@ UNKEPT = "its value had not been kept and was computed again"
 
 DAMAGED = "its stored value was missing or damaged and was computed again"
 """The same, of a value that the result storage does not have any more."""
+
+
+_SETUP_FAILED = ErrorInfo("raysched.errors.UpstreamFailed", "its setup failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,11 @@ def inputs_lost(turn: Turn, event: InputsLost) -> None:
     unit.open.clear()
     for group, index in event.values:
         parent = run.nodes[group.id]
-        parent.recomputing.setdefault(index, set()).update(waiting)
+        # Some may have crashed, because the value before this one cannot be had any more.
+        left = {(node, member) for node, member in waiting if _still_waits(node, member)}
+        for node, member in left:
+            node.lacking.setdefault(member, set()).add((parent, index))
+        parent.recomputing.setdefault(index, set()).update(left)
         _compute_again(turn, parent, index)
 
 
@@ -96,13 +104,31 @@ def recomputed(turn: Turn, node: Node, index: int, outcome: Recomputed) -> None:
         group.values[index] = outcome.value
         node.computing.discard(index)
         for child, member in node.recomputing.pop(index):
-            if child.group.states[member] == StateType.PENDING or member in child.recomputing:
+            lacking = child.lacking[member]
+            lacking.discard((node, index))
+            if lacking:
+                continue
+            del child.lacking[member]
+            if _still_waits(child, member):
                 turn.run.lane(child, member).add(child, (member,))
     elif error is not None and error.failure_class is FailureClass.INFRASTRUCTURE:
         node.computing.discard(index)
         _compute_again(turn, node, index)
     else:
         _give_up(turn, node, index, error)
+
+
+def give_up_unmakable(turn: Turn) -> None:
+    """Let those crash that wait for values which need a setup that failed."""
+    while turn.unmakable:
+        node, index = turn.unmakable.pop()
+        if index in node.computing:
+            _give_up(turn, node, index, _SETUP_FAILED)
+
+
+def _still_waits(node: Node, index: int) -> bool:
+    """Whether a member that is not queued has not ended otherwise meanwhile."""
+    return node.group.states[index] == StateType.PENDING or index in node.recomputing
 
 
 def _compute_again(turn: Turn, node: Node, index: int) -> None:
@@ -116,9 +142,14 @@ def _compute_again(turn: Turn, node: Node, index: int) -> None:
     if node.losses.get(index, 0) >= allowed or not spec.idempotent:
         _give_up(turn, node, index, None if spec.idempotent else _not_twice(node.group, index))
         return
+    if lacks_setup(node.group, index):
+        _give_up(turn, node, index, _SETUP_FAILED)
+        return
     node.losses[index] = node.losses.get(index, 0) + 1
     node.computing.add(index)
-    turn.run.lane(node, index).add(node, (index,))
+    if not node.waiting[index]:
+        turn.run.lane(node, index).add(node, (index,))
+    # Otherwise what sets up for it runs again first; see `triggering.begin`.
 
 
 def _why(value: Value | None) -> str:
@@ -150,7 +181,10 @@ def _give_up(turn: Turn, node: Node, index: int, error: ErrorInfo | None) -> Non
         kind=CrashKind.OBJECT_LOST,
     )
     node.computing.discard(index)
-    for child, member in node.recomputing.pop(index):
+    waiting = node.recomputing.pop(index)
+    for child, member in waiting:
+        child.lacking[member].discard((node, index))
+        child.expect_nothing(member)
         if member in child.recomputing:
             _give_up(turn, child, member, lost)
         elif child.group.states[member] == StateType.PENDING:

@@ -69,6 +69,7 @@ class Node:
         last_failures: How the last attempt failed of open members that are tried again.
         recomputing: Completed members whose values are lost, with the members that wait for them.
         computing: Those of them that are queued or on their way.
+        lacking: The lost values that members wait for: the other side of `recomputing`.
         losses: How often each value was lost.
         asking: Members of which is being asked whether there is a result in the cache.
         own_failures: Number of members that failed themselves.
@@ -99,6 +100,7 @@ class Node:
     last_failures: dict[int, tuple[StateType, ErrorInfo]] = field(default_factory=dict)
     recomputing: "dict[int, set[tuple[Node, int]]]" = field(default_factory=dict)
     computing: set[int] = field(default_factory=set)
+    lacking: "dict[int, set[tuple[Node, int]]]" = field(default_factory=dict)
     losses: dict[int, int] = field(default_factory=dict)
     asking: set[int] = field(default_factory=set)
     own_failures: int = 0
@@ -110,6 +112,12 @@ class Node:
     def group(self) -> Group:
         """The group."""
         return self.planned.group
+
+    def expect_nothing(self, index: int) -> None:
+        """Have a member wait no longer for lost values, or for what the cache says of it."""
+        self.asking.discard(index)
+        for node, lost in self.lacking.pop(index, ()):
+            node.recomputing[lost].discard((self, index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,15 +293,17 @@ class Turn:
         now: The time (ns since the epoch).
         commands: What shall be done, beside the records.
         tripped: Nodes of which no further member shall begin, from now on.
+        unmakable: Members whose values are lost for good, since what set up for them failed.
     """
 
-    __slots__ = ("_records", "commands", "now", "run", "tripped")
+    __slots__ = ("_records", "commands", "now", "run", "tripped", "unmakable")
 
     def __init__(self, run: Run, now: int) -> None:
         self.run = run
         self.now = now
         self.commands: list[Command] = []
         self.tripped: list[Node] = []
+        self.unmakable: list[tuple[Node, int]] = []
         self._records: dict[Group, list[Sequence[int]]] = {}
 
     def record(self, group: Group, index: int) -> None:

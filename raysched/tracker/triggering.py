@@ -32,7 +32,7 @@ def begin(turn: Turn, node: Node, members: Sequence[int]) -> list[int]:
         for index in members:
             if group.states[index] == StateType.SCHEDULED:
                 _begin_one(turn, node, index, ready, doomed)
-            elif group.spec.trigger_rule in EAGER:
+            elif group.spec.trigger_rule in EAGER and not group.is_answered(index):
                 # It began before some of them ended; what it tolerates is known only now.
                 _consume(turn, node, index)
     elif node.failures or run.cancelled_by or node.stopped or group.answered:
@@ -46,7 +46,41 @@ def begin(turn: Turn, node: Node, members: Sequence[int]) -> list[int]:
         doomed += stopped
         ready = [index for index in ready if index not in stopped]
     _make_ready(turn, node, ready)
+    if node.computing:
+        _queue_for_values(turn, node, members)
     return doomed
+
+
+def _queue_for_values(turn: Turn, node: Node, members: Sequence[int]) -> None:
+    """Queue answered members whose values are to be made again, now that their setups have ended.
+
+    What they need beside these is answered, too.
+    """
+    for index in members:
+        if index not in node.computing or not node.group.is_answered(index):
+            continue
+        if lacks_setup(node.group, index):
+            turn.unmakable.append((node, index))
+        else:
+            turn.run.lane(node, index).add(node, (index,))
+
+
+def lacks_setup(group: Group, index: int) -> bool:
+    """Whether a setup has ended without success that an answered member needs.
+
+    With its value, or what it has set up, the member's own value cannot be made again.
+    """
+    return group.is_answered(index) and any(
+        edge.parent.spec.setup
+        and any(FIRST_TERMINAL <= state not in SUCCESSES for state in _states_behind(edge, index))
+        for edge in group.edges_of(index)
+    )
+
+
+def _states_behind(edge: Edge, index: int) -> bytearray:
+    if edge.kind is EdgeKind.ONE_TO_ONE:
+        return edge.parent.states[index + edge.index : index + edge.index + 1]
+    return edge.parent.states[edge.index : edge.stop]
 
 
 def begin_early(turn: Turn, node: Node, members: Sequence[int]) -> None:

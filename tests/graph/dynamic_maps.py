@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graph.claiming import (
     Calls,
@@ -15,7 +15,9 @@ from graph.claiming import (
     random_choice,
 )
 from graph.random_flows import ALL_TASKS, Oracle
-from raysched.define.futures import TaskFutureList
+
+if TYPE_CHECKING:
+    from raysched.define.futures import TaskFutureList
 
 
 @dataclass(frozen=True, slots=True)

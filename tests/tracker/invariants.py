@@ -14,10 +14,10 @@ from raysched.model.states import FAILURES, FIRST_TERMINAL, ROOT_FAILURES, SUCCE
 from raysched.model.triggers import TriggerRule
 from raysched.policies.limits import window
 from raysched.policies.trigger import EAGER
-from raysched.tracker.attempts import HOOKS
 from raysched.tracker.messages import Dispatch
 from raysched.tracker.timers import Due
 from raysched.tracker.transitions import TRANSITIONS
+from tracker.attempt_invariants import ATTEMPT_INVARIANTS
 from tracker.expected import allows, held, may_hold, members, parents, roots_of
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def no_member_is_in_two_places(ledger: "Ledger") -> None:
     for group, index in waiting_for_values(ledger):
         places[group, index] += group.states[index] == S.PENDING
     places.update((group, index) for group, index, _ in ledger.questions)
+    places.update(asked_about(ledger))
     for group, index in ledger.members:
         state = S(group.states[index])
         assert places[group, index] == on_its_way(group, index), (group.key(index), state.name)
@@ -86,6 +87,14 @@ def waiting_for_values(ledger: "Ledger") -> set[Member]:
         for waiting in node.recomputing.values()
         for child, member in waiting
     }
+
+
+def asked_about(ledger: "Ledger") -> Iterator[Member]:
+    """Yield the members that wait for an answer of the cache."""
+    for node in ledger.run.nodes.values():
+        for index in node.asking:
+            if node.group.states[index] == S.PENDING:
+                yield node.group, index
 
 
 def on_its_way(group: Group, index: int) -> bool:
@@ -198,34 +207,6 @@ def spared(ledger: "Ledger") -> set[Group]:
     }
 
 
-def attempts_stay_within_the_budget(ledger: "Ledger") -> None:
-    for (group, index), number in ledger.dispatches.items():
-        retry = group.spec.retry
-        charged = number - ledger.uncharged[group, index]
-        assert group.attempts[index] == charged, group.key(index)
-        instead = group.spec.fallback and group.spec.fallback.spec
-        fallbacks = 1 + instead.retry.crash_retries if instead else 0
-        losses = ledger.run.nodes[group.id].losses.get(index, 0)
-        assert charged <= 1 + retry.retries + retry.crash_retries + fallbacks + losses
-
-
-def every_failed_attempt_has_one_row(ledger: "Ledger") -> None:
-    """A second row says only why retrying stopped while it was waiting to be tried again."""
-    told = Counter((row.group, row.index, row.attempt, row.stop_reason) for row in ledger.attempts)
-    rows = Counter((group, index, attempt) for group, index, attempt, _ in told)
-    twice = [key for key, number in told.items() if number > 1]
-    assert not twice
-    for group, index in ledger.members:
-        begun = group.attempts[index]
-        if index in ledger.run.nodes[group.id].losses:
-            # It completed, and was tried again for its value.
-            continue
-        failed_for_good = S(group.states[index]) in {S.FAILED, S.TIMED_OUT, S.CRASHED}
-        ended = begun if failed_for_good else begun - 1
-        for attempt in range(1, ended + 1):
-            assert rows[group, index, attempt], (group.key(index), attempt)
-
-
 def victims_name_exactly_their_roots(ledger: "Ledger") -> None:
     for group in ledger.groups:
         before = ledger.before.get(group, bytes(group.size))
@@ -257,7 +238,7 @@ def rows_tell_every_change(ledger: "Ledger") -> None:
 
 def what_ended_holds_no_arguments(ledger: "Ledger") -> None:
     for group in ledger.groups:
-        if ledger.is_large(group.spec):
+        if ledger.is_large(group.spec) or group.recorded is not None:
             # Its values may get lost.
             continue
         if min(group.states) >= FIRST_TERMINAL:
@@ -299,15 +280,6 @@ def who_rides_needs_only_who_is_there(ledger: "Ledger") -> None:
                     assert needed == command.member(parent) or state.is_terminal
 
 
-def hooks_are_called_once(ledger: "Ledger") -> None:
-    assert all(number == 1 for number in ledger.hooks.values()), ledger.hooks
-    for group, index in ledger.members:
-        if group.spec.hooks.on_running:
-            ending = HOOKS.get(S(group.states[index]))
-            called = {kind for kind in HOOKS.values() if (group, index, kind) in ledger.hooks}
-            assert called == ({ending} if ending else set())
-
-
 def a_retry_is_never_slept_through(ledger: "Ledger") -> None:
     """Each has a time, there is a wake-up for the next one, and there are no two for one time."""
     assert len(set(ledger.wakes)) == len(ledger.wakes)
@@ -334,8 +306,6 @@ INVARIANTS: tuple[Callable[["Ledger"], None], ...] = (
     limits_hold,
     nothing_waits_that_could_run,
     a_cancelled_run_begins_nothing,
-    attempts_stay_within_the_budget,
-    every_failed_attempt_has_one_row,
     victims_name_exactly_their_roots,
     only_ended_failures_are_handled,
     rows_tell_every_change,
@@ -343,8 +313,8 @@ INVARIANTS: tuple[Callable[["Ledger"], None], ...] = (
     values_and_errors_fit_the_states,
     suspects_run_alone,
     who_rides_needs_only_who_is_there,
-    hooks_are_called_once,
     a_retry_is_never_slept_through,
+    *ATTEMPT_INVARIANTS,
 )
 
 
@@ -364,6 +334,7 @@ def nothing_is_left(ledger: "Ledger") -> None:
     assert not any(node.questions for node in ledger.run.nodes.values())
     assert not any(node.gates for node in ledger.run.nodes.values())
     assert not any(node.recomputing or node.computing for node in ledger.run.nodes.values())
+    assert not list(asked_about(ledger))
     assert not any(node.stopping or node.last_failures for node in ledger.run.nodes.values())
 
 

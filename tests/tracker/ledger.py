@@ -1,22 +1,26 @@
 """An engine on paper: it performs nothing, and keeps the book that the invariants look into."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from raysched.compiler import compile_segment
-from raysched.graph.builder import Builder
-from raysched.graph.calls import Member
 from raysched.graph.group import Group
-from raysched.model.options import TaskSpec
 from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType
-from raysched.model.values import ErrorInfo, FailureClass, LargeValue, Value
-from raysched.tracker import Run, advance
+from raysched.model.values import (
+    ErrorInfo,
+    FailureClass,
+    LargeValue,
+    UnkeptValue,
+    Value,
+)
+from raysched.tracker import advance
 from raysched.tracker.messages import (
     AbortUnit,
+    AskCache,
     AskCapacity,
     AskRetry,
+    CacheAnswered,
     CallHooks,
     CapacityKnown,
     Command,
@@ -34,74 +38,16 @@ from raysched.tracker.messages import (
     UnitStarted,
     WakeAt,
 )
+from tracker.book import Book, Row
 from tracker.evidence import CLASS_OF, LOST, failure
-from tracker.expected import parents
 from tracker.invariants import check
 
-SECOND = 1_000_000_000
-EPOCH = 1_700_000_000 * SECOND
-
-Row: TypeAlias = tuple[int, bool]
-"""What a reader sees of a task run: its state, and whether its failure was handled."""
+if TYPE_CHECKING:
+    from raysched.graph.calls import Member
 
 
-@dataclass
-class Ledger:
-    """A run with everything that its commands have said so far.
-
-    Attributes:
-        run: The run.
-        builder: Its recorder.
-        now: The time (ns).
-        slots: Units at once, for every class; None leaves the question for capacity open.
-        commands: Of the last event.
-        riding: Units and positions of members that ride and have not begun.
-        before: The states of all groups before the last event.
-        units: Dispatched units that have not come to their end, by number.
-        unanswered: Positions of those units that have not ended.
-        rows: What was committed of each member.
-        attempts: Rows of attempts.
-        questions: Attempts about which the retry condition is being asked.
-        wakes: Times at which the tracker will be woken.
-        hooks: How often each hook of each member was called.
-        dispatches: How often each member was dispatched.
-        uncharged: How often each member was dispatched without an attempt being charged for it.
-        suspects: Members whose worker died under several.
-        aborted: Units that were told to stop, with the last word on force.
-        stopped: Positions of units that were told to stop.
-        asked: Classes whose capacity was asked for, one entry a question.
-    """
-
-    run: Run = field(default_factory=lambda: Run("run"))
-    builder: Builder = field(default_factory=lambda: Builder("run"))
-    now: int = EPOCH
-    slots: int | None = 2
-    commands: Sequence[Command] = ()
-    before: dict[Group, bytes] = field(default_factory=dict)
-    riding: set[tuple[int, int]] = field(default_factory=set)
-    units: dict[int, Dispatch] = field(default_factory=dict)
-    unanswered: dict[int, set[int]] = field(default_factory=dict)
-    rows: dict[Member, Row] = field(default_factory=dict)
-    attempts: list[RecordAttempt] = field(default_factory=list)
-    questions: dict[tuple[Group, int, int], AskRetry] = field(default_factory=dict)
-    wakes: list[int] = field(default_factory=list)
-    hooks: Counter[tuple[Group, int, str]] = field(default_factory=Counter)
-    dispatches: Counter[Member] = field(default_factory=Counter)
-    uncharged: Counter[Member] = field(default_factory=Counter)
-    suspects: set[Member] = field(default_factory=set)
-    aborted: dict[int, bool] = field(default_factory=dict)
-    stopped: dict[int, set[int]] = field(default_factory=dict)
-    asked: list[AskCapacity] = field(default_factory=list)
-
-    @property
-    def groups(self) -> list[Group]:
-        """All groups of the run."""
-        return [node.group for node in self.run.nodes.values()]
-
-    @property
-    def members(self) -> list[Member]:
-        """All task runs of the run."""
-        return [(group, index) for group in self.groups for index in range(group.size)]
+class Ledger(Book):
+    """An engine that performs nothing: it tells the tracker what happens, and checks."""
 
     def tell(self, event: Event) -> Sequence[Command]:
         """Let the tracker account for an event, and check the invariants; return its commands."""
@@ -117,23 +63,44 @@ class Ledger:
         for command in commands:
             self._perform(command)
         check(self)
-        if self.slots is not None:
-            for command in commands:
-                if isinstance(command, AskCapacity):
-                    self.tell(CapacityKnown(command.scheduling_class, self.slots))
+        for command in commands:
+            if isinstance(command, Dispatch):
+                self._look_at_inputs(command)
+            elif isinstance(command, AskCapacity) and self.slots is not None:
+                self.tell(CapacityKnown(command.scheduling_class, self.slots))
         return commands
 
-    def plan(self, unit_size: int | None = None, max_parallel: int | None = None) -> None:
+    def _look_at_inputs(self, command: Dispatch) -> None:
+        """Send a unit back that needs values of which nothing was kept."""
+        if command.unit in self.units:
+            unkept = self.inputs(command.unit, UnkeptValue)
+            if unkept:
+                self.tell(InputsLost(command.unit, unkept))
+
+    def plan(
+        self,
+        unit_size: int | None = None,
+        max_parallel: int | None = None,
+        answer: Callable[[Group], None] = lambda _: None,
+    ) -> None:
         """Compile what was recorded and let it join the run.
 
         Args:
             unit_size: Most members a unit, instead of what the compiler chose.
             max_parallel: Most runs of each task at once.
+            answer: Lets an earlier execution answer members of a group.
         """
-        plan = compile_segment(self.builder.take())
+        groups = self.builder.take()
+        for group in groups:
+            answer(group)
+            done = [index for index in range(group.size) if group.is_answered(index)]
+            self.rows.update(((group, index), row(group, index)) for index in done)
+        plan = compile_segment(groups)
         if unit_size is not None:
             plan = tuple(
                 replace(planned, unit_size=unit_size, overlapping=True, fuse_behind=None)
+                if planned.group.spec.idempotent
+                else replace(planned, fuse_behind=None)
                 for planned in plan
             )
         if max_parallel is not None:
@@ -219,69 +186,6 @@ class Ledger:
             else:
                 self.tell(UnitHandedBack(unit, sorted(self.unanswered[unit])))
 
-    def runnable(self, unit: int, positions: Sequence[int]) -> list[int]:
-        """Return those of these positions that a worker runs, if what it ran before completed."""
-        command = self.units[unit]
-        parents = self.parents_in(unit)
-        running: list[int] = []
-        for position in positions:
-            parent = parents.get(position)
-            if parent is not None and parent not in running:
-                group, index = command.member(parent)
-                if parent in self.unanswered[unit] or group.states[index] not in SUCCESSES:
-                    continue
-            running.append(position)
-        return running
-
-    def parents_in(self, unit: int) -> dict[int, int]:
-        """Return for each position that rides the one that it needs."""
-        command = self.units[unit]
-        parents = [parent for rider in command.riders for parent in rider.parents]
-        return dict(enumerate(parents, len(command.indices)))
-
-    def states(self, part: tuple[Group, Iterable[int]]) -> list[StateType]:
-        """Return the states of these members."""
-        group, indices = part
-        return [StateType(group.states[index]) for index in indices]
-
-    def state(self, part: tuple[Group, Sequence[int]]) -> StateType:
-        """Return the state of the first of these members."""
-        return self.states(part)[0]
-
-    def sent(self, group: Group) -> list[int]:
-        """Return the members of a group that are on their way, by unit and position."""
-        return [i for unit in self.units.values() if unit.group is group for i in unit.indices]
-
-    def unit_of(self, part: tuple[Group, Sequence[int]]) -> int:
-        """Return the unit in which the first of these members is on its way."""
-        group, indices = part
-        return next(
-            number
-            for number, unit in self.units.items()
-            if unit.group is group and indices[0] in unit.indices
-        )
-
-    def never_begun(self, group: Group) -> set[int]:
-        """Return the members that did not begin because too much of their group failed."""
-        node = self.run.nodes[group.id]
-        return {i for i, reason in group.reasons.items() if node.stopped and reason == node.stopped}
-
-    @staticmethod
-    def is_large(task: TaskSpec) -> bool:
-        """Whether the values of a task are large."""
-        return "large" in task.tags
-
-    def large_inputs(self, unit: int) -> list[Member]:
-        """Return the members whose large values a unit needs."""
-        command = self.units[unit]
-        return [
-            member
-            for position in self.unanswered[unit]
-            for edge in command.member(position)[0].slots_of(command.member(position)[1])
-            for member in parents(edge, command.member(position)[1])
-            if isinstance(member[0].values[member[1]], LargeValue)
-        ]
-
     def _note(self, event: Event) -> None:
         match event:
             case UnitEnded(unit, positions, states) if unit in self.units:
@@ -305,6 +209,8 @@ class Ledger:
             case UnitLost(unit, error) if unit in self.units:
                 self._note_suspects(unit, error)
                 self._forget(unit)
+            case CacheAnswered(group, hits, misses, _, errors):
+                self.asking -= {(group, index) for index in (*hits, *misses, *errors)}
             case TimePassed(at):
                 self.wakes = [wake for wake in self.wakes if wake > at]
             case _:
@@ -351,6 +257,13 @@ class Ledger:
         else:
             self.stopped.setdefault(unit, set()).update(positions)
 
+    def _note_asked(self, command: AskCapacity | AskCache) -> None:
+        if isinstance(command, AskCapacity):
+            self.asked.append(command)
+            return
+        self.asked_cache.update((command.group, index) for index in command.indices)
+        self.asking.update((command.group, index) for index in command.indices)
+
     def _note_dispatched(self, command: Dispatch) -> None:
         unit = command.unit
         self.units[unit] = command
@@ -381,12 +294,13 @@ class Ledger:
                 self.hooks[group, index, kind] += 1
             case AbortUnit(unit, positions, force):
                 self._note_aborted(unit, positions, force=force)
-            case AskCapacity():
-                self.asked.append(command)
+            case AskCapacity() | AskCache():
+                self._note_asked(command)
         self.questions = {
             (group, index, attempt): question
             for (group, index, attempt), question in self.questions.items()
-            if group.states[index] < FIRST_TERMINAL
+            # Of one that is given up meanwhile nobody waits for the answer.
+            if index in self.run.nodes[group.id].questions
         }
 
 

@@ -5,8 +5,9 @@ from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, FailureClass
 from raysched.tracker import Run
 from raysched.tracker.messages import TimePassed, UnitEnded
+from tracker.book import SECOND
 from tracker.graphs import add
-from tracker.ledger import SECOND, Ledger
+from tracker.ledger import Ledger
 
 STATE_OF = {
     FailureClass.USER: StateType.FAILED,

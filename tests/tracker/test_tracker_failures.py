@@ -8,9 +8,10 @@ from raysched.model.options import RetryOptions
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, RetryVerdict
 from raysched.tracker.messages import CompensationPlanned, Record, RolledBack
+from tracker.book import SECOND
 from tracker.evidence import failure
 from tracker.graphs import add_map, spec
-from tracker.ledger import SECOND, Ledger
+from tracker.ledger import Ledger
 from tracker.stories import fail_with, ledger_of
 
 COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CRASHED

@@ -1,7 +1,8 @@
 """The tracker under everything that can happen to it, in any order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from random import Random
 from typing import Any
 
 import hypothesis.strategies as st
@@ -9,11 +10,15 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from raysched.graph.calls import Part
+from raysched.graph.group import Group
+from raysched.model.caching import CacheOptions
 from raysched.model.options import Fallback, RetryOptions, TaskSpec
+from raysched.model.records import Kept
 from raysched.model.states import ROOT_FAILURES, StateType
 from raysched.model.triggers import TriggerRule
 from raysched.tracker import Run
 from raysched.tracker.messages import (
+    CacheAnswered,
     CancelRequested,
     CapacityKnown,
     Event,
@@ -28,10 +33,12 @@ from raysched.tracker.messages import (
     UnitLost,
     UnitStarted,
 )
-from tracker.evidence import LOST, STOPPED
+from tracker.book import SECOND
+from tracker.earlier import answer
+from tracker.evidence import LOST, STOPPED, failure
 from tracker.graphs import Need, add, add_map, one, spec
 from tracker.invariants import nothing_is_left
-from tracker.ledger import SECOND, Ledger
+from tracker.ledger import Ledger
 
 OUTCOMES = (
     StateType.COMPLETED,
@@ -68,6 +75,8 @@ specs = st.builds(
     is_async=st.booleans(),
     ray=st.sampled_from([{}, {}, {"num_gpus": 1}]),
     hooks=st.booleans(),
+    cache=st.sampled_from([None, None, CacheOptions()]),
+    idempotent=st.sampled_from([True, True, False]),
 )
 failing = st.builds(
     spec,
@@ -89,6 +98,8 @@ failing = st.builds(
     queue_timeout_seconds=st.sampled_from([None, None, 1.0]),
     total_timeout_seconds=st.sampled_from([None, None, 2.0]),
     tags=st.sampled_from([(), (), ("large",)]),
+    cache=st.sampled_from([None, None, CacheOptions()]),
+    idempotent=st.sampled_from([True, True, False]),
 )
 teardowns = st.builds(
     spec,
@@ -96,6 +107,22 @@ teardowns = st.builds(
     teardown=st.just(value=True),
     trigger_rule=st.just(TriggerRule.ALL_DONE_SETUP_SUCCESS),
 )
+
+ANSWERS = ("hit", "hit", "miss", "miss", "busy", "error")
+
+
+def cache_answer(group: Group, ways: Mapping[int, str]) -> CacheAnswered:
+    """Return the answer of the cache that says this of members."""
+    misses: Sequence[int] = [index for index, way in ways.items() if way == "miss"]
+    if misses and misses[-1] - misses[0] == len(misses) - 1:
+        misses = range(misses[0], misses[-1] + 1)
+    return CacheAnswered(
+        group,
+        {index: (b"value", "from another run") for index, way in ways.items() if way == "hit"},
+        misses,
+        {index: "made by another run" for index, way in ways.items() if way == "busy"},
+        {index: failure(StateType.FAILED) for index, way in ways.items() if way == "error"},
+    )
 
 
 class TrackerMachine(RuleBasedStateMachine):
@@ -110,6 +137,8 @@ class TrackerMachine(RuleBasedStateMachine):
         self.calm = False
         """Whether nobody cancels: what is cancelled does little more."""
         self.ending = StateType.COMPLETED
+        self.share = 0.0
+        """How much of what is recorded an earlier execution has completed."""
 
     @initialize(
         specs=st.lists(specs | failing | failing | teardowns, min_size=2, max_size=5),
@@ -118,6 +147,7 @@ class TrackerMachine(RuleBasedStateMachine):
         unit_size=st.sampled_from([0, 0, 1, 4]),
         calm=st.booleans(),
         ending=st.sampled_from([StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]),
+        share=st.sampled_from([0.0, 0.0, 0.5, 0.9, 1.0]),
     )
     def begin(  # noqa: PLR0913 - all that a run begins with
         self,
@@ -128,10 +158,12 @@ class TrackerMachine(RuleBasedStateMachine):
         *,
         calm: bool,
         ending: StateType,
+        share: float,
     ) -> None:
         self.specs = specs
         self.calm = calm
         self.ending = ending
+        self.share = share
         self.ledger = Ledger(Run("run", max_parallel, unit_size=unit_size), slots=slots)
 
     @rule(
@@ -142,7 +174,15 @@ class TrackerMachine(RuleBasedStateMachine):
     def segment(self, data: st.DataObject, unit_size: int | None, max_parallel: int | None) -> None:
         for _ in range(data.draw(st.integers(1, 4))):
             self._record(data)
-        self.ledger.plan(unit_size, max_parallel)
+        random = data.draw(st.randoms(use_true_random=False))
+        self.ledger.plan(unit_size, max_parallel, lambda group: self._answer(group, random))
+
+    def _answer(self, group: Group, random: Random) -> None:
+        """Let an earlier execution, if there was one, answer members of a group."""
+        if self.share:
+            completed = [random.random() < self.share for _ in range(group.size)]
+            kept = [random.choice(list(Kept)) for _ in range(group.size)]
+            answer(group, completed, kept, random.randint(0, 2))
 
     @precondition(lambda self: self.ledger.units)
     @rule(data=st.data())
@@ -203,6 +243,19 @@ class TrackerMachine(RuleBasedStateMachine):
         self.told.append(RetryAnswered(question.group, question.index, question.attempt, retry))
         self.ledger.answer(question, retry=retry)
 
+    @precondition(lambda self: self.ledger.asking)
+    @rule(data=st.data(), late=st.booleans())
+    def cache_answered(self, data: st.DataObject, *, late: bool) -> None:
+        """The cache answers for some members, of which some may have ended meanwhile."""
+        ledger = self.ledger
+        asked = sorted(ledger.asking, key=lambda member: (member[0].id, member[1]))
+        group, _ = data.draw(st.sampled_from(asked))
+        indices = range(group.size) if late else [i for other, i in asked if other is group]
+        asked_about = [index for index in indices if ledger.asked_cache[group, index]]
+        some = data.draw(st.lists(st.sampled_from(asked_about), min_size=1, unique=True))
+        ways = {index: data.draw(st.sampled_from(ANSWERS)) for index in sorted(some)}
+        self._tell(cache_answer(group, ways))
+
     @precondition(lambda self: self.ledger.wakes)
     @rule()
     def woken(self) -> None:
@@ -260,7 +313,10 @@ class TrackerMachine(RuleBasedStateMachine):
         event = data.draw(st.sampled_from(self.told))
         states = {group: bytes(group.states) for group in self.ledger.groups}
         self.ledger.tell(event)
-        if isinstance(event, UnitEnded | UnitLost | InputsLost | UnitHandedBack | RetryAnswered):
+        if isinstance(
+            event,
+            UnitEnded | UnitLost | InputsLost | UnitHandedBack | RetryAnswered | CacheAnswered,
+        ):
             assert all(bytes(group.states) == before for group, before in states.items())
 
     def teardown(self) -> None:
@@ -269,7 +325,9 @@ class TrackerMachine(RuleBasedStateMachine):
         ledger.slots = 2
         for scheduling_class, _ in ledger.run.lanes:
             ledger.tell(CapacityKnown(scheduling_class, 2))
-        while ledger.units or ledger.questions or ledger.wakes:
+        while ledger.units or ledger.questions or ledger.wakes or ledger.asking:
+            for group, index in list(ledger.asking):
+                ledger.tell(CacheAnswered(group, misses=[index]))
             for question in list(ledger.questions.values()):
                 ledger.answer(question, retry=True)
             ledger.run_all(self.ending)

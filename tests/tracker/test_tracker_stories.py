@@ -14,9 +14,10 @@ from raysched.tracker.messages import (
     TimePassed,
     UnitStarted,
 )
+from tracker.book import EPOCH, SECOND
 from tracker.graphs import add, add_map, every, one, spec
 from tracker.invariants import nothing_is_left
-from tracker.ledger import EPOCH, SECOND, Ledger
+from tracker.ledger import Ledger
 from tracker.stories import ledger_of
 
 COMPLETED, FAILED, CRASHED = StateType.COMPLETED, StateType.FAILED, StateType.CRASHED

@@ -29,11 +29,10 @@ ENTRY_BYTES = 16
 DRIVER, KILLED = "driver", "killed"
 """Files with the process that is to be killed, and that says that it was."""
 
-COMPLETED = """
-SELECT "group".first + task_run.idx FROM task_run
-JOIN task_group AS "group" ON "group".run = task_run.run AND "group".id = task_run.grp
-WHERE task_run.run = (SELECT max(number) FROM flow_run) AND task_run.state = ?
-"""
+FIRST = "SELECT id, first FROM task_group WHERE run = (SELECT max(number) FROM flow_run)"
+COMPLETED = (
+    "SELECT grp, idx FROM task_run WHERE run = (SELECT max(number) FROM flow_run) AND state = ?"
+)
 
 
 @task
@@ -158,8 +157,9 @@ def _completed() -> set[int]:
     """Return the numbers of the task runs whose results are kept, of the newest flow run."""
     database = os.environ["RAYSCHED_DATABASE_URL"].removeprefix(SQLITE)
     with closing(sqlite3.connect(database)) as connection:
+        first = dict(connection.execute(FIRST).fetchall())
         rows = connection.execute(COMPLETED, (int(StateType.COMPLETED),)).fetchall()
-    return {number for (number,) in rows}
+    return {first[group] + index for group, index in rows}
 
 
 def _runs(paths: set[Path]) -> list[tuple[int, int]]:

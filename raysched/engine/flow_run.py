@@ -192,7 +192,7 @@ class OpenFlowRun:
         except ResultLost:
             self._compute_again(member)
         except SerializationError as error:
-            if not group.is_answered(index):
+            if not group.is_recalled(index):
                 raise
             logger.warning("%s is computed again: %s", group.key(index), error)
             self._compute_again(member)

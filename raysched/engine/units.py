@@ -243,12 +243,10 @@ def missing_inputs(command: Dispatch, missing: Mapping[str, str]) -> list[Member
 
 
 def _is_recorded(group: Group, index: int) -> bool:
-    """Whether a value is of an earlier execution, and can be made again here."""
-    return (
-        group.is_answered(index)
-        and group.attempts[index] == group.spent(index)
-        and (bool(group.columns) or group.payloads[index] is not None)
-    )
+    """Whether a value is of another execution, and can be made again here."""
+    if not group.is_recalled(index):
+        return False
+    return bool(group.columns) or group.payloads[index] is not None
 
 
 def needed_values(command: Dispatch, kind: type[V]) -> dict[Member, V]:

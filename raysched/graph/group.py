@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 from raysched.model.ids import IDENTITY_BYTES, split_identities, task_run_key
 from raysched.model.options import TaskSpec
 from raysched.model.records import RecordedGroup
-from raysched.model.states import FIRST_TERMINAL
+from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.model.values import ErrorInfo, Value
 
 
@@ -166,6 +166,11 @@ class Group:
         """Whether a member is answered by an earlier execution."""
         return bool(self.answered) and bool(self.answered[index])
 
+    def is_recalled(self, index: int) -> bool:
+        """Whether a member's value was made by another execution than this one."""
+        answered = self.is_answered(index) or self.states[index] == StateType.CACHED
+        return answered and self.attempts[index] == self.spent(index)
+
     def spent(self, index: int) -> int:
         """Return how many attempts earlier executions have made of a member."""
         return self.earlier[index] if self.earlier else 0
@@ -222,7 +227,8 @@ class Group:
     def release(self, indices: Sequence[int]) -> None:
         """Let go of the arguments of members that have ended.
 
-        Not of those whose large values may get lost with a node, and be computed again.
+        Not of those whose values may have to be computed again: large ones may get lost with a
+        node, and cached ones may be of no use here.
         """
         if self.columns:
             return
@@ -230,7 +236,7 @@ class Group:
             self.payloads[indices.start : indices.stop] = [None] * len(indices)
             return
         for index in indices:
-            if isinstance(self.values[index], bytes | None):
+            if isinstance(self.values[index], bytes | None) and not self.is_recalled(index):
                 self.payloads[index] = None
 
     def allocate(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress, groupby
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, func, select
+from sqlalchemy import Connection, RowMapping, func, select
 
 from raysched.errors import RunNotFound
 from raysched.model.records import Kept, RecordedFlowRun, RecordedGroup, Records
@@ -140,16 +140,16 @@ def _fill_group(group: RecordedGroup, columns: Sequence[Sequence[Any]]) -> None:
     group.handled |= handled
 
 
-_VALUES = (
-    select(TASK_RUN.c.grp, TASK_RUN.c.idx, TASK_RUN.c.value)
-    .join(TASK_GROUP, and_(TASK_GROUP.c.run == TASK_RUN.c.run, TASK_GROUP.c.id == TASK_RUN.c.grp))
-    .where(TASK_GROUP.c.size <= FEW, TASK_RUN.c.value.is_not(None))
-    .order_by(TASK_RUN.c.grp, TASK_RUN.c.idx)
-)
-
-
 def _read_along(connection: Connection, run: int, groups: Mapping[int, RecordedGroup]) -> None:
-    result, left = connection.execute(_VALUES.where(TASK_RUN.c.run == run)), VALUES_BYTES
+    if all(group.size > FEW for group in groups.values()):
+        return
+    of_few = select(TASK_GROUP.c.id).where(TASK_GROUP.c.run == run, TASK_GROUP.c.size <= FEW)
+    query = (
+        select(TASK_RUN.c.grp, TASK_RUN.c.idx, TASK_RUN.c.value)
+        .where(TASK_RUN.c.run == run, TASK_RUN.c.grp.in_(of_few), TASK_RUN.c.value.is_not(None))
+        .order_by(TASK_RUN.c.grp, TASK_RUN.c.idx)
+    )
+    result, left = connection.execute(query), VALUES_BYTES
     while left > 0 and (rows := result.cursor.fetchmany(PAGE)):
         for number, index, value in rows:
             left -= len(value)

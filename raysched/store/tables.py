@@ -91,7 +91,6 @@ class TaskGroup(_Base, table=True):
     """A group of task runs."""
 
     __tablename__ = "task_group"
-    __table_args__ = {"sqlite_with_rowid": False}
 
     run: int = Field(primary_key=True, foreign_key="flow_run.number")
     id: int = Field(primary_key=True)

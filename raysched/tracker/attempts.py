@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from raysched.graph.calls import Member
 from raysched.graph.group import Group
 from raysched.model.rows import FELL_BACK
-from raysched.model.states import FAILED_ITSELF, SUCCESSES, StateType
+from raysched.model.states import FAILED_ITSELF, FIRST_TERMINAL, SUCCESSES, StateType
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
 from raysched.policies.retry import NANOSECONDS, Ask, Retry, decide, told
 from raysched.tracker.breaker import trip
@@ -202,6 +202,13 @@ def take_back(turn: Turn, node: Node, index: int) -> None:
         move(group, index, StateType.PENDING)
         group.started[index] = 0
         turn.record(group, index)
+
+
+def note_not_begun(turn: Turn, node: Node, index: int) -> None:
+    """Take back that a member may have begun that must not run twice (see `schedule`)."""
+    if not node.group.spec.idempotent and node.group.states[index] < FIRST_TERMINAL:
+        node.group.started[index] = 0
+        turn.record(node.group, index)
 
 
 def queue_again(turn: Turn, node: Node, index: int) -> None:

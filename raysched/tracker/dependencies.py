@@ -175,7 +175,7 @@ def _close(turn: Turn, node: Node, ended: Sequence[int]) -> None:
             for index in ended:
                 kept.pop(index, None)
     if not node.open:
-        if not (turn.run.pace(node).large or group.recorded):
+        if not (turn.run.pace(node).large or group.recorded or group.spec.cache):
             group.shared, group.columns = b"", ()
         if group.min_success is not None:
             _look_whether_it_held(turn, node, group.min_success)

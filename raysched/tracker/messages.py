@@ -132,12 +132,9 @@ class RetryAnswered:
 class CacheAnswered:
     """Whether there are results for members that `AskCache` was about.
 
-    Attributes:
-        group: Their group.
-        hits: The value of each that has one, and where it is from, for people.
-        misses: Those that have to run.
-        busy: Those whose result somebody else is making, who does, for people; asked again later.
-        errors: Those of which it cannot be told, since the user's `cache_key_fn` failed.
+    Of `hits` the value, and where it is from, for people. Those in `misses` have to run; the
+    results of those in `busy` somebody else is making (who, for people), and they are asked about
+    again later. In `errors` are those of which the user's `cache_key_fn` could not tell.
     """
 
     group: Group
@@ -174,13 +171,7 @@ class CancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class MembersCancelled:
-    """These members shall stop, waiting or running.
-
-    Attributes:
-        group: Their group.
-        indices: Which.
-        by: Who wants it, for people.
-    """
+    """These members shall stop, waiting or running; `by` says who wants it, for people."""
 
     group: Group
     indices: Sequence[int]
@@ -343,10 +334,7 @@ class AskRetry:
 
 @dataclass(frozen=True, slots=True)
 class AskCache:
-    """Find out whether there are results for members that are ready; answer with `CacheAnswered`.
-
-    In one answer or in several; members that are busy are in another one later.
-    """
+    """Find out whether members that are ready have results; answer with `CacheAnswered`."""
 
     group: Group
     indices: Sequence[int]

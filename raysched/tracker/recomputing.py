@@ -15,7 +15,13 @@ from raysched.model.values import (
     UnkeptValue,
     Value,
 )
-from raysched.tracker.attempts import Failure, end_unbegun, finish, take_back
+from raysched.tracker.attempts import (
+    Failure,
+    end_unbegun,
+    finish,
+    note_not_begun,
+    take_back,
+)
 from raysched.tracker.dependencies import settle
 from raysched.tracker.messages import InputsLost, RecordAttempt, ValueLost
 from raysched.tracker.run import Node, Turn
@@ -72,6 +78,7 @@ def inputs_lost(turn: Turn, event: InputsLost) -> None:
         take_back(turn, node, index)
         state = node.group.states[index]
         node.group.attempts[index] -= 1
+        note_not_begun(turn, node, index)
         node.riding.discard(index)
         cancelled = run.cancels(node.group) and state == StateType.PENDING
         if state == StateType.CANCELLING or cancelled:

@@ -120,6 +120,11 @@ def _dispatch_one(turn: Turn, lane: Lane, size: int) -> None:
     hold_places(run, unit)
     lane.units += 1
     node.units += 1
+    if not node.group.spec.idempotent:
+        # That it may have begun is known before it begins, whatever becomes of this process.
+        for index in indices:
+            node.group.started[index] = turn.now
+        turn.record_all(node.group, indices)
     riders = tuple(
         Rider(part.node.group, part.indices, some, part.parents)
         for part, some in zip(parts[1:], attempts[1:], strict=True)

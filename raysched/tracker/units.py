@@ -6,7 +6,15 @@ from dataclasses import replace
 
 from raysched.model.states import FIRST_TERMINAL, SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass, LargeValue
-from raysched.tracker.attempts import Failure, completed, end_unbegun, failed, finish, take_back
+from raysched.tracker.attempts import (
+    Failure,
+    completed,
+    end_unbegun,
+    failed,
+    finish,
+    note_not_begun,
+    take_back,
+)
 from raysched.tracker.dependencies import settle
 from raysched.tracker.messages import (
     CallHooks,
@@ -312,6 +320,7 @@ def unit_handed_back(turn: Turn, event: UnitHandedBack) -> None:
             continue
         node.riding.discard(index)
         node.group.attempts[index] -= 1
+        note_not_begun(turn, node, index)
         if _end_if_stopped(turn, node, index):
             continue
         if index in node.variants:

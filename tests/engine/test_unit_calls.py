@@ -123,7 +123,7 @@ def test_a_report_becomes_an_event_with_references_to_large_values() -> None:
         states=bytes([16, 19, 16]),
         started=[1, 2, 3],
         ended=[4, 5, 6],
-        values=[b"small", None, (0, 10**6)],
+        values=[b"small", None, (0, 10**6, "")],
         errors={0: error},
         names={1: "named"},
     )

@@ -21,15 +21,30 @@ def upgrade() -> None:
         "flow_run", sa.Column("rerun_of", sa.String(), nullable=False, server_default=sa.text("''"))
     )
     op.add_column("flow_run", sa.Column("removed", sa.Boolean()))
-    op.add_column(
-        "task_group", sa.Column("source", sa.String(), nullable=False, server_default=sa.text("''"))
-    )
-    op.add_column("task_group", sa.Column("identities", sa.LargeBinary()))
+    _widen_task_group()
     _gather_identities(op.get_bind())
     op.drop_column("task_run", "identity")
     op.add_column("task_run", sa.Column("location", sa.String()))
     _create_delivery()
     _create_cache_entry()
+
+
+def _widen_task_group() -> None:
+    """Add columns; in SQLite, with rowids from now on.
+
+    Without them rows are in the index itself, which then reads a row's megabytes of identities
+    for each key that it compares.
+    """
+    sqlite = op.get_bind().dialect.name == "sqlite"
+    with op.batch_alter_table(
+        "task_group",
+        recreate="always" if sqlite else "never",
+        table_kwargs={"sqlite_with_rowid": True},
+    ) as table:
+        table.add_column(
+            sa.Column("source", sa.String(), nullable=False, server_default=sa.text("''"))
+        )
+        table.add_column(sa.Column("identities", sa.LargeBinary()))
 
 
 def _gather_identities(connection: sa.Connection) -> None:

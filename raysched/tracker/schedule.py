@@ -106,7 +106,7 @@ def _dispatch_one(turn: Turn, lane: Lane, size: int) -> None:
     # Large values are told when their unit ends: what takes long is not to hold them up. And what
     # rides was planned for the resources of the group.
     alone = lane.variant is not None or (pace.large and pace.mean_ns > lease * 1e9)
-    riding = () if alone else ride_along(node, indices, _most(run, node))
+    riding = () if alone else ride_along(run, node, indices, _most(run, node))
     parts = (Part(node, indices), *riding)
     if not node.group.spec.idempotent:
         # Committed before it can begin: whoever goes on knows that it may have run.

@@ -175,7 +175,7 @@ def _behind(run: Run, node: Node, index: int) -> Roots:
     skipped = ""
     lenient = node.group.spec.trigger_rule is TriggerRule.ALL_SUCCESS
     for edge in _edges_with_failures(run, node, index):
-        if lenient and _tolerates(run, edge):
+        if lenient and tolerates(run, edge):
             continue
         found, skip = _roots_of(run, edge, index)
         # Mostly there is one edge with failures: then all its members share its tuple.
@@ -205,7 +205,7 @@ def _tally(run: Run, edge: Edge, index: int, *, lenient: bool) -> Parents:
         start, stop = index + edge.index, index + edge.index + 1
     else:
         start, stop = edge.index, edge.stop
-    if lenient and _tolerates(run, edge):
+    if lenient and tolerates(run, edge):
         return Parents(succeeded=stop - start)
     if stop - start > 1 and edge in run.tallies:
         return run.tallies[edge]
@@ -222,7 +222,7 @@ def _tally(run: Run, edge: Edge, index: int, *, lenient: bool) -> Parents:
     return tally
 
 
-def _tolerates(run: Run, edge: Edge) -> bool:
+def tolerates(run: Run, edge: Edge) -> bool:
     """Whether failures may cross an edge: by `allow_failure`, or to the whole of a map that held.
 
     A single member of such a map has no value all the same.

@@ -271,3 +271,28 @@ def test_the_plan_names_what_was_fused_and_why_not(backend: str) -> None:
     assert notes["two"] == notes["one"]
     assert notes["heavy"] == "not fused behind light: they ask for different resources"
     assert notes["alone"] == "not fused behind many: batch or batch_size is set"
+
+
+@pytest.mark.usefixtures("backend")
+def test_nothing_rides_that_also_needs_what_has_failed(tmp_path: Path) -> None:
+    @task
+    def broken() -> None:
+        raise ValueError("broken")
+
+    @task
+    def behind(number: int) -> int:
+        (tmp_path / f"behind {number}").touch()
+        return number
+
+    @flow
+    def two_maps() -> None:
+        needed = broken.submit()
+        wait([needed])
+        wait(behind.map(first.map(range(3)), wait_for=[needed]))
+
+    two_maps(return_state=True)
+    assert kept("first", "behind") == {
+        "first": [ONCE] * 3,
+        "behind": [("UpstreamFailed", 0)] * 3,
+    }
+    assert not list(tmp_path.glob("behind *"))

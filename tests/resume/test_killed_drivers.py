@@ -204,6 +204,8 @@ def test_what_completed_does_not_run_again(
         (each.id, task_run.key)
         for each in everything
         for task_run in each.task_runs(states=["COMPLETED"])
+        # What a task calls runs with it.
+        if task_run.task != "inner"
     }
     before = place.executions
 

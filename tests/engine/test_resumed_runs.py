@@ -79,6 +79,11 @@ def send() -> None:
     run("send")
 
 
+@task(idempotent=False)
+def look() -> int:
+    return get_run("last").task_run("look[0]").attempts
+
+
 seen: list[int] = []
 """What `prepare` returns, the last one first."""
 
@@ -336,6 +341,13 @@ class TestRetriesOfTheFlow:
 
 
 class TestWhatMustNotRunTwice:
+    def test_is_kept_as_begun_before_it_begins(self) -> None:
+        @flow
+        def around() -> int:
+            return look()
+
+        assert around() == 1
+
     def test_is_asked_for(self) -> None:
         @flow
         def around() -> None:

@@ -238,7 +238,7 @@ def rows_tell_every_change(ledger: "Ledger") -> None:
 
 def what_ended_holds_no_arguments(ledger: "Ledger") -> None:
     for group in ledger.groups:
-        if ledger.is_large(group.spec) or group.recorded is not None:
+        if ledger.is_large(group.spec) or group.recorded is not None or group.spec.cache:
             # Its values may get lost.
             continue
         if min(group.states) >= FIRST_TERMINAL:

@@ -1,5 +1,6 @@
 """Which call of a subflow is which, and how an equal one ended before."""
 
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,6 +27,7 @@ class Subflows:
 
     def __init__(self, scope: bytes, recorded: Recorded | None) -> None:
         self._scope = scope
+        self._lock = threading.Lock()
         self._occurrences: Counter[bytes] = Counter()
         self._recorded: dict[bytes, list[RecordedFlowRun]] = {}
         for run in recorded.records.flow_runs if recorded is not None else ():
@@ -41,13 +43,14 @@ class Subflows:
             parameters: Its parameters.
             continues: What the flow run around it goes on from.
         """
-        identity = self._identity(flow, parameters)
-        runs = self._recorded.get(identity, [])
-        if not identity or not runs or continues is None:
-            return RecalledFlowRun(identity)
-        completed = [run for run in runs if run.state is StateType.COMPLETED]
-        found = (completed or runs)[-1]
-        runs.remove(found)
+        with self._lock:
+            identity = self._identity(flow, parameters)
+            runs = self._recorded.get(identity, [])
+            if not identity or not runs or continues is None:
+                return RecalledFlowRun(identity)
+            completed = [run for run in runs if run.state is StateType.COMPLETED]
+            found = (completed or runs)[-1]
+            runs.remove(found)
         if not (continues.again or continues.rerun_changed):
             answer = _answer(found)
             if answer is not None:

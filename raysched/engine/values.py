@@ -1,6 +1,7 @@
 """How many small values stay in memory: the store has them all, so the oldest can be let go of."""
 
 import threading
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -82,4 +83,9 @@ def _members(group: Group, page: Mapping[int, bytes]) -> list[tuple[int, bytes]]
     """Return values by member that are here by the position where they are kept."""
     if not group.continues or isinstance(group.positions, range):
         return [(member, value) for member, value in page.items() if member < group.size]
-    return [(n, page[each]) for n, each in enumerate(group.positions) if each in page]
+    positions = group.positions
+    start, stop = 0, len(positions)
+    if group.mapped and page:
+        # Those of a map mostly ascend; who is missed here is read when it is asked for.
+        start, stop = bisect_left(positions, min(page)), bisect_right(positions, max(page))
+    return [(n, page[each]) for n in range(start, stop) if (each := positions[n]) in page]

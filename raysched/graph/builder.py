@@ -203,9 +203,6 @@ class Builder:
             if place:
                 claimed.setdefault(group, []).append(place[1])
         for group, places in rows.items():
-            if call.min_success is not None:
-                elsewhere = len(members) - group.size
-                group.min_success = max(0, call.min_success.needed(len(members)) - elsewhere)
             if len(places) != len(members):
                 _pin(group, places)
             if group.recorded is not None:
@@ -214,6 +211,8 @@ class Builder:
                 edges = group.edges
                 flags = self._answered(call.spec, group.recorded, positions, edges, own)
                 group.claim(positions, flags)
+        if call.min_success is not None:
+            _share_out(call.min_success.needed(len(members)), len(members), list(rows))
         for group in rows:
             self._add_group(group)
         return placed
@@ -352,6 +351,22 @@ def _add_member(group: Group, payload: bytes, identity: bytes, edges: tuple[Edge
     if edges:
         group.member_edges[index] = edges
     return group, index
+
+
+def _share_out(needed: int, size: int, groups: Sequence[Group]) -> None:
+    """Decide how many members of each group of one map have to succeed.
+
+    Only what has succeeded already counts for the others: a group cannot know how they will end.
+
+    Args:
+        needed: How many members of the map have to succeed.
+        size: How many it has; those that are in none of the groups have succeeded.
+        groups: The groups.
+    """
+    answered = [group.answered.count(1) for group in groups]
+    sure = size - sum(group.size for group in groups) + sum(answered)
+    for group, own in zip(groups, answered, strict=True):
+        group.min_success = max(0, needed - (sure - own))
 
 
 def _append(parts: list[Part], member: Member) -> None:

@@ -108,9 +108,6 @@ def _dispatch_one(turn: Turn, lane: Lane, size: int) -> None:
     alone = lane.variant is not None or (pace.large and pace.mean_ns > lease * 1e9)
     riding = () if alone else ride_along(run, node, indices, _most(run, node))
     parts = (Part(node, indices), *riding)
-    if not node.group.spec.idempotent:
-        # Committed before it can begin: whoever goes on knows that it may have run.
-        turn.record_all(node.group, indices)
     attempts = [_begin_attempts(part.node.group, part.indices) for part in parts]
     number = run.next_unit
     run.next_unit += 1

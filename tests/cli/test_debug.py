@@ -146,8 +146,6 @@ def parse(text: str) -> int:
     return int(text)
 """
 
-SCRIPT = "import flow\nflow.nightly()\n"
-
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -159,7 +157,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lay_out(folder: Path) -> None:
-    for name, text in {"flow": FLOW, "helper": HELPER, "script": SCRIPT}.items():
+    for name, text in {"flow": FLOW, "helper": HELPER}.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
 
 
@@ -344,7 +342,7 @@ class TestRefusals:
         self, raysched: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         lay_out(tmp_path)
-        run(tmp_path, "script.py")
+        run(tmp_path, "-c", f"{FLOW}\nnightly()\n")
         monkeypatch.setenv("RAYSCHED_HOME", str(tmp_path))
         done = raysched("debug", "last", "load[3]")
         assert (done.code, "--target file.py:flow" in done.err) == (2, True)

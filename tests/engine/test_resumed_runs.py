@@ -375,3 +375,19 @@ class TestWhatMustNotRunTwice:
         broken.clear()
         around.resume()
         assert executed() == {"load 1": 1}
+
+
+def test_enough_of_a_map_that_has_grown_is_enough_of_all_of_it() -> None:
+    size = [5]
+
+    @flow
+    def partial() -> int:
+        return total(load.map(range(size[0]), min_success=0.6))
+
+    broken.update(("load", n) for n in range(5))
+    fails(partial)
+    broken.difference_update({("load", 0)})
+    broken.update(("load", n) for n in range(6, 10))
+    size[0] = 10
+    fails(partial.resume)
+    assert [n for n in range(10) if shown()[f"load[{n}]"].state is COMPLETED] == [0, 5]

@@ -64,7 +64,7 @@ retry_options = st.builds(
     RetryOptions,
     retries=st.integers(0, 2),
     delays=st.sampled_from([(), (1.0,), (0.5, 3.0)]),
-    jitter_factor=st.sampled_from([0.0, 0.5]),
+    jitter_factor=st.sampled_from((0.0, 0.5)),
     condition=st.sampled_from([None, None, lambda *_: True]),
     crash_retries=st.integers(0, 2),
 )
@@ -88,12 +88,8 @@ failing = st.builds(
     max_failures=st.sampled_from([None, None, 0, 1, 0.5]),
     max_same_failures=st.sampled_from([0, 2]),
     fallback=st.sampled_from(
-        [
-            None,
-            None,
-            Fallback(b"fallback"),
-            Fallback(spec=spec("g", RetryOptions(crash_retries=1))),
-        ]
+        [None] * 2
+        + [Fallback(b"fallback"), Fallback(spec=spec("g", RetryOptions(crash_retries=1)))]
     ),
     queue_timeout_seconds=st.sampled_from([None, None, 1.0]),
     total_timeout_seconds=st.sampled_from([None, None, 2.0]),

@@ -382,7 +382,8 @@ def test_enough_of_a_map_that_has_grown_is_enough_of_all_of_it() -> None:
 
     @flow
     def partial() -> int:
-        return total(load.map(range(size[0]), min_success=0.6))
+        numbers = load.map(range(size[0]), min_success=0.6)
+        return total.submit(numbers).result()
 
     broken.update(("load", n) for n in range(5))
     fails(partial)

@@ -59,7 +59,7 @@ DRIVER_CPU = Metric(
     "driver CPU, µs a task", lambda turn: 1e6 * turn.driver_cpu / turn.task_runs, decimals=1
 )
 DRIVER_PEAK = Metric("driver peak, MB", lambda turn: turn.driver_peak / 1e6, typical=max)
-FIRST_NEW = Metric("seconds to the first new task run", lambda turn: turn.seconds, decimals=2)
+FIRST_NEW = Metric("seconds to a new task run", lambda turn: turn.seconds, decimals=2)
 REPEATED = Metric("kept, and run again", lambda turn: turn.repeated, typical=max)
 LOST = Metric("in flight, and run again", lambda turn: turn.lost, typical=max)
 ROWS = Metric("database, rows a task run", lambda turn: turn.rows / turn.task_runs, decimals=2)

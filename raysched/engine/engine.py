@@ -170,7 +170,9 @@ class Engine:
             # Nobody waits for these rows: the first outcome usually takes them along.
             run.groups_at = self._clock.now() + GROUPS_NS
             self._await_groups(run)
-        run.groups.extend(group_row(planned) for planned in plan if is_told(planned.group))
+        run.groups.extend(
+            group_row(planned, run.source_of) for planned in plan if is_told(planned.group)
+        )
         self.advance(run, SegmentPlanned(plan))
         if run.builder.recorded is not None and answer(run, groups, self._keeper):
             self.post(self._loop.made_visible)

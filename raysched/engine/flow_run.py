@@ -5,6 +5,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from time import time_ns
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from raysched.engine.callbacks import Callbacks
 from raysched.engine.closing import Closing
 from raysched.engine.large import LargeResults
 from raysched.engine.ports import Backend
+from raysched.engine.recording import source_of
 from raysched.engine.resuming import leftovers, notes
 from raysched.engine.subflows import Subflows
 from raysched.errors import RayschedError, ResultLost, SerializationError
@@ -149,6 +151,8 @@ class OpenFlowRun:
         self.invisible = 0
         self.recorded_some = False
         self.attempt = row.attempts
+        # Code does not change within a run, and a flow may have thousands of groups.
+        self.source_of = cache(source_of)
         self.deliveries: deque[tuple[int, int]] = deque()
         self.leftovers: list[TaskRunColumns] = []
         self.restarted: list[tuple[int, Sequence[int]]] = []

@@ -1,7 +1,7 @@
 """From the tracker's records to rows, and from committed rows to what futures may see."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import pairwise
@@ -168,8 +168,13 @@ def is_told(group: Group) -> bool:
     return group.has_row and not (group.continues and any(group.answered))
 
 
-def group_row(planned: PlannedGroup) -> GroupRow:
-    """Return the row of a new group."""
+def source_of(spec: TaskSpec) -> str:
+    """Return what the code of a task is now, as `GroupRow.source`."""
+    return source_digest(spec.fn)
+
+
+def group_row(planned: PlannedGroup, source_of: Callable[[TaskSpec], str] = source_of) -> GroupRow:
+    """Return the row of a new group; `source_of` may remember what it has told before."""
     group = planned.group
     of_all = group.edges if group.size > 1 else tuple(group.edges_of(0))
     edges: dict[tuple[int, str, int, int], None] = {_told_edge(edge): None for edge in of_all}
@@ -189,7 +194,7 @@ def group_row(planned: PlannedGroup) -> GroupRow:
         _options(group.spec, group.min_success),
         plan=json.dumps(_plan(planned), separators=(",", ":")),
         identities=bytes(group.identities),
-        source=source_digest(group.spec.fn),
+        source=source_of(group.spec),
     )
 
 

@@ -2,17 +2,16 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from raysched.define.ports import FlowRunStart
-from raysched.define.sources import source_digest
 from raysched.engine.keeping import Keeper
-from raysched.engine.recording import publish
+from raysched.engine.recording import publish, source_of
 from raysched.graph.group import Group
 from raysched.graph.recorded import Choice, Recorded
 from raysched.model.ids import task_run_key
-from raysched.model.options import TaskSpec
 from raysched.model.records import RecordedGroup
 from raysched.model.rows import TaskRunColumns
 from raysched.model.states import FAILURES, FIRST_TERMINAL, SUCCESSES, StateType
@@ -48,17 +47,13 @@ def recorded_of(keeper: Keeper, start: FlowRunStart, number: int) -> Recorded | 
         return None
     choice = Choice(
         continues.same,
-        _source_of,
+        cache(source_of),
         continues.rerun_changed,
         frozenset(continues.again),
         continues.confirmed,
     )
     run = number if continues.same else keeper.number_of(continues.run_id)
     return Recorded(keeper.records(run), choice)
-
-
-def _source_of(spec: TaskSpec) -> str:
-    return source_digest(spec.fn)
 
 
 def answer(run: "OpenFlowRun", groups: Sequence[Group], keeper: Keeper) -> bool:

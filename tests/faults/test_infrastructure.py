@@ -21,7 +21,7 @@ from common import *
 
 ELSEWHERE = {"resources": {"elsewhere": 1}}
 
-@task(**ELSEWHERE)
+@task(persist_result=False, **ELSEWHERE)
 def make(number):
     mark(f"making-{number}-{time.monotonic_ns()}")
     return bytes([number]) * 5_000_000

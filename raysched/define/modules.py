@@ -13,7 +13,8 @@ def version_of(module: str) -> str:
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names or not top:
         return ""
-    own = getattr(sys.modules.get(top), "__version__", None)
+    # Not by getattr: modules may compute it, and warn.
+    own = vars(sys.modules[top]).get("__version__") if top in sys.modules else None
     return own if isinstance(own, str) else _installed_version(top)
 
 

@@ -31,15 +31,11 @@ RAYSCHED = ROOT / "raysched"
 NAMES = (
     "map-bytes",
     "first-result",
-    "stream-1m",
     "tree",
     "resume-100k",
-    "cache-hits-10k",
     "cache-misses-10k",
-    "kept-1mb",
     "map-100k-postgresql",
     "cluster-1000",
-    "cpu-mixed",
     "cold-import",
 )
 # A database grows by pages, and may have room for a few rows.

@@ -106,7 +106,7 @@ class NoModel:
         ({"runbook": ""}, r"runbook='': must be a text"),
         ({"on_rollback": print}, r"on_rollback=.*put it in brackets"),
     ],
-    ids=lambda value: None if isinstance(value, str) else repr(value)[:60],
+    ids=lambda value: None if isinstance(value, str) else "-".join(value),
 )
 def test_mistakes_are_found_at_decoration(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=r"(?s)task 'work'.*" + message):
@@ -288,7 +288,7 @@ def test_compensation() -> None:
     assert task(work, compensate=as_task).spec.compensate is as_task.spec
 
 
-@pytest.mark.parametrize("check", [Row, list[Row], int | None, bool, len, lambda r: r > 3], ids=str)
+@pytest.mark.parametrize("check", [Row, list[Row], int | None, bool, len, lambda r: r > 3])
 def test_checks(check: Any) -> None:
     assert task(work, check=check).spec.check is check
 

@@ -79,7 +79,7 @@ def work(path: str = "", n: int = 0) -> None:
         ({"accelerator_type": 3}, r"accelerator_type=3: must be a text"),
         ({"max_calls": -1}, r"max_calls=-1: must be an integer"),
     ],
-    ids=lambda value: None if isinstance(value, str) else repr(value)[:60],
+    ids=lambda value: None if isinstance(value, str) else "-".join(value),
 )
 def test_mistakes_are_found_at_decoration(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
@@ -103,7 +103,7 @@ def test_unknown_options_are_found_before_the_function_is_there() -> None:
         ({"validate_parameters": "no"}, r"validate_parameters='no'"),
         ({"flow_run_name": ""}, r"flow_run_name=''"),
     ],
-    ids=lambda value: None if isinstance(value, str) else repr(value)[:60],
+    ids=lambda value: None if isinstance(value, str) else "-".join(value),
 )
 def test_mistakes_of_flows(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):

@@ -55,7 +55,8 @@ def file_of(module: str) -> str | None:
     for end in range(1, len(parts) + 1):
         try:
             spec = PathFinder.find_spec(".".join(parts[:end]), path)
-        except (ImportError, AttributeError, ValueError):
+        except (ImportError, AttributeError, KeyError, ValueError):
+            # A namespace package looks its parent up among what is imported.
             return None
         if spec is None or (end < len(parts) and spec.submodule_search_locations is None):
             return None

@@ -19,15 +19,21 @@ from contextlib import suppress
 from enum import EnumMeta
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from raysched.define import modules
 from raysched.define.decorated import Decorated
+from raysched.define.lookups import Captured, Lookup
 from raysched.define.own_code import home_of, is_own
 from raysched.graph.digest import digest
 
 DIGEST_BYTES = 8
+
+MOST_OF_A_LIBRARY = 100
+"""Things that are looked at of a library that a task's function is in. Around one of an installed
+project of the user's own there are hardly more; `task(pandas.read_csv)` leads through all of
+pandas, and counts by its name and the library's version."""
 
 MOST_ELEMENTS = 1000
 """Larger containers count as values only: functions in them by their names."""
@@ -57,33 +63,7 @@ _SHAPE = (
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-class _Lookup(NamedTuple):
-    """A name that was looked up, and what it stood for."""
-
-    namespace: Mapping[str, Any]
-    name: str
-    value: object
-
-    def holds(self) -> bool:
-        """Whether it still stands for the same."""
-        return self.namespace.get(self.name, self) is self.value
-
-
-class _Captured(NamedTuple):
-    """A variable that a function has captured, and what it stood for."""
-
-    cell: types.CellType
-    value: object
-
-    def holds(self) -> bool:
-        """Whether it still stands for the same."""
-        try:
-            return self.cell.cell_contents is self.value
-        except ValueError:  # it is empty
-            return False
-
-
-_Known: TypeAlias = tuple[str, list[_Lookup | _Captured]]
+_Known: TypeAlias = tuple[str, list[Lookup | Captured]]
 
 _remembered: WeakKeyDictionary[Callable[..., Any], _Known] = WeakKeyDictionary()
 
@@ -103,14 +83,23 @@ def source_digest(function: Callable[..., Any]) -> str:
     if known is not None and all(lookup.holds() for lookup in known[1]):
         return known[0]
     walk = _Walk(home_of(function))
-    text = repr(walk.all_of(function)).encode("utf-8", "surrogatepass")
+    try:
+        described = walk.all_of(function)
+    except _TooLarge:
+        walk = _Walk("")
+        described = walk.all_of(function)
+    text = repr(described).encode("utf-8", "surrogatepass")
     found = blake2b(text, digest_size=DIGEST_BYTES, person=b"source").hexdigest()
     # One that has captured itself would never be forgotten.
     if is_plain and not any(
-        isinstance(lookup, _Captured) and lookup.value is function for lookup in walk.lookups
+        isinstance(lookup, Captured) and lookup.value is function for lookup in walk.lookups
     ):
         _remembered[function] = found, walk.lookups
     return found
+
+
+class _TooLarge(Exception):
+    """A task's function is in a library that leads too far."""
 
 
 class _Walk:
@@ -126,15 +115,21 @@ class _Walk:
         self._reached: deque[Any] = deque()
         self._alive: list[Any] = []
         self._entered: set[int] = set()
-        self.lookups: list[_Lookup | _Captured] = []
+        self.lookups: list[Lookup | Captured] = []
 
     def all_of(self, function: Callable[..., Any]) -> list[Description]:
-        """Return the descriptions of everything that is reached."""
+        """Return the descriptions of everything that is reached.
+
+        Raises:
+            _TooLarge: That is more than is looked at of a library.
+        """
         described = [self._value(function)]
         owner = _class_around(function)
         if owner is not None:
             described.append(self._value(owner))
         while self._reached:
+            if self._home and len(described) > MOST_OF_A_LIBRARY:
+                raise _TooLarge
             thing = self._reached.popleft()
             if isinstance(thing, Path):
                 described.append(self._file(thing))
@@ -226,7 +221,7 @@ class _Walk:
             value = cell.cell_contents
         except ValueError:  # it is empty
             return None
-        self.lookups.append(_Captured(cell, value))
+        self.lookups.append(Captured(cell, value))
         return self._value(value)
 
     def _class(self, kind: type) -> Description:
@@ -319,7 +314,7 @@ class _Walk:
 
     def _look_up(self, namespace: Mapping[str, Any], name: str) -> Any:
         value = namespace[name]
-        self.lookups.append(_Lookup(namespace, name, value))
+        self.lookups.append(Lookup(namespace, name, value))
         return value
 
     def _imported(

@@ -133,7 +133,7 @@ class TestFailed:
     def test_failures_that_are_alike_are_told_once(self, raysched: Command) -> None:
         source = (
             "from raysched import flow, task\n"
-            "@task\ndef fail(n):\n    raise ValueError(n)\n"
+            "@task(max_same_failures=0)\ndef fail(n):\n    raise ValueError(n)\n"
             "@flow\ndef many(number=9):\n    fail.map(range(number)).wait()\n"
         )
         Path("failing.py").write_text(source, encoding="utf-8")

@@ -105,7 +105,7 @@ class TestPlace:
         (read_only / "runs.db").chmod(0o444)
         read_only.chmod(0o555)
         for directory in tmp_path.parents:
-            if directory.name.startswith("pytest-"):
+            if directory.name.startswith(("pytest-", "popen-")):
                 directory.chmod(0o755)
         tmp_path.chmod(0o755)
         urls = [f"sqlite:///{path}/runs.db" for path in (writable, read_only, closed)]

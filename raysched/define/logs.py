@@ -9,7 +9,7 @@ import io
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,40 +76,84 @@ def _logger(name: str) -> logging.Logger:
     return logger
 
 
-_lock = threading.Lock()
-_users = 0
-_original = builtins.print
+class Prints:
+    """The `print` of this process, while somebody keeps what is printed.
+
+    Other libraries replace `print` too, some for good: Ray when the first output of a worker comes.
+    So ours is put in front again whenever a flow run begins, and it may come to stand before a
+    `print` that leads back to it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._choosers: list[Callable[[], logging.Logger | None]] = []
+        self._first = self._covered = builtins.print
+        self._handing_on = threading.local()
+
+    def add(self, chooser: Callable[[], logging.Logger | None]) -> None:
+        """Ask `chooser` of each `print` which logger it is for, if it is for one."""
+        with self._lock:
+            self._choosers.append(chooser)
+        self.put_in_front()
+
+    def remove(self, chooser: Callable[[], logging.Logger | None]) -> None:
+        """Undo one `add`."""
+        with self._lock:
+            self._choosers.remove(chooser)
+            if not self._choosers and builtins.print is _print:
+                builtins.print = self._covered
+
+    def put_in_front(self) -> None:
+        """See to it that `print` is ours, if somebody keeps what is printed."""
+        with self._lock:
+            if not self._choosers or builtins.print is _print:
+                return
+            self._covered, builtins.print = builtins.print, _print
+
+    def __call__(self, *values: object, **options: Any) -> None:
+        """Log what is printed, or print it."""
+        if getattr(self._handing_on, "now", False):
+            self._first(*values, **options)
+            return
+        self._handing_on.now = True
+        try:
+            logger = None
+            if options.get("file") in (None, sys.stdout):
+                loggers = (choose() for choose in tuple(self._choosers))
+                logger = next((each for each in loggers if each is not None), None)
+            if logger is None:
+                self._covered(*values, **options)
+                return
+            text = io.StringIO()
+            self._first(*values, **{**options, "file": text, "flush": False})
+            logger.info("%s", text.getvalue().rstrip("\n"))
+        finally:
+            self._handing_on.now = False
+
+
+prints = Prints()
+"""The one of this process."""
+
+
+def _print(*values: object, **options: Any) -> None:
+    prints(*values, **options)
 
 
 @contextmanager
 def prints_kept(*, wanted: bool) -> Iterator[None]:
     """Make log records of what the flow function in the block prints, if `wanted`."""
     if not wanted:
+        prints.put_in_front()
         yield
         return
-    _install(+1)
+    prints.add(_logger_of_flow)
     try:
         yield
     finally:
-        _install(-1)
+        prints.remove(_logger_of_flow)
 
 
-def _install(users: int) -> None:
-    global _users, _original  # noqa: PLW0603 - as `print` is one for the process
-    with _lock:
-        _users += users
-        if _users and builtins.print is not _print:
-            _original, builtins.print = builtins.print, _print
-        elif not _users and builtins.print is _print:
-            builtins.print = _original
-
-
-def _print(*values: object, **options: Any) -> None:
+def _logger_of_flow() -> logging.Logger | None:
     scope = current_scope()
     logs = isinstance(scope, FlowContext) and scope.port.start.spec.log_prints
-    if not logs or options.get("file") not in (None, sys.stdout):
-        _original(*values, **options)
-        return
-    text = io.StringIO()
-    _original(*values, **{**options, "file": text, "flush": False})
-    _logger(PRINT_LOGGER).info("%s", text.getvalue().rstrip("\n"))
+    return _logger(PRINT_LOGGER) if logs else None

@@ -1,21 +1,16 @@
 """Log records and prints of user code, kept with the task run that they came from."""
 
-import builtins
-import functools
-import io
 import logging
-import sys
 import threading
-from typing import Any
 
-from raysched.define.logs import PRINT_LOGGER
+from raysched.define.logs import PRINT_LOGGER, prints
 from raysched.worker.scope import ItemScope, running_item
 
 _formatter = logging.Formatter()
 
 
 class LogCapture(logging.Handler):
-    """Handler on the root logger, and a `print`, that know the running item.
+    """Handler on the root logger, and a chooser of `print`, that know the running item.
 
     Shared by all that capture in this process, in a worker or nested in it: it is there from the
     first `acquire` to the last `release`. Records of threads that user code started go to the item
@@ -26,8 +21,6 @@ class LogCapture(logging.Handler):
         super().__init__()
         self._users = 0
         self._root_level = logging.WARNING
-        self._print: Any = None
-        self._original_print: Any = None
         self._alone: ItemScope | None = None
         self._users_lock = threading.Lock()
 
@@ -47,8 +40,7 @@ class LogCapture(logging.Handler):
             root.addHandler(self)
             if root.level > level:
                 root.setLevel(level)
-            self._original_print = builtins.print
-            self._print = builtins.print = functools.partial(_print, builtins.print)
+            prints.add(_logger_of_item)
 
     def release_one(self) -> None:
         """Undo one `acquire_for`; the last one restores what was there before."""
@@ -59,9 +51,7 @@ class LogCapture(logging.Handler):
             root = logging.getLogger()
             root.removeHandler(self)
             root.setLevel(self._root_level)
-            # Over one that came later it stays, and hands everything on.
-            if builtins.print is self._print:
-                builtins.print = self._original_print
+            prints.remove(_logger_of_item)
 
     def attribute_threads_to(self, scope: ItemScope | None) -> None:
         """Say which item runs alone in this process, if one does."""
@@ -113,11 +103,6 @@ def _convert(record: logging.LogRecord) -> tuple[int, str, str, int]:
     return record.levelno, record.name, message, int(record.created * 1e9)
 
 
-def _print(original: Any, /, *values: object, **options: Any) -> None:
+def _logger_of_item() -> logging.Logger | None:
     scope = running_item.get()
-    if scope is None or not scope.log_prints or options.get("file") not in (None, sys.stdout):
-        original(*values, **options)
-        return
-    text = io.StringIO()
-    original(*values, **{**options, "file": text, "flush": False})
-    logging.getLogger(PRINT_LOGGER).info("%s", text.getvalue().rstrip("\n"))
+    return logging.getLogger(PRINT_LOGGER) if scope is not None and scope.log_prints else None

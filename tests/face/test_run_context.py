@@ -1,4 +1,5 @@
 import asyncio
+import builtins
 import logging
 from typing import Any
 
@@ -222,3 +223,41 @@ class TestLogger:
         messages = [record.getMessage() for record in caplog.records]
         assert messages.count("task speaks 1") == 1
         assert messages.count("task speaks 2") == 0
+
+    @pytest.mark.usefixtures("in_this_process")
+    def test_prints_are_kept_beside_other_libraries(
+        self, caplog: pytest.LogCaptureFixture, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As Ray does, which replaces `print` for good when a worker first says something."""
+
+        @task(log_prints=True)
+        def chatty(x: int) -> None:
+            print("task speaks", x)  # noqa: T201
+
+        @flow
+        def body(x: int) -> None:
+            chatty(x)
+            print("flow speaks", x)  # noqa: T201
+
+        with caplog.at_level(logging.INFO):
+            flow(body.fn, log_prints=True)(1)
+            before = builtins.print
+
+            def decorated(*values: object) -> None:
+                before("library:", *values)
+
+            monkeypatch.setattr(builtins, "print", decorated)
+            body(2)
+            flow(body.fn, log_prints=True)(3)
+            print("outside")  # noqa: T201
+        said = [
+            record.getMessage() for record in caplog.records if "speaks" in record.msg % record.args
+        ]
+        assert said == [
+            "task speaks 1",
+            "flow speaks 1",
+            "task speaks 2",
+            "task speaks 3",
+            "flow speaks 3",
+        ]
+        assert capsys.readouterr().out == "library: flow speaks 2\nlibrary: outside\n"

@@ -227,12 +227,15 @@ def test_neighbours_in_threads_keep_theirs(started: list[subprocess.Popen[str]])
     assert is_running(pids[1])
 
 
-def test_items_of_an_event_loop_wait_for_each_other() -> None:
+def test_items_of_an_event_loop_wait_for_each_other(
+    started: list[subprocess.Popen[str]],
+) -> None:
     pids: dict[int, int] = {}
     ended = asyncio.Event()
 
     async def work(number: int) -> bool:
-        process = await asyncio.create_subprocess_exec(*SLEEPER)
+        process = subprocess.Popen(SLEEPER, text=True)  # noqa: ASYNC220 - the fixture ends it
+        started.append(process)
         pids[number] = process.pid
         if number == 0:
             unit.cancel([0])

@@ -98,6 +98,24 @@ class Settings(BaseSettings):
 
     For tasks without an option `refresh_cache`."""
 
+    trace: bool = False
+    """Whether to export traces to a collector on this machine if nothing names another one.
+
+    Without it that is done where an `OTEL_EXPORTER_OTLP_*ENDPOINT`, a provider of the program's own
+    or `raysched jaeger` says where to."""
+
+    trace_max_spans: int = Field(default=5000, ge=0)
+    """Spans of one trace from which on maps are told by `chunk` spans; 0 for all spans."""
+
+    trace_url: str = ""
+    """Where people look at a trace: `http://localhost:16686/trace/{trace_id}`."""
+
+    telemetry_flush_seconds: float = Field(default=2.0, ge=0)
+    """How long the end of a program waits for collectors (seconds)."""
+
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port on this machine for metrics in Prometheus' text format; 0 for none."""
+
     debug: bool = False
     """Whether the command line shows tracebacks of raysched itself."""
 

@@ -1,13 +1,15 @@
 """What the engine needs from the world. The docstrings are what the shared suites test."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from raysched.compiler.plan import SchedulingClass
+from raysched.model.events import ClusterEvent
 from raysched.model.options import TaskSpec
 from raysched.model.records import CacheAnswer, CacheClaim, Records, Takeover
-from raysched.model.rows import Batch, FlowRunRow, RequestRow
+from raysched.model.rows import Batch, Execution, FlowRunRow, RequestRow
 from raysched.model.values import ErrorInfo, LargeValue
 
 
@@ -80,7 +82,14 @@ class Progressed:
     report: bytes
 
 
-Message: TypeAlias = Reported | Lost | Began | Progressed
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Something happened to the cluster; kept with every open flow run."""
+
+    event: ClusterEvent
+
+
+Message: TypeAlias = Reported | Lost | Began | Progressed | Happened
 
 
 class Sink(Protocol):
@@ -194,9 +203,10 @@ class Store(Protocol):
             StoreUnavailable: The database cannot be written.
         """
 
-    def take_over(self, run_id: str) -> Takeover:
+    def take_over(self, run_id: str, execution: Execution) -> Takeover:
         """Own a flow run that another process has left, or whose flow function has ended.
 
+        Appends `execution` to its executions.
         Raises its epoch, so that the last owner cannot write any more, and makes its state RUNNING:
         its function begins once more, which its `attempts` count.
         Attempts that were running get rows of state CRASHED with the kind `driver lost`. Of several
@@ -297,4 +307,27 @@ class Observer(Protocol):
         """Take note of a committed batch of one run."""
 
 
-ObserverFactory: TypeAlias = Callable[[], Observer]
+class Telemetry(Observer, Protocol):
+    """Tells where flow runs stand in traces, and exports what it observes in the background.
+
+    None of its methods waits for a collector, but `close`.
+    """
+
+    extension: str
+    """What workers load to take part (see `worker.extensions`): `module:name`."""
+
+    def begin(self, run_id: str, execution: int) -> str:
+        """Decide where an execution of a flow run without a parent stands: see `Execution`.
+
+        Below the active span of this thread, or the one that `TRACEPARENT` in the environment
+        names, or at the top of a trace of its own; and whether the trace is sampled.
+        """
+
+    def traceparent(self, row: FlowRunRow) -> str:
+        """Return the `flow` span of the last execution of an open flow run, as a `traceparent`."""
+
+    def around(self, row: FlowRunRow) -> AbstractContextManager[None]:
+        """Let spans that are made in the block be below the flow span of an open flow run."""
+
+    def close(self) -> None:
+        """Deliver what is left, for a bounded time, and say what was not. Idempotent."""

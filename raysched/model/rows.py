@@ -6,6 +6,7 @@ Times are nanoseconds since the epoch, 0 where there is none yet.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from raysched.model.events import ClusterEvent
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 
@@ -15,6 +16,20 @@ ENGINE_LOGGER = "raysched"
 
 FELL_BACK = "; then the fallback"
 """How the `stop_reason` of an attempt ends after which the fallback took over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One process's work on a flow run: the first, or one that resumed it.
+
+    Attributes:
+        started: When it began (ns).
+        traceparent: The span that its `flow` span is below of (`model.traces.TraceParent`); "" if
+            nothing was traced, and for a subflow, which stands in the trace of its parent.
+    """
+
+    started: int
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,8 @@ class FlowRunRow:
         key: What `raysched run --key` was given, unique, or "".
         identity: Of a subflow, what tells its call from others of the same parent, or b"".
         rerun_of: Id of the flow run whose results it reuses, or "".
+        executions: Its executions, the last one last; the number of one counts from 1.
+        traced: Executions whose spans have all been delivered, counted from the first.
     """
 
     id: str
@@ -66,6 +83,8 @@ class FlowRunRow:
     key: str = ""
     identity: bytes = b""
     rerun_of: str = ""
+    executions: tuple[Execution, ...] = ()
+    traced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +126,7 @@ class GroupRow:
         identities: Digests of all its members, `IDENTITY_BYTES` each, or b"" where nothing is ever
             resumed from them.
         source: What the task's code was (see `define.sources`), 16 hexadecimal digits, or "".
+        created: When it was recorded (ns), 0 if that is not known.
     """
 
     id: int
@@ -122,6 +142,26 @@ class GroupRow:
     units: int | None = None
     identities: bytes = b""
     source: str = ""
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRow:
+    """A worker process in which task runs of a flow run have run.
+
+    Attributes:
+        id: Counts from 1 in the flow run; 0 stands for an unknown place.
+        node_id: Ray's id of the node, or "" without Ray.
+        worker_id: Ray's id of the worker, or "" without Ray.
+        pid: Process id.
+        host: Name of the machine.
+    """
+
+    id: int
+    node_id: str
+    worker_id: str
+    pid: int
+    host: str
 
 
 @dataclass(slots=True)
@@ -144,6 +184,8 @@ class TaskRunColumns:
             cancelled it, why it was skipped or stopped, by position in these columns.
         rolled_back: Positions in these columns of what completed and was undone.
         locations: Where the result storage has values, by position in these columns.
+        places: Where the last attempts ran, ids of `PlaceRow`s, 0 where that is not known; empty if
+            none is known.
     """
 
     group: int
@@ -160,11 +202,15 @@ class TaskRunColumns:
     reasons: dict[int, str] = field(default_factory=dict)
     rolled_back: frozenset[int] = frozenset()
     locations: dict[int, str] = field(default_factory=dict)
+    places: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """An attempt that failed, or that followed one that did."""
+    """An attempt that failed, or that followed one that did.
+
+    `place` is the id of the `PlaceRow` of where it ran, 0 if that is not known.
+    """
 
     group: int
     index: int
@@ -174,6 +220,7 @@ class AttemptRow:
     ended: int
     error: ErrorInfo | None = None
     stop_reason: str = ""
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +290,11 @@ class Batch:
         deliveries: Task runs that `as_completed` gave to the flow, as `(group, index)`, in order.
         restarted: Task runs that begin again in the rows of an earlier execution, as `(group,
             positions)`: SCHEDULED, and nothing is left there but their attempts. Before all else.
+        places: New places.
+        events: What happened to the cluster.
+        spans: Spans that user code has made in workers, as encoded OTLP `ScopeSpans`; not kept in
+            the database.
+        dropped_spans: How many of these were left out, because there were too many.
     """
 
     run: int
@@ -256,6 +308,10 @@ class Batch:
     inputs: list[InputRow] = field(default_factory=list)
     deliveries: list[tuple[int, int]] = field(default_factory=list)
     restarted: list[tuple[int, Sequence[int]]] = field(default_factory=list)
+    places: list[PlaceRow] = field(default_factory=list)
+    events: list[ClusterEvent] = field(default_factory=list)
+    spans: list[bytes] = field(default_factory=list)
+    dropped_spans: int = 0
 
     def __bool__(self) -> bool:
         return bool(
@@ -268,4 +324,8 @@ class Batch:
             or self.inputs
             or self.deliveries
             or self.restarted
+            or self.places
+            or self.events
+            or self.spans
+            or self.dropped_spans
         )

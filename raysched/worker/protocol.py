@@ -43,6 +43,10 @@ class RunHeader(NamedTuple):
             values, or "" for not keeping them.
         kept_max_bytes: Values over this encoded size (bytes) are not written there.
         script: What the module of the driver's `__main__` is called (see `results.scripts`).
+        traceparent: The flow run's `flow` span (`model.traces.TraceParent`), or "" if nothing is
+            traced.
+        execution: Number of the flow run's execution, from 1: ids of spans derive from it.
+        extension: What takes part in each item (see `worker.extensions`), or "".
     """
 
     run_id: str
@@ -53,6 +57,9 @@ class RunHeader(NamedTuple):
     storage: str = ""
     kept_max_bytes: int = 0
     script: str = ""
+    traceparent: str = ""
+    execution: int = 1
+    extension: str = ""
 
 
 SlotValue: TypeAlias = tuple[int, Any]
@@ -180,6 +187,8 @@ class Report:
         handed_back: Items that were not begun, for others to run.
         first_log: Number of the first of `logs` among all log records of the unit, from 0: whoever
             has seen more of them leaves the repeats out (`fresh_logs`).
+        spans: Spans of user code that ended since the last report, as encoded OTLP `ScopeSpans`.
+        dropped_spans: How many were left out, because there were too many.
     """
 
     unit: int
@@ -197,6 +206,8 @@ class Report:
     handed_back: list[int] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     unkept: str = ""
+    spans: Sequence[bytes] = ()
+    dropped_spans: int = 0
 
     def fresh_logs(self, seen: int) -> list["LogRecord"]:
         """Return the log records that are new to whoever has seen the first `seen` of the unit."""
@@ -288,6 +299,8 @@ def encode_report(report: Report) -> bytes:
             report.handed_back,
             report.missing,
             report.unkept,
+            report.spans,
+            report.dropped_spans,
         ),
         unicode_errors="surrogatepass",
     )
@@ -320,6 +333,8 @@ def decode_report(data: bytes) -> Report:
         handed_back,
         missing,
         unkept,
+        spans,
+        dropped_spans,
     ) = fields
     return Report(
         unit,
@@ -337,6 +352,8 @@ def decode_report(data: bytes) -> Report:
         list(handed_back),
         missing,
         unkept,
+        spans,
+        dropped_spans,
     )
 
 

@@ -39,6 +39,7 @@ RayschedError
 │   ├── RunExists                  there is a flow run with that key already
 │   ├── RunOwned                   another process, which lives, is working on the run
 │   └── RunNotFound                no run, or more than one, matches (also a LookupError)
+├── TelemetryError                 a Jaeger or a collector that is asked for cannot be used
 └── InternalError                  an invariant of raysched itself broke: please report it
     └── IllegalTransition          a state change that the table forbids, with the task run's story
 ```
@@ -271,6 +272,10 @@ class RunExists(StoreError):
 
 class RunNotFound(StoreError, LookupError):
     """No run matches the given id or prefix, or more than one does."""
+
+
+class TelemetryError(RayschedError):
+    """A Jaeger cannot be started, or a collector does not take what a person sends to it."""
 
 
 class InternalError(RayschedError):

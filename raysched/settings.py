@@ -110,6 +110,10 @@ class Settings(BaseSettings):
     trace_url: str = ""
     """Where people look at a trace: `http://localhost:16686/trace/{trace_id}`."""
 
+    jaeger: str = ""
+    """The `jaeger` binary that `raysched jaeger` starts; by default the one on `PATH`, else a
+    container where Docker or Podman runs."""
+
     telemetry_flush_seconds: float = Field(default=2.0, ge=0)
     """How long the end of a program waits for collectors (seconds)."""
 

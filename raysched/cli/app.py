@@ -14,6 +14,7 @@ from raysched.cli import (
     failure_commands,
     kept_ray_commands,
     run_commands,
+    telemetry_commands,
 )
 from raysched.cli.options import (
     JsonOption,
@@ -257,6 +258,7 @@ def graph(
 
 app.add_typer(failure_commands.app)
 app.add_typer(kept_ray_commands.app)
+app.add_typer(telemetry_commands.app)
 app.add_typer(db_commands.app, name="db")
 app.add_typer(cache_commands.app, name="cache")
 

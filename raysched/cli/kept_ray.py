@@ -4,8 +4,11 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
+from raysched.cli.jaeger import jaeger_record
+from raysched.cli.jaeger import tell_status as tell_of_jaeger
 from raysched.cli.output import console, duration, noun, print_json, say
 from raysched.cli.records import iso
+from raysched.client.jaeger import look_at_jaeger
 from raysched.client.kept_ray import Look, end_ray, look_at_ray, start_ray
 
 FAILURE = 1
@@ -69,15 +72,19 @@ def take_down(*, force: bool, as_json: bool) -> None:
 
 
 def tell_status(*, as_json: bool) -> int:
-    """Print what there is to be seen of the Ray that is kept; return the exit code.
+    """Print what there is to be seen of what is kept: Ray, and Jaeger where it was started.
+
+    Returns:
+        The exit code, which is about Ray.
 
     Raises:
-        BackendError: Its record cannot be read.
+        BackendError: The record of the Ray cannot be read.
+        TelemetryError: The record of the Jaeger cannot be read.
     """
     seen = look_at_ray()
     is_up = seen is not None and not seen.problem
     if as_json:
-        print_json(_record(seen))
+        print_json({**_record(seen), "jaeger": jaeger_record(look_at_jaeger())})
     elif seen is None:
         say("No Ray is kept, each run starts one of its own.")
         say("raysched up starts one that later runs find by themselves.")
@@ -88,6 +95,8 @@ def tell_status(*, as_json: bool) -> int:
         say(("✔ ", "green"), "Ray is up")
         _print(seen)
         _warn_of_addresses()
+    if not as_json:
+        tell_of_jaeger()
     return 0 if is_up else FAILURE
 
 

@@ -76,7 +76,8 @@ def down(
 def status(*, json: JsonOption = False) -> None:
     """Show the Ray of raysched up: where it is, how much of it is in use, and by whom.
 
-    The exit code is 1 if there is none that runs can use.
+    Where raysched jaeger has started a Jaeger, that is shown, too.
+    The exit code is 1 if there is no Ray that runs can use.
     """
     from raysched.cli.kept_ray import tell_status
 

@@ -12,6 +12,7 @@ from raysched.define import ports
 from raysched.define.ports import FlowRunStart, RunPort
 from raysched.errors import InvalidOption
 from raysched.model.ids import task_run_id, task_run_key
+from raysched.model.traces import TraceParent, attempt_span_id
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +28,10 @@ class Surroundings:
         flow_run_tags: Tags of the flow run.
         task_name: Name of the task.
         tags: Tags of the task runs.
+        traceparent: The flow run's span (see `model.traces`), or "" if nothing is traced.
+        execution: Number of the flow run's execution, from 1.
+        extension: What takes part in attempts (see `worker.extensions`), or "".
+        within: Where these are called by another attempt: its task, index and number.
     """
 
     flow_run_id: str
@@ -36,6 +41,10 @@ class Surroundings:
     flow_run_tags: tuple[str, ...]
     task_name: str
     tags: tuple[str, ...]
+    traceparent: str = ""
+    execution: int = 1
+    extension: str = ""
+    within: tuple[str, int, int] | None = None
 
 
 class AttemptContext:
@@ -109,6 +118,22 @@ class AttemptContext:
         """Id of the task run."""
         return task_run_id(self.surroundings.flow_run_id, self.task_run_key)
 
+    @property
+    def as_within(self) -> tuple[str, int, int]:
+        """What `Surroundings.within` is of what this attempt calls."""
+        around = self.surroundings
+        return around.within or (around.task_name, self.index, self.attempt)
+
+    @property
+    def span(self) -> TraceParent | None:
+        """The `run` span that its spans are below of, or None if nothing is traced."""
+        around = self.surroundings
+        flow = TraceParent.parse(around.traceparent)
+        if flow is None:
+            return None
+        own = attempt_span_id(around.flow_run_id, around.execution, *self.as_within)
+        return flow._replace(span_id=own)
+
     def nested_port(self) -> RunPort:
         """Return `nested`, opening it where this is the first use."""
         with _opening:
@@ -159,6 +184,16 @@ def current_scope() -> Scope:
     flow, attempt = _flow_context.get(), attempt_context.get()
     # A backend may run an attempt in the flow's own thread: then the flow is around it.
     return flow if flow is not None and flow.around is attempt else attempt
+
+
+def current_span() -> TraceParent | None:
+    """Return the span of the innermost flow run or attempt here, or None if nothing is traced."""
+    scope = current_scope()
+    if scope is None:
+        return None
+    if isinstance(scope, AttemptContext):
+        return scope.span
+    return TraceParent.parse(scope.port.traceparent)
 
 
 def current_port() -> RunPort | None:

@@ -185,6 +185,7 @@ class _Execution:
         try:
             with (
                 in_flow(self._port, run_count, self._opener),
+                self._port.around(),
                 prints_kept(wanted=self._spec.log_prints),
                 self._stop.heeded(call.__code__),
             ):

@@ -3,6 +3,7 @@
 import contextvars
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -148,6 +149,15 @@ class _PlanningPort:
             group.open_visible -= len(answered)
             for watcher in tuple(group.watchers):
                 watcher(group, answered)
+
+    @property
+    def traceparent(self) -> str:
+        """See `RunPort.traceparent`."""
+        return ""
+
+    def around(self) -> AbstractContextManager[None]:
+        """See `RunPort.around`."""
+        return nullcontext()
 
     def recorded(self, *, waiting: bool = False) -> None:
         """See `RunPort.recorded`."""

@@ -5,6 +5,7 @@ the first flow is called, so that importing raysched costs nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
@@ -69,6 +70,8 @@ class FlowRunStart:
         continues: What it goes on from, or None.
         target: Where the flow can be found again, or "" (see `define.targets`).
         identity: Of a subflow, what tells its call from others of the same parent, or b"".
+        within: Where an attempt records what it calls itself: the execution of the flow run, and
+            the task, index and number of the attempt. None for a flow run of its own.
     """
 
     run_id: str
@@ -81,6 +84,7 @@ class FlowRunStart:
     continues: Continuation | None = None
     target: str = ""
     identity: bytes = b""
+    within: tuple[int, str, int, int] | None = None
 
     @property
     def scope(self) -> bytes:
@@ -182,6 +186,13 @@ class RunPort(Protocol):
     @property
     def builder(self) -> Builder:
         """Where calls of tasks are recorded."""
+
+    @property
+    def traceparent(self) -> str:
+        """The span of the flow run (see `model.traces`), or "" if nothing is traced."""
+
+    def around(self) -> AbstractContextManager[None]:
+        """Let spans that user code makes in the block be below that of the flow run."""
 
     def recorded(self, *, waiting: bool = False) -> None:
         """Say that the builder has something new: it is compiled soon, or when `wait` is called.

@@ -261,7 +261,7 @@ class Caching:
         for index, text in islice(notes.items(), max(0, MOST_TOLD - before)):
             where, position = group.place(index)
             attempt = group.attempts[index] + 1
-            run.logs.append(
+            run.batch.logs.append(
                 LogRow(where, position, attempt, now, logging.INFO, ENGINE_LOGGER, text)
             )
             self._host.touch(run)

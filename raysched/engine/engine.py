@@ -16,16 +16,22 @@ from raysched.engine.keeping import Keeper
 from raysched.engine.loop import Loop
 from raysched.engine.open_runs import OpenRuns
 from raysched.engine.opening import new_row
-from raysched.engine.ports import Backend, Clock, Lost, Message, Observer, Store
+from raysched.engine.ports import (
+    Backend,
+    Clock,
+    Happened,
+    Lost,
+    Message,
+    Observer,
+    Store,
+    Telemetry,
+)
 from raysched.engine.recording import fill, group_row, is_told, publish
 from raysched.engine.reports import Reports
 from raysched.engine.requests import Requests
 from raysched.engine.resuming import answer, recorded_of
-from raysched.engine.units import (
-    needed_values,
-    refused,
-    unit_call,
-)
+from raysched.engine.tracing import Tracing
+from raysched.engine.units import needed_values, refused, unit_call
 from raysched.engine.values import KeptValues
 from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunChange, LogRow
 from raysched.model.states import StateType
@@ -69,6 +75,8 @@ class Engine:
         settings: Settings.
         clock: Where the time comes from.
         observers: Look at every committed batch.
+        telemetry: Looks at it last, and tells where flow runs stand in traces; closed by `stop`.
+            None where nothing is traced.
         target: What is being run, for the rows of flow runs: `dir/flow.py:flow`.
         takes_requests: Whether other processes may ask for something of its flow runs.
         storage: Where large results are kept (see `results.storage.open_storage`), or "".
@@ -82,6 +90,7 @@ class Engine:
         clock: Clock,
         *,
         observers: Sequence[Observer] = (),
+        telemetry: Telemetry | None = None,
         target: str = "",
         takes_requests: bool = True,
         storage: str = "",
@@ -91,6 +100,8 @@ class Engine:
         self.storage = storage
         self.callbacks = Callbacks(inline=backend.pumped)
         self._requests = Requests(store, self._interrupt) if takes_requests else None
+        self.tracing = Tracing(telemetry, clock)
+        observers = (*observers, telemetry) if telemetry is not None else observers
         self._keeper = Keeper(store, settings.store_patience_seconds, observers)
         self._values = KeptValues(self._keeper.values, settings.values_in_memory_bytes)
         self._clock = clock
@@ -113,12 +124,12 @@ class Engine:
     def open_run(self, start: FlowRunStart) -> OpenFlowRun:
         """See `define.ports.Engine.open_run`."""
         if start.continues is not None and start.continues.same:
-            taken = self._keeper.take_over(start.run_id)
+            taken = self._keeper.take_over(start.run_id, partial(self.tracing.execution, start))
             row, number = taken.row, taken.number
         else:
             row = new_row(
                 start,
-                now=self._clock.now(),
+                execution=self.tracing.execution(start),
                 target=self._target,
                 backend=self.backend.describe(),
             )
@@ -137,7 +148,7 @@ class Engine:
         return self._loop.is_broken
 
     def stop(self) -> None:
-        """Let go of the backend and the store. Idempotent."""
+        """Let go of the backend, the telemetry and the store. Idempotent."""
         if self._requests is not None:
             self._requests.stop()
         self._loop.stop()
@@ -145,6 +156,8 @@ class Engine:
         self._caching.stop()
         self.backend.stop()
         self._open_runs.clear()
+        # Before others could take open runs for lost ones, whose spans they would send again.
+        self.tracing.close()
         self._keeper.close()
 
     def compile_soon(self, run: OpenFlowRun) -> None:
@@ -163,15 +176,18 @@ class Engine:
         for group in groups:
             run.invisible += group.size
             self._values.attach(group, run.number)
+        now = self._clock.now()
         plan = compile_segment(
             groups, fusion=self.settings.fusion, earlier=run.tracker.planned_for_nobody
         )
         if not run.groups:
             # Nobody waits for these rows: the first outcome usually takes them along.
-            run.groups_at = self._clock.now() + GROUPS_NS
+            run.groups_at = now + GROUPS_NS
             self._await_groups(run)
         run.groups.extend(
-            group_row(planned, run.source_of) for planned in plan if is_told(planned.group)
+            group_row(planned, run.source_of, created=now)
+            for planned in plan
+            if is_told(planned.group)
         )
         self.advance(run, SegmentPlanned(plan))
         if run.builder.recorded is not None and answer(run, groups, self._keeper):
@@ -245,7 +261,15 @@ class Engine:
         return len(self._reports.units) >= BUSY_UNITS
 
     def _told(self, message: Message) -> None:
-        self.post(self._reports.take, message)
+        if isinstance(message, Happened):
+            self.post(self._happened, message)
+        else:
+            self.post(self._reports.take, message)
+
+    def _happened(self, message: Happened) -> None:
+        for run in self._open_runs.all():
+            run.batch.events.append(message.event)
+            self.touch(run)
 
     def _settle(self) -> None:
         """Commit, make visible and perform, until nothing more follows."""
@@ -256,8 +280,8 @@ class Engine:
 
     def _settle_run(self, run: OpenFlowRun) -> None:
         commands, run.commands = run.commands, []
-        batch = Batch(run.number, run.row.epoch, logs=run.logs)
-        run.logs = []
+        batch, run.batch = run.batch, Batch(run.number, run.row.epoch)
+        batch.places = run.places.take_fresh()
         members = fill(batch, commands)
         batch.task_runs += run.leftovers
         run.leftovers = []
@@ -316,7 +340,8 @@ class Engine:
             text = f"{command.spec.name} waits: it needs {capacity.lacking}"
             logger.warning(text)
             now = self._clock.now()
-            run.logs.append(LogRow(-1, 0, run.attempt, now, logging.WARNING, ENGINE_LOGGER, text))
+            row = LogRow(-1, 0, run.attempt, now, logging.WARNING, ENGINE_LOGGER, text)
+            run.batch.logs.append(row)
         self.advance(run, CapacityKnown(command.scheduling_class, capacity.slots, capacity.lacking))
 
     def _wake_at(self, run: OpenFlowRun, command: WakeAt) -> None:

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from time import time_ns
 from typing import Any, Protocol
@@ -14,10 +15,12 @@ from raysched.define.ports import FlowEnding, FlowOutcome, FlowRunStart, Recalle
 from raysched.engine.callbacks import Callbacks
 from raysched.engine.closing import Closing
 from raysched.engine.large import LargeResults
+from raysched.engine.places import Places
 from raysched.engine.ports import Backend
 from raysched.engine.recording import source_of
 from raysched.engine.resuming import leftovers, notes
 from raysched.engine.subflows import Subflows
+from raysched.engine.tracing import Tracing
 from raysched.errors import RayschedError, ResultLost, SerializationError
 from raysched.graph.builder import Builder
 from raysched.graph.calls import Member, Part
@@ -25,7 +28,14 @@ from raysched.graph.group import Group
 from raysched.graph.naming import main_name
 from raysched.graph.payload import dumps
 from raysched.graph.recorded import Recorded
-from raysched.model.rows import ENGINE_LOGGER, FlowRunRow, GroupRow, LogRow, TaskRunColumns
+from raysched.model.rows import (
+    ENGINE_LOGGER,
+    Batch,
+    FlowRunRow,
+    GroupRow,
+    LogRow,
+    TaskRunColumns,
+)
 from raysched.model.states import FAILURES, StateType
 from raysched.model.values import ErrorInfo, LargeValue, StoredValue, Value
 from raysched.results import storage
@@ -68,6 +78,10 @@ class Host(Protocol):
     @property
     def callbacks(self) -> Callbacks:
         """What calls the user's hooks."""
+
+    @property
+    def tracing(self) -> Tracing:
+        """Where flow runs stand in traces."""
 
     def open_run(self, start: FlowRunStart) -> "OpenFlowRun":
         """Begin a flow run (see `define.ports.Engine.open_run`)."""
@@ -140,13 +154,17 @@ class OpenFlowRun:
             max_same_failures=host.settings.max_same_failures,
         )
         kept = recorded.stored_bytes() if recorded is not None else 0
-        self.large = LargeResults(_header(start), host, self.say, kept)
+        header = host.tracing.header(_header(start), start, row)
+        self.traceparent = header.traceparent
+        self.large = LargeResults(header, host, self.say, kept)
         self.commands: list[Command] = []
+        # What is to be committed next, beside what follows from the commands.
+        self.batch = Batch(number, row.epoch)
+        self.places = Places(_first_place(recorded))
         self.groups: list[GroupRow] = []
         self.groups_at = 0
         self.groups_due = False
         self.groups_awaited = False
-        self.logs: list[LogRow] = []
         self.unit_numbers: dict[int, int] = {}
         self.invisible = 0
         self.recorded_some = False
@@ -161,6 +179,10 @@ class OpenFlowRun:
         self.concluded = False
         self.raised: list[tuple[Group, Sequence[int]]] = []
         self.host = host
+
+    def around(self) -> AbstractContextManager[None]:
+        """See `RunPort.around`."""
+        return self.host.tracing.around(self.row)
 
     def recorded(self, *, waiting: bool = False) -> None:
         """See `RunPort.recorded`."""
@@ -339,7 +361,7 @@ class OpenFlowRun:
             self.host.advance(self, FailuresHandled(owner, owned))
 
     def _log(self, row: LogRow) -> None:
-        self.logs.append(row)
+        self.batch.logs.append(row)
         self.host.touch(self)
 
     def handle_raised(self) -> None:
@@ -347,6 +369,12 @@ class OpenFlowRun:
         raised, self.raised = self.raised, []
         for group, indices in raised:
             self._handle(group, indices, roots=True)
+
+
+def _first_place(recorded: Recorded | None) -> int:
+    """Return the first id of a place that is free in the flow run."""
+    goes_on = recorded is not None and recorded.choice.same
+    return recorded.records.next_place if recorded is not None and goes_on else 1
 
 
 def _header(start: FlowRunStart) -> RunHeader:

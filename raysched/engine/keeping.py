@@ -13,7 +13,14 @@ from raysched import faults
 from raysched.engine.ports import Observer, Store
 from raysched.errors import StoreError, StoreUnavailable
 from raysched.model.records import CacheAnswer, CacheClaim, Records, Takeover
-from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunChange, FlowRunRow, LogRow
+from raysched.model.rows import (
+    ENGINE_LOGGER,
+    Batch,
+    Execution,
+    FlowRunChange,
+    FlowRunRow,
+    LogRow,
+)
 
 logger = logging.getLogger("raysched.engine")
 
@@ -115,7 +122,7 @@ class Keeper:
         self._tell(row, Batch(number, flow_run=FlowRunChange(row.state)))
         return number
 
-    def take_over(self, run_id: str) -> Takeover:
+    def take_over(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
         """Own a flow run that another process has left (see `Store.take_over`).
 
         Raises:
@@ -123,7 +130,7 @@ class Keeper:
             RunNotFound: There is no such run.
             StoreUnavailable: The store stayed away for longer than the patience.
         """
-        taken = self._writing.insist(partial(self._store.take_over, run_id))
+        taken = self._writing.insist(partial(self._store.take_over, run_id, execution))
         self._tell(taken.row, Batch(taken.number, flow_run=FlowRunChange(taken.row.state)))
         return taken
 
@@ -193,8 +200,10 @@ class Keeper:
         """Keep a line in the log of a flow run, for whoever wonders later why it stood still."""
         at = time.time_ns()
         log = LogRow(-1, 0, row.attempts, at, logging.WARNING, ENGINE_LOGGER, text)
+        note = Batch(batch.run, batch.epoch, logs=[log])
         with suppress(StoreUnavailable):
-            self._store.commit(Batch(batch.run, batch.epoch, logs=[log]))
+            self._store.commit(note)
+            self._tell(row, note)
 
     def _tell(self, row: FlowRunRow, batch: Batch) -> None:
         for observer in self._observers:

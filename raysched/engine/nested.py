@@ -5,10 +5,11 @@ commit is collected as plain data and travels home in the attempt's report: evid
 happened, not something that a resume could begin from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
-from raysched.define.context import AttemptContext
+from raysched.define.context import AttemptContext, Surroundings
 from raysched.define.ports import FlowRunStart
 from raysched.engine.engine import Engine
 from raysched.engine.flow_run import OpenFlowRun
@@ -17,7 +18,8 @@ from raysched.engine.ports import Backend, Clock
 from raysched.errors import InternalError, RunNotFound
 from raysched.model.options import FlowSpec
 from raysched.model.records import CacheAnswer, CacheClaim, CacheVerdict, Records, Takeover
-from raysched.model.rows import Batch, FlowRunRow
+from raysched.model.rows import Batch, Execution, FlowRunRow
+from raysched.model.traces import TraceParent, flow_span_id
 from raysched.settings import Settings
 
 
@@ -36,8 +38,9 @@ class CollectingStore:
         self.rows.flow_runs.append(row)
         return len(self.rows.flow_runs)
 
-    def take_over(self, run_id: str) -> Takeover:
+    def take_over(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
         """See `Store.take_over`: nothing is ever resumed in an attempt."""
+        del execution
         raise self._unknown(run_id)
 
     def records(self, run: int) -> Records:
@@ -84,6 +87,44 @@ class CollectingStore:
         )
 
 
+class AttemptTelemetry:
+    """Lets what an attempt calls stand in the trace of its flow run.
+
+    Spans of the flow functions that it calls are below the attempt, as its own are.
+
+    Args:
+        surroundings: Of the attempt.
+    """
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self.extension = surroundings.extension
+        self._surroundings = surroundings
+
+    def __call__(self, run: FlowRunRow, batch: Batch) -> None:
+        """See `Observer`: what is committed here is told when it has come home."""
+
+    def begin(self, run_id: str, execution: int) -> str:
+        """See `Telemetry.begin`: here, there are only subflows."""
+        del run_id, execution
+        return ""
+
+    def traceparent(self, row: FlowRunRow) -> str:
+        """See `Telemetry.traceparent`."""
+        around = self._surroundings
+        flow = TraceParent.parse(around.traceparent)
+        if flow is None or row.id == around.flow_run_id:
+            return around.traceparent
+        return str(flow._replace(span_id=flow_span_id(row.id, len(row.executions))))
+
+    def around(self, row: FlowRunRow) -> AbstractContextManager[None]:
+        """See `Telemetry.around`."""
+        del row
+        return nullcontext()
+
+    def close(self) -> None:
+        """See `Telemetry.close`."""
+
+
 def open_nested(
     attempt: AttemptContext, backend: Backend, settings: Settings, clock: Clock
 ) -> OpenFlowRun:
@@ -95,16 +136,19 @@ def open_nested(
         settings: Settings.
         clock: Where the time comes from.
     """
-    store = CollectingStore()
+    store, around = CollectingStore(), attempt.surroundings
     attempt.evidence = partial(plain, store.rows)
     start = FlowRunStart(
-        run_id=attempt.surroundings.flow_run_id,
-        name=attempt.surroundings.flow_run_name,
-        spec=FlowSpec(attempt.surroundings.flow_name, fn=_no_function),
+        run_id=around.flow_run_id,
+        name=around.flow_run_name,
+        spec=FlowSpec(around.flow_name, fn=_no_function),
         parameters={},
-        tags=attempt.surroundings.flow_run_tags,
+        tags=around.flow_run_tags,
+        within=(around.execution, *attempt.as_within),
     )
-    return Engine(backend, store, settings, clock, takes_requests=False).open_run(start)
+    telemetry = AttemptTelemetry(around) if around.traceparent else None
+    engine = Engine(backend, store, settings, clock, telemetry=telemetry, takes_requests=False)
+    return engine.open_run(start)
 
 
 class NestedEngine:

@@ -41,6 +41,11 @@ class OpenRuns:
                 sys.setswitchinterval(SWITCH_SECONDS)
             self._runs.add(run)
 
+    def all(self) -> tuple["OpenFlowRun", ...]:
+        """Return them; from any thread."""
+        with self._lock:
+            return tuple(self._runs)
+
     def leave(self, run: "OpenFlowRun") -> None:
         """Restore it with the last one."""
         with self._lock:
@@ -51,7 +56,7 @@ class OpenRuns:
 
     def clear(self) -> None:
         """Restore it."""
-        for run in tuple(self._runs):
+        for run in self.all():
             self.leave(run)
 
     def break_off(self, error: BaseException, keeper: Keeper) -> None:
@@ -65,7 +70,7 @@ class OpenRuns:
             # There is no way to keep it, or somebody wants the process to end at once.
             return
         info = describe_error(error, FailureClass.INFRASTRUCTURE, CrashKind.BACKEND)
-        for run in tuple(self._runs):
+        for run in self.all():
             change = FlowRunChange(StateType.RUNNING, str(error), error=info, attempts=run.attempt)
             with suppress(StoreError):
                 keeper.commit(run.row, Batch(run.number, run.row.epoch, change))

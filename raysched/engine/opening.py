@@ -6,7 +6,7 @@ from functools import cache
 
 from raysched.define.ports import FlowRunStart
 from raysched.errors import RayschedError
-from raysched.model.rows import FlowRunRow
+from raysched.model.rows import Execution, FlowRunRow
 from raysched.model.states import StateType
 from raysched.results.envelope import encode
 
@@ -14,12 +14,12 @@ KEPT_BYTES = 1024**2
 """Larger parameters of a flow run are kept as text only, larger results not at all (bytes)."""
 
 
-def new_row(start: FlowRunStart, *, now: int, target: str, backend: str) -> FlowRunRow:
+def new_row(start: FlowRunStart, *, execution: Execution, target: str, backend: str) -> FlowRunRow:
     """Return the row of a flow run that begins.
 
     Args:
         start: What is being opened.
-        now: The time (ns since the epoch).
+        execution: Its first execution.
         target: What this process was started to run, or "".
         backend: Description of the backend.
     """
@@ -29,7 +29,7 @@ def new_row(start: FlowRunStart, *, now: int, target: str, backend: str) -> Flow
         flow=start.spec.name,
         name=start.name,
         state=StateType.RUNNING,
-        started=now,
+        started=execution.started,
         parameters=preview(dict(start.parameters)),
         pickled_parameters=kept_envelope(dict(start.parameters)),
         tags=start.tags,
@@ -40,6 +40,7 @@ def new_row(start: FlowRunStart, *, now: int, target: str, backend: str) -> Flow
         key=start.key,
         identity=start.identity,
         rerun_of=continues.run_id if continues is not None else "",
+        executions=(execution,),
     )
 
 

@@ -9,7 +9,15 @@ from pydantic import TypeAdapter
 
 from raysched.graph.builder import Builder
 from raysched.model.ids import task_run_key
-from raysched.model.rows import Batch, FlowRunRow, GroupRow, InputRow, TaskRunColumns
+from raysched.model.rows import (
+    AttemptRow,
+    Batch,
+    FlowRunRow,
+    GroupRow,
+    InputRow,
+    PlaceRow,
+    TaskRunColumns,
+)
 
 
 @dataclass(slots=True)
@@ -36,56 +44,56 @@ def plain(rows: NestedRows) -> Mapping[str, Any]:
         for columns in batch["task_runs"]:
             for name in ("handled", "rolled_back"):
                 columns[name] = sorted(columns[name])
-            for name in ("indices", "states", "attempts", "started", "ended"):
+            for name in ("indices", "states", "attempts", "started", "ended", "places"):
                 columns[name] = list(columns[name])
     return data
 
 
 def place(
-    builder: Builder, data: Mapping[str, Any], number: int, epoch: int, parent_key: str
-) -> tuple[Batch, list[tuple[FlowRunRow, list[Batch]]]]:
+    builder: Builder, data: Mapping[str, Any], own: Batch, parent_key: str, where: PlaceRow
+) -> list[tuple[FlowRunRow, list[Batch]]]:
     """Fit what an attempt ran itself into its flow run.
 
     Args:
         builder: Of the flow run: it gives the groups their ids.
         data: What `AttemptContext.evidence` returned in the worker.
-        number: Number of the flow run.
-        epoch: Its epoch.
+        own: A batch of the flow run, to which its part is added.
         parent_key: Key of the task run whose attempt it was.
+        where: The place of that attempt in the flow run.
 
     Returns:
-        A batch of the flow run, and each flow run that was called with its batches.
+        Each flow run that was called, with its batches.
     """
     rows = _ROWS.validate_python(data)
-    own = Batch(number, epoch)
     mine = [batch for batch in rows.batches if not batch.run]
-    places = _Places(builder, [group for batch in mine for group in batch.groups])
+    groups = [group for batch in mine for group in batch.groups]
+    places = _Places(builder, groups, where.id)
     for batch in mine:
         own.groups += [places.group(group, parent_key) for group in batch.groups]
         own.units |= {places.ids[group]: units for group, units in batch.units.items()}
         own.task_runs += [places.columns(columns) for columns in batch.task_runs]
-        own.attempts += [replace(row, group=places.ids[row.group]) for row in batch.attempts]
+        own.attempts += [places.attempt(row) for row in batch.attempts]
         own.inputs += [places.input(row) for row in batch.inputs]
         own.logs += [replace(row, group=places.ids.get(row.group, -1)) for row in batch.logs]
-    called = [
+    return [
         (
             replace(row, parent=row.parent or builder.run_id, parent_key=parent_key),
-            [batch for batch in rows.batches if batch.run == position],
+            [_placed(batch, where) for batch in rows.batches if batch.run == position],
         )
         for position, row in enumerate(rows.flow_runs, 1)
     ]
-    return own, called
 
 
 class _Places:
-    """Where groups of an attempt are in its flow run.
+    """Where what an attempt ran itself is in its flow run.
 
     Attributes:
         ids: Their ids there, by those in the attempt.
     """
 
-    def __init__(self, builder: Builder, groups: Sequence[GroupRow]) -> None:
+    def __init__(self, builder: Builder, groups: Sequence[GroupRow], where: int) -> None:
         self.ids: dict[int, int] = {}
+        self._where = where
         self._firsts: dict[int, int] = {}
         self._keys: dict[str, str] = {}
         for group in groups:
@@ -123,4 +131,14 @@ class _Places:
             position: tuple(self._keys[key] for key in keys)
             for position, keys in columns.roots.items()
         }
-        return replace(columns, group=self.ids[columns.group], roots=roots)
+        where = [place and self._where for place in columns.places]
+        return replace(columns, group=self.ids[columns.group], roots=roots, places=where)
+
+    def attempt(self, row: AttemptRow) -> AttemptRow:
+        """Return the row of an attempt as it is there."""
+        return replace(row, group=self.ids[row.group], place=row.place and self._where)
+
+
+def _placed(batch: Batch, where: PlaceRow) -> Batch:
+    """Return a batch of a flow run whose only place knows no more than its process."""
+    return replace(batch, places=[replace(where, id=row.id) for row in batch.places])

@@ -1,6 +1,6 @@
 """What the engine needs from the world. The docstrings are what the shared suites test."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -89,7 +89,10 @@ class Happened:
     event: ClusterEvent
 
 
-Message: TypeAlias = Reported | Lost | Began | Progressed | Happened
+UnitMessage: TypeAlias = Reported | Lost | Began | Progressed
+"""What is told of a unit."""
+
+Message: TypeAlias = UnitMessage | Happened
 
 
 class Sink(Protocol):
@@ -203,10 +206,12 @@ class Store(Protocol):
             StoreUnavailable: The database cannot be written.
         """
 
-    def take_over(self, run_id: str, execution: Execution) -> Takeover:
+    def take_over(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
         """Own a flow run that another process has left, or whose flow function has ended.
 
-        Appends `execution` to its executions.
+        Appends to its executions what `execution` returns, given how many there are already: one
+        that nobody else has the number of. It is quick, and may be asked again if the transaction
+        is.
         Raises its epoch, so that the last owner cannot write any more, and makes its state RUNNING:
         its function begins once more, which its `attempts` count.
         Attempts that were running get rows of state CRASHED with the kind `driver lost`. Of several

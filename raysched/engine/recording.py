@@ -92,6 +92,7 @@ def columns(group: Group, indices: Sequence[int]) -> TaskRunColumns:
         else {},
         _places(indices, group.rolled_back),
         _locations(group, indices),
+        elements(group.places, indices) if group.places else (),
     )
 
 
@@ -173,8 +174,10 @@ def source_of(spec: TaskSpec) -> str:
     return source_digest(spec.fn)
 
 
-def group_row(planned: PlannedGroup, source_of: Callable[[TaskSpec], str] = source_of) -> GroupRow:
-    """Return the row of a new group; `source_of` may remember what it has told before."""
+def group_row(
+    planned: PlannedGroup, source_of: Callable[[TaskSpec], str] = source_of, *, created: int = 0
+) -> GroupRow:
+    """Return the row of a group of this time (ns); `source_of` may remember what it told before."""
     group = planned.group
     of_all = group.edges if group.size > 1 else tuple(group.edges_of(0))
     edges: dict[tuple[int, str, int, int], None] = {_told_edge(edge): None for edge in of_all}
@@ -195,6 +198,7 @@ def group_row(planned: PlannedGroup, source_of: Callable[[TaskSpec], str] = sour
         plan=json.dumps(_plan(planned), separators=(",", ":")),
         identities=bytes(group.identities),
         source=source_of(group.spec),
+        created=created,
     )
 
 
@@ -263,12 +267,15 @@ def _size(value: Value | None) -> int:
 
 
 def _attempt_row(command: RecordAttempt) -> AttemptRow:
+    group, index = command.group, command.index
+    known = group.places and group.started[index] == command.started
     return AttemptRow(
-        *command.group.place(command.index),
+        *group.place(index),
         command.attempt,
         StateType(command.state),
         command.started,
         command.ended,
-        with_asked(command, with_sources(command.group, command.index, command.error)),
+        with_asked(command, with_sources(group, index, command.error)),
         command.stop_reason,
+        group.places[index] if known else 0,
     )

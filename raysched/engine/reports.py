@@ -1,14 +1,16 @@
 """What backends tell of units: from messages to events of the tracker, and to what is kept."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raysched.engine.keeping import Keeper
+from raysched.engine.places import Worker, forget, note, worker_in
 from raysched.engine.placing import place
-from raysched.engine.ports import Began, Lost, Message, Reported
+from raysched.engine.ports import Began, Lost, Reported, UnitMessage
 from raysched.engine.units import incomplete, lost_inputs, missing_inputs, unit_ended
-from raysched.model.rows import LogRow
+from raysched.model.rows import Batch, LogRow, PlaceRow
 from raysched.model.values import LargeValue, StoredValue
 from raysched.tracker.messages import (
     Dispatch,
@@ -59,8 +61,9 @@ class Reports:
         """Note that a unit is being submitted."""
         self.units[number] = Sent(run, dispatched)
         run.unit_numbers[dispatched.unit] = number
+        forget(dispatched)
 
-    def take(self, message: Message) -> None:
+    def take(self, message: UnitMessage) -> None:
         """Account for a message."""
         sent = self.units.get(message.unit)
         if sent is None:
@@ -82,6 +85,8 @@ class Reports:
             return
         if report.unkept:
             run.large.refused(report.unkept)
+        self._note_place(sent, report.positions, report.worker)
+        self._keep_spans(run, report)
         self._keep_logs(sent, report)
         self._keep_nested(sent, report)
         if isinstance(message, Reported):
@@ -100,6 +105,7 @@ class Reports:
         dispatched, unit = sent.dispatched, sent.dispatched.unit
         lost = lost_inputs(dispatched, message.error, self._host.backend)
         if not lost:
+            self._note_place(sent, None, worker_in(message.error.evidence))
             self._host.advance(sent.run, UnitLost(unit, message.error))
             return
         gone: list[Member] = []
@@ -131,7 +137,9 @@ class Reports:
         for position, plain in report.nested:
             group, index = dispatched.member(position)
             key = group.key(index)
-            own, called = place(run.builder, plain, run.number, run.row.epoch, key)
+            where = PlaceRow(run.places.id_of(report.worker), *report.worker)
+            own = Batch(run.number, run.row.epoch, places=run.places.take_fresh())
+            called = place(run.builder, plain, own, key, where)
             if own:
                 self._keeper.commit(run.row, own)
             for row, batches in called:
@@ -139,6 +147,19 @@ class Reports:
                 for batch in batches:
                     batch.run = number
                     self._keeper.commit(row, batch)
+
+    def _note_place(self, sent: Sent, positions: Sequence[int] | None, worker: Worker) -> None:
+        """Note where members of a unit are, or were; None stands for all that are open there."""
+        unit = sent.run.tracker.units.get(sent.dispatched.unit)
+        if unit is not None:
+            place = sent.run.places.id_of(worker)
+            note(sent.dispatched, unit.open if positions is None else positions, unit.open, place)
+
+    def _keep_spans(self, run: "OpenFlowRun", report: Report) -> None:
+        if report.spans or report.dropped_spans:
+            run.batch.spans += report.spans
+            run.batch.dropped_spans += report.dropped_spans
+            self._host.touch(run)
 
     def _forget(self, number: int) -> None:
         sent = self.units.pop(number)
@@ -151,7 +172,7 @@ class Reports:
         sent.logs_seen += len(fresh)
         for log in fresh:
             group, index = sent.dispatched.member(log.position)
-            sent.run.logs.append(
+            sent.run.batch.logs.append(
                 LogRow(*group.place(index), log.attempt, log.at, log.level, log.logger, log.message)
             )
         self._host.touch(sent.run)

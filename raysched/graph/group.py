@@ -91,6 +91,9 @@ class Group:
             nothing recorded.
         continues: Whether the members go on in the rows that they have there.
         earlier: Attempts of earlier executions, which nothing is charged for; empty if none.
+        places: Where the attempts run, or have run, that `started` is of: ids of
+            `model.rows.PlaceRow`s, 0 where that is not known; empty if it is of none. The engine
+            writes them.
     """
 
     id: int
@@ -125,6 +128,7 @@ class Group:
     answered: bytearray = field(default_factory=bytearray)
     continues: bool = False
     earlier: "array[int] | tuple[()]" = ()
+    places: "array[int] | tuple[()]" = ()
 
     load: Callable[["Group", int], Value] | None = None
     open_visible: int = 0

@@ -90,12 +90,14 @@ class Records:
         flow_runs: Its subflows' runs, in the order in which they were opened.
         next_group: The first id that no group of the run has, also none inside an attempt.
         next_index: For each task the first index that none of its task runs has, counted likewise.
+        next_place: The first id that no place of the run has (see `model.rows.PlaceRow`).
     """
 
     run: int
     groups: list[RecordedGroup]
     next_group: int = 0
     next_index: dict[str, int] = field(default_factory=dict)
+    next_place: int = 1
     deliveries: list[tuple[int, int]] = field(default_factory=list)
     flow_runs: list[RecordedFlowRun] = field(default_factory=list)
 

@@ -47,6 +47,9 @@ class RunHeader(NamedTuple):
             traced.
         execution: Number of the flow run's execution, from 1: ids of spans derive from it.
         extension: What takes part in each item (see `worker.extensions`), or "".
+        within: Of what an attempt calls itself: that attempt, as task, index and number. The items
+            take part as it, since they get their own places among the flow run's task runs only
+            when they come home.
     """
 
     run_id: str
@@ -60,6 +63,7 @@ class RunHeader(NamedTuple):
     traceparent: str = ""
     execution: int = 1
     extension: str = ""
+    within: tuple[str, int, int] | None = None
 
 
 SlotValue: TypeAlias = tuple[int, Any]

@@ -66,6 +66,10 @@ class StageRun:
             header.tags,
             stage.task_name,
             stage.tags,
+            header.traceparent,
+            header.execution,
+            header.extension,
+            header.within,
         )
         self._stage = stage
         self._large = large

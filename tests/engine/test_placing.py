@@ -1,14 +1,26 @@
 """What an attempt ran itself finds its place in the flow run, numbered as the others there."""
 
 import json
+from dataclasses import replace
 
 import msgpack
 
 from raysched.engine.placing import NestedRows, place, plain
 from raysched.graph.builder import Builder
-from raysched.model.rows import AttemptRow, Batch, FlowRunRow, GroupRow, LogRow, TaskRunColumns
+from raysched.model.rows import (
+    AttemptRow,
+    Batch,
+    FlowRunRow,
+    GroupRow,
+    LogRow,
+    PlaceRow,
+    TaskRunColumns,
+)
 from raysched.model.states import StateType
 from tracker.graphs import add, spec
+
+WHERE = PlaceRow(5, "node", "worker", 17, "host")
+"""The place of the attempt."""
 
 
 def columns(group: int, **others: object) -> TaskRunColumns:
@@ -22,7 +34,8 @@ def placed(*batches: Batch, flow_runs: tuple[FlowRunRow, ...] = ()) -> tuple[Bat
         add(builder, spec(name))
     data = msgpack.packb(plain(NestedRows(list(flow_runs), list(batches))))
     unpacked = msgpack.unpackb(data, use_list=False, strict_map_key=False)
-    own, called = place(builder, unpacked, 7, 1, "outer[1]")
+    own = Batch(7)
+    called = place(builder, unpacked, own, "outer[1]", WHERE)
     return own, list(called)
 
 
@@ -79,6 +92,21 @@ def test_roots_name_the_same_task_runs() -> None:
     )
     assert own.task_runs[0].roots == {0: ("load[4]",)}
     assert own.task_runs[0].handled == {0}
+
+
+def test_what_it_ran_was_where_it_was_itself() -> None:
+    attempt = AttemptRow(0, 0, 1, StateType.FAILED, 1, 2, place=1)
+    here = PlaceRow(1, "", "", 17, "host")
+    group = GroupRow(0, "load", 0, 1)
+    told = Batch(0, places=[here], task_runs=[columns(0, places=[1])], attempts=[attempt])
+    child = FlowRunRow("child", "flow", "child-name", StateType.COMPLETED)
+    own, called = placed(Batch(0, groups=[group]), told, replace(told, run=1), flow_runs=(child,))
+    assert own.places == []
+    assert own.task_runs[0].places == [WHERE.id]
+    assert own.attempts[0].place == WHERE.id
+    (_, (batch,)) = called[0]  # type: ignore[misc]
+    assert batch.places == [PlaceRow(1, "node", "worker", 17, "host")]  # type: ignore[has-type]
+    assert batch.task_runs[0].places == (1,)  # type: ignore[has-type]
 
 
 def test_flow_runs_come_with_their_own_batches() -> None:

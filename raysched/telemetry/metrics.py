@@ -1,0 +1,166 @@
+"""Metrics: what was committed, measured, and given to whoever wants it."""
+
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Protocol
+
+from raysched.model.rows import Batch, FlowRunRow
+from raysched.settings import Settings
+from raysched.telemetry.aggregation import Aggregation
+from raysched.telemetry.environment import destination
+from raysched.telemetry.instruments import (
+    BOUNDARIES,
+    DROPPED,
+    INSTRUMENTS,
+    NANOSECONDS,
+    SCOPE,
+    SIGNAL,
+    Attributes,
+    Instrument,
+    Kind,
+    Recorder,
+)
+from raysched.telemetry.measuring import Measuring
+from raysched.telemetry.ports import Signal
+from raysched.telemetry.transports import open_transport
+from raysched.telemetry.wanted import has_own_meter
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Counter, Histogram, MeterProvider, UpDownCounter
+
+
+class Outlet(Protocol):
+    """Takes what was measured to where people look at it."""
+
+    def flush(self, seconds: float) -> None:
+        """Deliver what there is, for at most so long."""
+
+    def close(self) -> None:
+        """Let go of what it has; after the last `flush`."""
+
+
+class Metrics:
+    """A `Consumer` that measures.
+
+    Args:
+        recorders: Take the measurements.
+        outlets: Where they go from there.
+    """
+
+    def __init__(self, recorders: Sequence[Recorder], outlets: Sequence[Outlet] = ()) -> None:
+        self._recorders = tuple(recorders)
+        self._outlets = tuple(outlets)
+        self._measuring = Measuring(self)
+        self._process = os.getpid()
+
+    def take(self, row: FlowRunRow, batch: Batch) -> None:
+        """See `Consumer.take`."""
+        self._measuring.take(row, batch)
+
+    def flush(self, seconds: float) -> None:
+        """See `Consumer.flush`."""
+        if os.getpid() != self._process:
+            # A fork has neither the threads of the outlets, nor anything of its own to tell.
+            return
+        for outlet in self._outlets:
+            outlet.flush(seconds)
+
+    def close(self) -> None:
+        """See `Consumer.close`."""
+        if os.getpid() != self._process:
+            return
+        for outlet in self._outlets:
+            outlet.close()
+
+    def dropped(self, signal: Signal, count: int) -> None:
+        """Count what was not delivered; from any thread."""
+        self.add(DROPPED, ((SIGNAL, signal.value),), count)
+
+    def record(
+        self, instrument: Instrument, attributes: Attributes, durations: Sequence[int]
+    ) -> None:
+        """See `Recorder.record`."""
+        for recorder in self._recorders:
+            recorder.record(instrument, attributes, durations)
+
+    def add(self, instrument: Instrument, attributes: Attributes, amount: int) -> None:
+        """See `Recorder.add`."""
+        for recorder in self._recorders:
+            recorder.add(instrument, attributes, amount)
+
+
+def open_metrics(settings: Settings, resource: bytes) -> Metrics | None:
+    """Return what measures the flow runs of this process, or None if nobody wants to know.
+
+    The program's own meter provider goes before a collector that the environment names: it has an
+    exporter of its own. Prometheus' port is served beside either.
+
+    Args:
+        settings: Settings of this process.
+        resource: Encoded OTLP `Resource`.
+
+    Raises:
+        SettingsError: An `OTEL_*` variable has an impossible value.
+    """
+    recorders: list[Recorder] = []
+    outlets: list[Outlet] = []
+    aggregation = Aggregation()
+    if has_own_meter():
+        from opentelemetry.metrics import get_meter_provider
+
+        recorders.append(MeterRecorder(get_meter_provider()))
+    elif (target := destination(Signal.METRICS)) is not None:
+        from raysched.telemetry.metrics_export import MetricsExport, export_interval, temporality
+
+        outlets.append(
+            MetricsExport(
+                aggregation, open_transport(target), resource, export_interval(), temporality()
+            )
+        )
+    if settings.metrics_port:
+        from raysched.telemetry.prometheus import PrometheusServer
+
+        outlets.append(PrometheusServer(aggregation, settings.metrics_port))
+    if outlets:
+        recorders.append(aggregation)
+    return Metrics(recorders, outlets) if recorders else None
+
+
+class MeterRecorder:
+    """Records into instruments of the program's own meter provider, one call a measurement.
+
+    Args:
+        provider: The provider.
+    """
+
+    def __init__(self, provider: "MeterProvider") -> None:
+        meter = provider.get_meter(SCOPE, version("raysched"))
+        self._histograms: dict[Instrument, Histogram] = {}
+        self._counters: dict[Instrument, Counter | UpDownCounter] = {}
+        for each in INSTRUMENTS:
+            if each.kind is Kind.HISTOGRAM:
+                self._histograms[each] = meter.create_histogram(
+                    each.name,
+                    each.unit,
+                    each.description,
+                    explicit_bucket_boundaries_advisory=BOUNDARIES,
+                )
+            elif each.kind is Kind.COUNTER:
+                self._counters[each] = meter.create_counter(each.name, each.unit, each.description)
+            else:
+                self._counters[each] = meter.create_up_down_counter(
+                    each.name, each.unit, each.description
+                )
+
+    def record(
+        self, instrument: Instrument, attributes: Attributes, durations: Sequence[int]
+    ) -> None:
+        """See `Recorder.record`."""
+        record, given = self._histograms[instrument].record, dict(attributes)
+        for duration in durations:
+            record(duration / NANOSECONDS, given)
+
+    def add(self, instrument: Instrument, attributes: Attributes, amount: int) -> None:
+        """See `Recorder.add`."""
+        self._counters[instrument].add(amount, dict(attributes))

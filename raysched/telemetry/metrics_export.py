@@ -1,0 +1,291 @@
+"""Metrics as OTLP, sent now and then: every request tells all, so that none is ever queued.
+
+Source: OpenTelemetry Protocol, metrics/v1, and the metrics data model.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import version
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AggregationTemporality,
+    HistogramDataPoint,
+    Metric,
+    NumberDataPoint,
+)
+
+from raysched.errors import SettingsError
+from raysched.telemetry.aggregation import Aggregation, Distribution, Snapshot
+from raysched.telemetry.instruments import (
+    BOUNDARIES,
+    DROPPED,
+    NANOSECONDS,
+    OVERFLOW,
+    SCOPE,
+    SIGNAL,
+    Attributes,
+    Instrument,
+    Kind,
+)
+from raysched.telemetry.ports import Refused, Signal, Transport, Unavailable
+
+logger = logging.getLogger("raysched.telemetry")
+
+RETRY_SECONDS = 0.2
+"""Pause before another try of the last request of a program (seconds)."""
+
+_INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
+_TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+
+
+class Temporality(StrEnum):
+    """What data points tell, as `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` calls it."""
+
+    CUMULATIVE = "cumulative"
+    """What was measured since the program began."""
+    DELTA = "delta"
+    """What was measured since the last request that was delivered; up-down counters tell all."""
+    LOWMEMORY = "lowmemory"
+    """For what is measured here the same as `DELTA`."""
+
+
+def export_interval() -> float:
+    """Return how much time is between two requests (seconds).
+
+    Raises:
+        SettingsError: `OTEL_METRIC_EXPORT_INTERVAL` is no number of milliseconds over 0.
+    """
+    value = os.environ.get(_INTERVAL, "").strip() or "60000"
+    if not value.isdecimal() or not int(value):
+        raise SettingsError(
+            f"{_INTERVAL}: {value!r} is no time over 0; give milliseconds, for example 60000"
+        )
+    return int(value) / 1000
+
+
+def temporality() -> Temporality:
+    """Return what data points tell.
+
+    Raises:
+        SettingsError: `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` is something else.
+    """
+    value = os.environ.get(_TEMPORALITY, "").strip().lower() or Temporality.CUMULATIVE
+    if value not in list(Temporality):
+        raise SettingsError(
+            f"{_TEMPORALITY}: {value!r} is unknown; set it to {', '.join(Temporality)}"
+        )
+    return Temporality(value)
+
+
+class MetricsExport:
+    """Sends what was measured in a thread of its own, and once more at the end.
+
+    Where a request is not delivered, the next one tells what it told: nothing is lost unless the
+    last one is.
+
+    Args:
+        aggregation: What was measured.
+        transport: Where to.
+        resource: Encoded `Resource`.
+        interval: Time between two requests (seconds).
+        temporality: What data points tell.
+    """
+
+    def __init__(
+        self,
+        aggregation: Aggregation,
+        transport: Transport,
+        resource: bytes,
+        interval: float,
+        temporality: Temporality = Temporality.CUMULATIVE,
+    ) -> None:
+        self._aggregation = aggregation
+        self._transport = transport
+        self._resource = resource
+        self._interval = interval
+        self._delta = temporality is not Temporality.CUMULATIVE
+        self._delivered: Snapshot | None = None
+        self._reason = ""
+        self._sending = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="raysched-metrics", daemon=True)
+        self._thread.start()
+
+    def flush(self, seconds: float) -> None:
+        """See `Consumer.flush`."""
+        deadline = time.monotonic() + seconds
+        while not self._closed.is_set() and (left := deadline - time.monotonic()) > 0:
+            wait = self._send(left)
+            if wait is None:
+                return
+            time.sleep(min(wait, max(0.0, deadline - time.monotonic())))
+
+    def close(self) -> None:
+        """See `Consumer.close`."""
+        self._closed.set()
+        self._thread.join(timeout=1.0)
+        self._transport.close()
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._interval):
+            self._send(self._interval)
+
+    def _send(self, seconds: float) -> float | None:
+        """Send what there is; return after how long it may be tried again (seconds), or None."""
+        if not self._sending.acquire(timeout=seconds):
+            return None
+        try:
+            snapshot = self._aggregation.snapshot()
+            before = self._delivered if self._delta else None
+            request = metrics_request(self._resource, snapshot, before, delta=self._delta)
+            if not request:
+                return None
+            rejected = self._transport.send(request, seconds)
+        except Unavailable as error:
+            self._failed(error.reason)
+            return RETRY_SECONDS if error.retry_after is None else error.retry_after
+        except Refused as error:
+            if error.unsupported:
+                self._unsupported(error.reason)
+            else:
+                self._failed(error.reason)
+            return None
+        finally:
+            self._sending.release()
+        self._delivered, self._reason = snapshot, ""
+        if rejected:
+            self._aggregation.add(DROPPED, ((SIGNAL, Signal.METRICS.value),), rejected)
+        return None
+
+    def _unsupported(self, reason: str) -> None:
+        """Send nothing any more, and say so quietly: many take traces alone, as Jaeger does."""
+        self._closed.set()
+        logger.info("%s takes no metrics: %s", self._transport.url, reason)
+
+    def _failed(self, reason: str) -> None:
+        if not self._reason:
+            # Once for each time that the collector is away.
+            logger.warning("metrics were not delivered to %s: %s", self._transport.url, reason)
+        self._reason = reason
+
+
+def metrics_request(
+    resource: bytes, snapshot: Snapshot, before: Snapshot | None = None, *, delta: bool = False
+) -> bytes:
+    """Return an `ExportMetricsServiceRequest`, or b"" if there is nothing to tell.
+
+    Args:
+        resource: Encoded `Resource`.
+        snapshot: What was measured.
+        before: What was delivered before, for `delta`.
+        delta: Whether data points tell what was measured after `before` alone.
+    """
+    request = ExportMetricsServiceRequest()
+    of_resource = request.resource_metrics.add()
+    of_resource.resource.ParseFromString(resource)
+    of_scope = of_resource.scope_metrics.add()
+    of_scope.scope.name = SCOPE
+    of_scope.scope.version = _version()
+    for instrument, sums in snapshot.sums.items():
+        earlier = before.sums.get(instrument, {}) if before is not None else {}
+        _add_sums(of_scope.metrics.add(), instrument, sums, earlier, delta=delta)
+    for instrument, distributions in snapshot.distributions.items():
+        known = before.distributions.get(instrument, {}) if before is not None else {}
+        _add_histogram(of_scope.metrics.add(), instrument, distributions, known, delta=delta)
+    since = before.at if before is not None else snapshot.started
+    kept = [metric for metric in of_scope.metrics if _stamp(metric, since, snapshot)]
+    if not kept:
+        return b""
+    del of_scope.metrics[:]
+    of_scope.metrics.extend(kept)
+    return request.SerializeToString()
+
+
+def _add_sums(
+    metric: Metric,
+    instrument: Instrument,
+    sums: Mapping[Attributes, int],
+    before: Mapping[Attributes, int],
+    *,
+    delta: bool,
+) -> None:
+    _describe(metric, instrument)
+    metric.sum.is_monotonic = instrument.kind is Kind.COUNTER
+    delta = delta and metric.sum.is_monotonic
+    metric.sum.aggregation_temporality = _temporality(delta=delta)
+    for attributes, amount in sums.items():
+        new = amount - before.get(attributes, 0) if delta else amount
+        if new or not delta:
+            metric.sum.data_points.append(
+                NumberDataPoint(attributes=_key_values(attributes), as_int=new)
+            )
+
+
+def _add_histogram(
+    metric: Metric,
+    instrument: Instrument,
+    distributions: Mapping[Attributes, Distribution],
+    before: Mapping[Attributes, Distribution],
+    *,
+    delta: bool,
+) -> None:
+    _describe(metric, instrument)
+    metric.histogram.aggregation_temporality = _temporality(delta=delta)
+    for attributes, distribution in distributions.items():
+        new = distribution
+        if attributes in before:
+            new -= before[attributes]
+        if not new.count:
+            continue
+        point = HistogramDataPoint(
+            attributes=_key_values(attributes),
+            count=new.count,
+            sum=new.total / NANOSECONDS,
+            bucket_counts=new.buckets,
+            explicit_bounds=BOUNDARIES,
+        )
+        if new.shortest is not None and new.longest is not None:
+            point.min, point.max = new.shortest / NANOSECONDS, new.longest / NANOSECONDS
+        metric.histogram.data_points.append(point)
+
+
+def _stamp(metric: Metric, since: int, snapshot: Snapshot) -> bool:
+    """Say of what time the points of a metric tell; return whether there are any."""
+    data = metric.sum if metric.HasField("sum") else metric.histogram
+    delta = data.aggregation_temporality == AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
+    for point in data.data_points:
+        point.start_time_unix_nano = since if delta else snapshot.started
+        point.time_unix_nano = snapshot.at
+    return len(data.data_points) > 0
+
+
+def _describe(metric: Metric, instrument: Instrument) -> None:
+    metric.name = instrument.name
+    metric.unit = instrument.unit
+    metric.description = instrument.description
+
+
+def _temporality(*, delta: bool) -> AggregationTemporality.ValueType:
+    if delta:
+        return AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
+    return AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+
+
+def _key_values(attributes: Attributes) -> list[KeyValue]:
+    if attributes == OVERFLOW:
+        return [KeyValue(key=name, value=AnyValue(bool_value=True)) for name, _ in attributes]
+    return [KeyValue(key=name, value=AnyValue(string_value=value)) for name, value in attributes]
+
+
+@cache
+def _version() -> str:
+    return version("raysched")

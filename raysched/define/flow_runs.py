@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raysched.define.context import current_opener, current_port, current_tags, in_flow
+from raysched.define.correlation import correlate_logs
 from raysched.define.deadline import Deadline, DeadlinePassed, current_deadline, under
 from raysched.define.driving import call, close, until
 from raysched.define.hooks import call_flow_hooks
@@ -77,6 +78,8 @@ class FlowCaller:
         """Open a flow run and run the flow function in it; return its value, or final state."""
         blocking = not self.spec.is_async
         port = current_opener().open_run(start)
+        if port.traceparent:
+            correlate_logs()
         with (
             terminable(blocking=blocking) as reason,
             stoppable(start.run_id, _waker(port), blocking=blocking) as stop,

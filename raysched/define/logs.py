@@ -30,7 +30,9 @@ def get_run_logger() -> RunLogger:
     """Return the logger of the flow run or task run that this code belongs to.
 
     Its records are kept with the run, from the level `RAYSCHED_LOG_LEVEL` on, and go to the
-    handlers of the `logging` module as usual.
+    handlers of the `logging` module as usual. Where the run is traced, they carry `otelTraceID`,
+    `otelSpanID` (hexadecimal) and `otelTraceSampled`, as with OpenTelemetry's own instrumentation
+    of `logging`, for use in a format; and so do the records of all other loggers in the run.
 
     Raises:
         FutureError: Neither a flow nor a task is running here.

@@ -17,6 +17,7 @@ from raysched.model.values import CrashKind, ErrorInfo, Evidence, FailureClass, 
 from raysched.results.envelope import Encoded
 from raysched.worker.causes import is_full_disk, type_name
 from raysched.worker.code import CallArguments, NamedArguments
+from raysched.worker.extensions import Participation
 from raysched.worker.failures import (
     add_evidence,
     bounded,
@@ -159,6 +160,14 @@ class ItemRun:
         self._progress.begin(self.position, self._started)
         running_item.set(self.scope)
         attempt_context.set(self._attempt)
+        if self._stage.part is not None:
+            self._take_part(self._stage.part)
+
+    def _take_part(self, part: Participation) -> None:
+        attempt = self._attempt
+        part.enter(attempt.surroundings.task_name, attempt.index, attempt.attempt)
+        if problem := part.take_problem():
+            self.scope.log(logging.WARNING, _log.name, problem, time.time_ns())
 
     def _produce(self) -> Encoded:
         attempt = self._attempt

@@ -129,6 +129,8 @@ class UnitProgress:
         """Called after each log record, in the thread that logged."""
         self.on_change: Callable[[], None] | None = None
         """Called when an item begins or ends, in its thread."""
+        self.collect: Callable[[], tuple[Sequence[bytes], int]] | None = None
+        """Returns what takes part in the items has to report (see `extensions.Extension`)."""
         self._worker = worker
         self._whereabouts = _whereabouts(worker)
         self._lock = threading.Lock()
@@ -256,13 +258,15 @@ class UnitProgress:
 
         With it, its numbers of outcomes and of log records.
         """
+        spans, dropped = self._collected()
         with self._lock:
             outcomes = len(self._outcomes) - self._sent_outcomes
             logs = self._logs[self._sent_logs :]
             handed_back = self._handed_back[self._sent_handed_back :]
-            if not outcomes and not logs and not handed_back:
+            if not (outcomes or logs or handed_back or spans or dropped):
                 return None
             report = self._report(logs, self._first_log + self._sent_logs, handed_back)
+            report.spans, report.dropped_spans = spans, dropped
             self._outcomes.fill(report, self._sent_outcomes)
             self._sent_outcomes += outcomes
             self._sent_logs += len(logs)
@@ -284,7 +288,11 @@ class UnitProgress:
             self._first_log += logs
 
     def final(self) -> bytes:
-        """Return the report of everything that the driver has not acknowledged."""
+        """Return the report of everything that the driver has not acknowledged.
+
+        Spans are told once, so that none comes twice: a channel that breaks may lose some.
+        """
+        spans, dropped = self._collected()
         with self._lock:
             if self.missing:
                 return encode_report(
@@ -296,8 +304,13 @@ class UnitProgress:
                 self._outcomes.add(self._located(outcome))
             report = self._report(self._logs, self._first_log, self._handed_back)
             report.nested, report.unkept = self._nested, self.unkept
+            report.spans, report.dropped_spans = spans, dropped
             self._outcomes.fill(report)
         return encode_report(report)
+
+    def _collected(self) -> tuple[Sequence[bytes], int]:
+        """Return what there is to report of what takes part; not under the lock: it may log."""
+        return self.collect() if self.collect is not None else ((), 0)
 
     def _located(self, outcome: Outcome) -> Outcome:
         if not isinstance(outcome.value, tuple):

@@ -16,6 +16,7 @@ from raysched.worker.context import Endpoint
 from raysched.worker.deadlines import Deadlines
 from raysched.worker.deadman import DeadMan
 from raysched.worker.deadman import file_of as dead_man_file
+from raysched.worker.extensions import COLLECT_SECONDS
 from raysched.worker.failures import add_evidence, add_stack
 from raysched.worker.interrupt import Signals
 from raysched.worker.objects import objects
@@ -252,7 +253,7 @@ class Reporter:
         unannounced = run.progress.running.keys() - self._announced
         if run.progress.has_unsent() or unannounced or run.lease_left() is not None:
             return TICK_SECONDS
-        return self._next_due()
+        return self._next_due(run)
 
     def _announce(self, run: UnitRun) -> None:
         now = time.time_ns()
@@ -262,10 +263,9 @@ class Reporter:
             for position, started in running.items()
             if position not in self._announced and now - started > TICK_SECONDS * 1e9
         ]
-        if late:
-            self._announced.update(late)
-            for position in late:
-                self._send(BEGAN, run.progress.unit.id, (position,), running[position])
+        self._announced.update(late)
+        for position in late:
+            self._send(BEGAN, run.progress.unit.id, (position,), running[position])
 
     def _send_unsent(self, run: UnitRun) -> None:
         channel = self._channel
@@ -340,11 +340,13 @@ class Reporter:
         if overdue:
             self._end_process(run, overdue)
 
-    def _next_due(self) -> float | None:
-        """Return when an item is overdue, or a sign of life is due, first (seconds from now)."""
+    def _next_due(self, run: UnitRun) -> float | None:
+        """Return when an item is overdue, or something is due to be sent, first (seconds)."""
         due = list(self._deadlines.due().values())
         if self._silence:
             due.append(self._sign_due)
+        if run.progress.collect is not None:
+            due.append(time.monotonic() + COLLECT_SECONDS)
         return min(due) - time.monotonic() if due else None
 
     def _end_process(self, run: UnitRun, overdue: list[int]) -> NoReturn:

@@ -20,6 +20,7 @@ from raysched.results import scripts
 from raysched.results.envelope import Parts
 from raysched.worker.code import code_of
 from raysched.worker.context import WorkerContext
+from raysched.worker.extensions import collector_of
 from raysched.worker.failures import describe_error
 from raysched.worker.hygiene import Hygiene
 from raysched.worker.interrupt import (
@@ -92,6 +93,7 @@ class UnitRun:
     ) -> None:
         self.context = contexts[0]
         self.progress = UnitProgress(decode_unit(frame), process.identity)
+        self.progress.collect = collector_of(self.progress.unit.header)
         self.passed_interrupt: BaseException | None = None
         self._contexts = contexts
         self._size = self._stop = self.progress.unit.size
@@ -332,8 +334,7 @@ class UnitRun:
             self._stop = kept
             self._lease_end = math.inf
             self._lease_is_over = True
-        if positions:
-            self.progress.hand_back(positions)
+        self.progress.hand_back(positions)
 
     def _run_in_thread(self, position: int) -> None:
         interruption = ThreadInterruption()

@@ -1,8 +1,8 @@
 """Which item of which unit the running code belongs to."""
 
-from contextlib import nullcontext
+import threading
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raysched.worker.failures import bounded
 from raysched.worker.interrupt import Interruption
@@ -20,6 +20,7 @@ class ItemScope:
         attempt: Number of the attempt.
         log_prints: Whether its `print` becomes log records.
         interruption: How it is interrupted, or None for items on an event loop.
+        thread: Its thread. Others may have a copy of its context; nothing is raised in them.
     """
 
     progress: UnitProgress
@@ -27,6 +28,7 @@ class ItemScope:
     attempt: int
     log_prints: bool
     interruption: Interruption | None = None
+    thread: int = field(default_factory=threading.get_ident)
 
     def log(self, level: int, logger: str, message: str, at: int) -> None:
         """Keep a log record; to be called where `running_item` is this item.
@@ -37,8 +39,11 @@ class ItemScope:
             message: The formatted message.
             at: When (ns since the epoch).
         """
+        if self.interruption is None or threading.get_ident() != self.thread:
+            self.log_from_thread(level, logger, message, at)
+            return
         # An interrupt in the middle would leave half a frame on the channel.
-        with self.interruption.shield() if self.interruption else nullcontext():
+        with self.interruption.shield():
             self.log_from_thread(level, logger, message, at)
 
     def log_from_thread(self, level: int, logger: str, message: str, at: int) -> None:

@@ -11,6 +11,7 @@ from raysched.graph.payload import ATOMS, load_call
 from raysched.model.ids import task_run_key
 from raysched.results.envelope import Parts, decode
 from raysched.worker.code import CallArguments, NamedArguments, TaskCode
+from raysched.worker.extensions import participation
 from raysched.worker.objects import NotMade
 from raysched.worker.protocol import (
     FAILURE,
@@ -45,6 +46,7 @@ class StageRun:
     Attributes:
         code: The user's function.
         surroundings: What its attempts have in common.
+        part: What takes part in its items, or None.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - where values come from, each once
@@ -71,6 +73,7 @@ class StageRun:
             header.extension,
             header.within,
         )
+        self.part = participation(unit.header) if header.extension else None
         self._stage = stage
         self._large = large
         self._local = local

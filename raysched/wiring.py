@@ -17,7 +17,7 @@ from raysched.define.context import AttemptContext, attempt_context
 from raysched.define.ports import Engine as EnginePort
 from raysched.define.ports import FlowRunStart, KeptFlowRun, RunPort
 from raysched.engine.engine import Engine
-from raysched.engine.ports import Backend, Clock, Observer, Store
+from raysched.engine.ports import Backend, Clock, Observer, Store, Telemetry
 from raysched.errors import UsageError
 from raysched.model.options import FlowSpec
 from raysched.results.storage import open_storage
@@ -49,6 +49,7 @@ class Configuration:
         code_path: Directory that is put on the workers' import path, or None for the directory
             of the running script.
         observers: Look at every committed batch.
+        telemetry: Tells where flow runs stand in traces, or None.
         target: What is being run, for the rows of flow runs: `dir/flow.py:flow`.
         clock: Where the time comes from.
     """
@@ -58,6 +59,7 @@ class Configuration:
     init_kwargs: dict[str, Any] = field(default_factory=dict)
     code_path: Path | None = None
     observers: Sequence[Observer] = ()
+    telemetry: Telemetry | None = None
     target: str = ""
     clock: Clock = field(default_factory=SystemClock)
 
@@ -205,6 +207,7 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
             chosen,
             configuration.clock,
             observers=configuration.observers,
+            telemetry=configuration.telemetry,
             target=configuration.target,
             storage=storage,
         )

@@ -1,9 +1,9 @@
 """Looking at what is known about failures: attempts, log records, arguments, fingerprints."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, false, func, or_, select
 
 from raysched.model.ids import task_run_key
 from raysched.model.rows import AttemptRow, GroupRow, InputRow
@@ -147,6 +147,38 @@ class EvidenceReader(Snapshots):
                 for task, code, reason, handled, rolled_back, count in connection.execute(query)
             ]
 
+    def logs(  # noqa: PLR0913 - the filters, each once
+        self,
+        run: RunView,
+        *,
+        after: int = 0,
+        task: str | None = None,
+        index: int | None = None,
+        logger: str | None = None,
+        limit: int | None = None,
+    ) -> list[LogView]:
+        """Return log records in the order of their commits.
+
+        Args:
+            run: The run.
+            after: Only records with a larger id: the last one seen, to follow a run.
+            task: Only those of that task.
+            index: Only those of the task run at that position among those of `task`.
+            logger: Only those of that logger.
+            limit: At most so many.
+        """
+        query = select(LOG).where(LOG.c.run == run.number, LOG.c.id > after).order_by(LOG.c.id)
+        if logger is not None:
+            query = query.where(LOG.c.logger == logger)
+        with self._reading() as connection:
+            groups = {row.id: row for row in read_groups(connection, run.number)}
+            if task is not None:
+                of_task = [row for row in groups.values() if row.task == task]
+                query = query.where(_of_task(of_task, index))
+            return [
+                log_view(row, groups.get(row.grp)) for row in connection.execute(query.limit(limit))
+            ]
+
     def last_logs(self, run: RunView, group: int, index: int, limit: int) -> list[LogView]:
         """Return the last log records of a member of a group, in order, at most so many."""
         of_member = select(LOG).where(LOG.c.grp == group, LOG.c.idx == index)
@@ -180,6 +212,18 @@ def log_view(row: Row[Any], group: GroupRow | None) -> LogView:
     task = group.task if group is not None else ""
     key = task_run_key(task, group.first + row.idx) if group is not None else ""
     return LogView(row.id, key, task, row.attempt, row.at, row.level, row.logger, row.message)
+
+
+def _of_task(groups: Sequence[GroupRow], index: int | None) -> ColumnElement[bool]:
+    """Return the condition of log records of the groups of a task, or of one of its task runs."""
+    if index is None:
+        return LOG.c.grp.in_([group.id for group in groups])
+    places = [
+        and_(LOG.c.grp == group.id, LOG.c.idx == index - group.first)
+        for group in groups
+        if group.first <= index < group.first + group.size
+    ]
+    return or_(false(), *places)
 
 
 def _runs_of(fingerprint: str, *moments: int) -> Select[Any]:

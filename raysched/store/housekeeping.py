@@ -18,8 +18,10 @@ from raysched.store.tables import (
     CACHE_ENTRY,
     DELIVERY,
     DRIVER,
+    EVENT,
     FLOW_RUN,
     LOG,
+    PLACE,
     REQUEST,
     TASK_GROUP,
     TASK_INPUT,
@@ -34,7 +36,7 @@ RUNS = 100
 
 T = TypeVar("T")
 
-_OF_RUNS = (TASK_RUN, ATTEMPT, LOG, TASK_INPUT, DELIVERY, REQUEST, TASK_GROUP)
+_OF_RUNS = (TASK_RUN, ATTEMPT, PLACE, LOG, EVENT, TASK_INPUT, DELIVERY, REQUEST, TASK_GROUP)
 """Tables whose rows go with their run, those that others refer to last."""
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from raysched.engine.ports import Store
 from raysched.model.records import CacheAnswer, CacheClaim, Records, Takeover
-from raysched.model.rows import Batch, FlowRunRow, RequestRow
+from raysched.model.rows import Batch, Execution, FlowRunRow, RequestRow
 
 
 class OpeningStore:
@@ -32,9 +32,9 @@ class OpeningStore:
         """See `Store.open_run`."""
         return self.opened().open_run(row)
 
-    def take_over(self, run_id: str) -> Takeover:
+    def take_over(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
         """See `Store.take_over`."""
-        return self.opened().take_over(run_id)
+        return self.opened().take_over(run_id, execution)
 
     def records(self, run: int) -> Records:
         """See `Store.records`."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, false, or_, select
+from sqlalchemy import ColumnElement, RowMapping, Select, or_, select, true
 
 from raysched.errors import RunNotFound
 from raysched.model.rows import GroupRow
@@ -17,11 +17,13 @@ from raysched.store.cached import CacheReader
 from raysched.store.counts import count_states, count_states_by_group
 from raysched.store.earlier import EarlierReader
 from raysched.store.endings import EndingsReader
-from raysched.store.evidence import EvidenceReader, log_view
+from raysched.store.evidence import EvidenceReader
+from raysched.store.replay import ReplayReader
 from raysched.store.requests import Requests, read_cancellations
 from raysched.store.rows import plain_flow_run
-from raysched.store.tables import DRIVER, FLOW_RUN, LOG, TASK_GROUP, TASK_RUN
-from raysched.store.views import LogView, RunView, TaskRunView, shown_state
+from raysched.store.tables import DRIVER, FLOW_RUN, TASK_GROUP, TASK_RUN
+from raysched.store.traces import TraceReader, Traces
+from raysched.store.views import RunView, TaskRunView, shown_state
 
 PAGE = 200
 """Runs fetched at once."""
@@ -30,7 +32,7 @@ _CANDIDATES = 5
 """Runs that an error names."""
 
 
-class Reader(EvidenceReader, EndingsReader, EarlierReader, CacheReader):
+class Reader(EvidenceReader, EndingsReader, EarlierReader, CacheReader, TraceReader, ReplayReader):
     """Reads runs while others write them; shows each at the moment of the call.
 
     A run is given as the `RunView` that `find_run`, `runs` or `children` returned.
@@ -138,8 +140,33 @@ class Reader(EvidenceReader, EndingsReader, EarlierReader, CacheReader):
 
     @property
     def requests(self) -> Requests:
-        """Where something is asked of the drivers of runs: the one thing here that writes."""
+        """Where something is asked of the drivers of runs."""
         return Requests(self._database)
+
+    @property
+    def traces(self) -> Traces:
+        """Where it is noted which spans have been delivered."""
+        return Traces(self._database)
+
+    def undelivered(self, since_ns: int, *, limit: int) -> list[RunView]:
+        """Return runs with spans that nobody delivers any more, newest first.
+
+        They have ended, or were lost, with a sampled execution that is not among `traced`, and
+        their driver, which delivers what it can, is dead.
+
+        Args:
+            since_ns: Only runs that were opened at that time (ns since the epoch) or later.
+            limit: At most so many.
+        """
+        # Compared, so that the index serves: it has only these.
+        untraced = _select_runs().where(
+            FLOW_RUN.c.untraced == true(), FLOW_RUN.c.started >= since_ns
+        )
+        newest = untraced.order_by(FLOW_RUN.c.number.desc())
+        found = self._rows(newest.with_only_columns(FLOW_RUN.c.number, DRIVER.c.id))
+        living = self._database.living({row["id"] for row in found}) if found else set()
+        numbers = [row["number"] for row in found if row["id"] not in living]
+        return self._views(self._rows(newest.where(FLOW_RUN.c.number.in_(numbers[:limit]))))
 
     def groups(self, run: RunView) -> list[GroupRow]:
         """Return the groups of a run, in the order of their calls."""
@@ -219,38 +246,6 @@ class Reader(EvidenceReader, EndingsReader, EarlierReader, CacheReader):
         with self._reading() as connection:
             value: bytes | None = connection.execute(query).scalar()
             return value
-
-    def logs(  # noqa: PLR0913 - the filters, each once
-        self,
-        run: RunView,
-        *,
-        after: int = 0,
-        task: str | None = None,
-        index: int | None = None,
-        logger: str | None = None,
-        limit: int | None = None,
-    ) -> list[LogView]:
-        """Return log records in the order of their commits.
-
-        Args:
-            run: The run.
-            after: Only records with a larger id: the last one seen, to follow a run.
-            task: Only those of that task.
-            index: Only those of the task run at that position among those of `task`.
-            logger: Only those of that logger.
-            limit: At most so many.
-        """
-        query = select(LOG).where(LOG.c.run == run.number, LOG.c.id > after).order_by(LOG.c.id)
-        if logger is not None:
-            query = query.where(LOG.c.logger == logger)
-        with self._reading() as connection:
-            groups = {row.id: row for row in task_runs.read_groups(connection, run.number)}
-            if task is not None:
-                of_task = [row for row in groups.values() if row.task == task]
-                query = query.where(_of_task(of_task, index))
-            return [
-                log_view(row, groups.get(row.grp)) for row in connection.execute(query.limit(limit))
-            ]
 
     def _not_found(self, text: str, matching: Sequence[RowMapping]) -> str:
         if matching and text:
@@ -336,18 +331,6 @@ def _recorded_codes(states: Collection[StateType]) -> list[int]:
     return [
         int(state) for state in StateType if state in states or (derived and not state.is_terminal)
     ]
-
-
-def _of_task(groups: Sequence[GroupRow], index: int | None) -> ColumnElement[bool]:
-    """Return the condition of log records of the groups of a task, or of one of its task runs."""
-    if index is None:
-        return LOG.c.grp.in_([group.id for group in groups])
-    places = [
-        and_(LOG.c.grp == group.id, LOG.c.idx == index - group.first)
-        for group in groups
-        if group.first <= index < group.first + group.size
-    ]
-    return or_(false(), *places)
 
 
 def _cancelling(view: RunView, by: str) -> RunView:

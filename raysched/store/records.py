@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, func, select
 from raysched.errors import RunNotFound
 from raysched.model.records import Kept, RecordedFlowRun, RecordedGroup, Records
 from raysched.model.states import StateType
-from raysched.store.tables import DELIVERY, FLOW_RUN, HAS_VALUE, TASK_GROUP, TASK_RUN
+from raysched.store.tables import DELIVERY, FLOW_RUN, HAS_VALUE, PLACE, TASK_GROUP, TASK_RUN
 
 PAGE = 2_000
 """Rows of task runs that are fetched at once."""
@@ -57,6 +57,7 @@ def read_records(connection: Connection, run: int) -> Records:
         _fill(groups, page)
     _read_along(connection, run, groups)
     records.groups = list(groups.values())
+    records.next_place = _next_place(connection, run)
     records.deliveries = _deliveries(connection, run)
     records.flow_runs = _flow_runs(connection, run)
     return records
@@ -162,6 +163,11 @@ def _array(column: Sequence[int]) -> "array[int]":
     """Return a column as what `_empty_group` has made it."""
     assert isinstance(column, array)  # noqa: S101 - for the reader of types
     return column
+
+
+def _next_place(connection: Connection, run: int) -> int:
+    last = connection.execute(select(func.max(PLACE.c.id)).where(PLACE.c.run == run)).scalar()
+    return (last or 0) + 1
 
 
 def _deliveries(connection: Connection, run: int) -> list[tuple[int, int]]:

@@ -8,7 +8,8 @@ from raysched.store.tables import TASK_RUN
 
 CLEARED = (
     "state = 0, started = 0, duration = NULL, size = NULL, handled = NULL, name = NULL, "
-    "roots = NULL, value = NULL, reason = NULL, rolled_back = NULL, location = NULL"
+    "roots = NULL, value = NULL, reason = NULL, rolled_back = NULL, location = NULL, "
+    "place = NULL"
 )
 """All that an earlier execution has written, but for the number of attempts. State 0: SCHEDULED."""
 

@@ -11,6 +11,7 @@ from sqlalchemy import Row, RowMapping
 from raysched.model.rows import (
     AttemptRow,
     Batch,
+    Execution,
     FlowRunChange,
     FlowRunRow,
     InputRow,
@@ -18,6 +19,7 @@ from raysched.model.rows import (
     TaskRunColumns,
 )
 from raysched.model.states import StateType
+from raysched.model.traces import TraceParent
 from raysched.model.values import ErrorInfo, FailureClass
 
 Tuple = tuple[object, ...]
@@ -44,6 +46,7 @@ def flow_run(row: FlowRunRow) -> dict[str, object]:
     plain["tags"] = json.dumps(row.tags)
     plain["state"] = int(row.state)
     plain["key"], plain["identity"] = row.key or None, row.identity or None
+    plain |= executions(row.executions, row.traced)
     return {name: _clean(value) for name, value in plain.items()} | error_dict(error)
 
 
@@ -53,8 +56,33 @@ def plain_flow_run(row: RowMapping) -> dict[str, Any]:
     plain["state"] = StateType(row["state"])
     plain["tags"] = tuple(json.loads(row["tags"]))
     plain["key"], plain["identity"] = row["key"] or "", row["identity"] or b""
+    plain["executions"] = executions_in(row["executions"])
     plain["error"] = error_info(row)
     return plain
+
+
+def executions(executions: Sequence[Execution], traced: int) -> dict[str, object]:
+    """Return the columns that tell where the executions of a flow run stand in traces.
+
+    Args:
+        executions: All of them.
+        traced: How many of them have been delivered, counted from the first.
+    """
+    return {
+        "executions": _compact([(each.started, each.traceparent) for each in executions]),
+        "traced": traced,
+        "untraced": any(map(_is_sampled, executions[traced:])) or None,
+    }
+
+
+def _is_sampled(execution: Execution) -> bool:
+    stands = TraceParent.parse(execution.traceparent)
+    return stands is not None and stands.sampled
+
+
+def executions_in(text: str) -> tuple[Execution, ...]:
+    """Return the executions in the column of a flow run."""
+    return tuple(Execution(started, traceparent) for started, traceparent in json.loads(text))
 
 
 def flow_run_change(change: FlowRunChange) -> dict[str, object]:
@@ -87,6 +115,7 @@ def task_groups(batch: Batch) -> list[Tuple]:
             _clean(group.plan),
             group.units,
             group.source,
+            group.created,
             group.identities or None,
         )
         for group in {group.id: group for group in batch.groups}.values()
@@ -107,6 +136,7 @@ def attempts(batch: Batch) -> list[Tuple]:
             row.ended,
             _clean(row.stop_reason),
             *_error_columns(row.error),
+            row.place or None,
         )
         for row in distinct.values()
     ]
@@ -146,7 +176,32 @@ def attempt(row: RowMapping) -> AttemptRow:
         row["ended"],
         error_info(row),
         row["stop_reason"],
+        row["place"] or 0,
     )
+
+
+def places(batch: Batch) -> list[Tuple]:
+    """Return the rows of places, in the order of the table's columns."""
+    distinct = {row.id: row for row in batch.places}
+    return [
+        (batch.run, row.id, row.node_id, row.worker_id, row.pid, _clean(row.host))
+        for row in distinct.values()
+    ]
+
+
+def events(batch: Batch, first: int) -> list[Tuple]:
+    """Return the rows of events with ids from `first`, in the order of the table's columns."""
+    return [
+        (
+            batch.run,
+            number,
+            row.kind.value,
+            row.at,
+            _clean(row.message),
+            _clean(_compact(row.attributes)),
+        )
+        for number, row in enumerate(batch.events, first)
+    ]
 
 
 def inputs(batch: Batch) -> list[Tuple]:
@@ -233,7 +288,12 @@ def _roots(columns: TaskRunColumns) -> list[object]:
     return [json.dumps(roots[n]) if n in roots else None for n in range(len(columns.indices))]
 
 
+def _places(columns: TaskRunColumns) -> list[object]:
+    return [place or None for place in columns.places] or [None] * len(columns.indices)
+
+
 OPTIONAL = {
+    "place": _Optional(lambda columns: any(columns.places), _places),
     "size": _Optional(
         lambda columns: any(columns.sizes),
         lambda columns: [size or None for size in columns.sizes],

@@ -8,7 +8,7 @@ from raysched.errors import StoreError, StoreVersionError
 from raysched.store.database import Database
 from raysched.store.tables import METADATA
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision in `migrations/versions/`."""
 
 MIGRATIONS = Path(__file__).with_name("migrations")

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from raysched.errors import RunExists, RunTakenOver, StoreError
 from raysched.model.records import CacheAnswer, CacheClaim, Records, Takeover
-from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, RequestRow
+from raysched.model.rows import Batch, Execution, FlowRunChange, FlowRunRow, RequestRow
 from raysched.store import rows, schema
 from raysched.store.claims import Claims
 from raysched.store.counts import count_states
@@ -29,8 +29,10 @@ from raysched.store.tables import (
     ATTEMPT,
     DELIVERY,
     DRIVER,
+    EVENT,
     FLOW_RUN,
     LOG,
+    PLACE,
     TASK_GROUP,
     TASK_INPUT,
     TASK_RUN,
@@ -106,7 +108,7 @@ class SqlStore:
             self._working.add(number)
             return number
 
-    def take_over(self, run_id: str) -> Takeover:
+    def take_over(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
         """Own a flow run that another process has left, or that has ended.
 
         What `engine.ports.Store` says, and idempotent: where the answer got lost, the same store
@@ -121,7 +123,7 @@ class SqlStore:
             driver = self._own_driver()
             with self._database.writing() as connection:
                 taker = Taker(self._database, connection, driver, self._working)
-                takeover = taker.take(run_id)
+                takeover = taker.take(run_id, execution)
             self._working.add(takeover.number)
             return takeover
 
@@ -162,7 +164,8 @@ class SqlStore:
 
         Idempotent: the same batch may be committed again. Columns of task runs that are None in
         the batch (value, location, name, roots, reason), a size of 0 and what is not marked as
-        handled or rolled back leave what an earlier batch has written.
+        handled or rolled back leave what an earlier batch has written; a place of 0 leaves the one
+        of the same attempt. Spans of the user's are not kept.
 
         Raises:
             StoreUnavailable: Nothing was written, or it is not known; the same batch may be
@@ -172,6 +175,8 @@ class SqlStore:
         with self._lock:
             if batch.logs:
                 self._counter(LOG, batch.run)
+            if batch.events:
+                self._counter(EVENT, batch.run)
             if batch.deliveries:
                 self._counter(DELIVERY, batch.run)
             if batch.flow_run is None:
@@ -246,12 +251,16 @@ class SqlStore:
         for columns, task_runs in rows.task_runs(batch):
             conflict = _conflict(TASK_RUN, columns)
             self._database.insert(execute, TASK_RUN, columns, task_runs, conflict)
+        self._upsert(execute, PLACE, rows.places(batch))
         self._upsert(execute, ATTEMPT, rows.attempts(batch))
         self._upsert(execute, TASK_INPUT, rows.inputs(batch))
         if batch.logs:
             # Not the list: what could not be committed may come again in another one.
             first = self._counter(LOG, batch.run).number(batch.logs[0], len(batch.logs))
             self._upsert(execute, LOG, rows.logs(batch, first))
+        if batch.events:
+            first = self._counter(EVENT, batch.run).number(batch.events[0], len(batch.events))
+            self._upsert(execute, EVENT, rows.events(batch, first))
         if batch.deliveries:
             # Not the first one: it may be given to the flow more than once.
             given = self._counter(DELIVERY, batch.run)
@@ -304,11 +313,18 @@ def _inserted_number(result: CursorResult[Any]) -> int:
 def _conflict(table: Table, columns: tuple[str, ...]) -> str:
     """Return what follows ON CONFLICT: new values win, but NULL leaves what is there."""
     key = table.primary_key.columns.keys()
-    changes = ", ".join(
-        f"{name} = COALESCE(excluded.{name}, {table.name}.{name})"
+    changes = {
+        name: f"COALESCE(excluded.{name}, {table.name}.{name})"
         if name in rows.KEPT
-        else f"{name} = excluded.{name}"
+        else f"excluded.{name}"
         for name in columns
         if name not in key
-    )
-    return f"({', '.join(key)}) DO UPDATE SET {changes}"
+    }
+    if table is TASK_RUN:
+        # Of another attempt, it is not known by the one before.
+        changes["place"] = (
+            "CASE WHEN excluded.attempts = task_run.attempts "
+            "THEN COALESCE(excluded.place, task_run.place) ELSE excluded.place END"
+        )
+    assignments = ", ".join(f"{name} = {value}" for name, value in changes.items())
+    return f"({', '.join(key)}) DO UPDATE SET {assignments}"

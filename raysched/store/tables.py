@@ -41,6 +41,15 @@ class FlowRun(_Base, table=True):
     """A flow run."""
 
     __tablename__ = "flow_run"
+    # Only those of which there is something left to do are in it.
+    __table_args__ = (
+        Index(
+            "ix_flow_run_untraced",
+            "untraced",
+            sqlite_where=text("untraced IS NOT NULL"),
+            postgresql_where=text("untraced IS NOT NULL"),
+        ),
+    )
 
     number: int | None = Field(default=None, primary_key=True)
     id: str = Field(unique=True)
@@ -85,6 +94,12 @@ class FlowRun(_Base, table=True):
     rerun_of: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
     removed: bool | None = None
     """Whether the run is being removed: then nobody sees it any more."""
+    executions: str = Field(default="[]", sa_column_kwargs={"server_default": text("'[]'")})
+    """JSON list of `[started, traceparent]`."""
+    traced: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
+    """Executions whose spans have all been delivered, counted from the first."""
+    untraced: bool | None = None
+    """Whether it has a sampled execution after those; NULL if not."""
 
 
 class TaskGroup(_Base, table=True):
@@ -106,6 +121,9 @@ class TaskGroup(_Base, table=True):
     units: int | None
     """Counted at the end of the run, for groups of several task runs."""
     source: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
+    created: int = Field(
+        default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": text("0")}
+    )
     identities: bytes | None = None
     """Digests of all members. The last column, as a long value in SQLite has to be."""
 
@@ -124,6 +142,8 @@ class TaskRun(_Base, table=True):
     idx: int = Field(primary_key=True)
     state: int
     attempts: int
+    place: int | None
+    """Where the last attempt ran. Here it takes what PostgreSQL leaves empty before `started`."""
     started: int = Field(sa_type=BigInteger)
     duration: int | None = Field(sa_type=BigInteger)
     """`ended - started`, four bytes shorter than `ended`; NULL while open."""
@@ -171,6 +191,36 @@ class Attempt(_Base, table=True):
     error_exception: bytes | None = None
     error_fingerprint: str | None = None
     error_evidence: str | None = None
+    """JSON object."""
+    place: int | None = None
+
+
+class Place(_Base, table=True):
+    """A worker process in which task runs of a run have run."""
+
+    __tablename__ = "place"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    run: int = Field(primary_key=True)
+    id: int = Field(primary_key=True)
+    node_id: str
+    worker_id: str
+    pid: int
+    host: str
+
+
+class Event(_Base, table=True):
+    """What happened to the cluster. The writer counts `id` as that of a log record."""
+
+    __tablename__ = "event"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    run: int = Field(primary_key=True)
+    id: int = Field(primary_key=True)
+    kind: str
+    at: int = Field(sa_type=BigInteger)
+    message: str
+    attributes: str
     """JSON object."""
 
 
@@ -266,6 +316,8 @@ FLOW_RUN = _table(FlowRun)
 TASK_GROUP = _table(TaskGroup)
 TASK_RUN = _table(TaskRun)
 ATTEMPT = _table(Attempt)
+PLACE = _table(Place)
+EVENT = _table(Event)
 LOG = _table(Log)
 TASK_INPUT = _table(TaskInput)
 REQUEST = _table(Request)
@@ -274,3 +326,6 @@ CACHE_ENTRY = _table(CacheEntry)
 
 HAS_VALUE = func.length(TASK_RUN.c.value).is_not(None)
 """Whether a task run has a small value; SQLite reads all of it to see that it is not NULL."""
+
+ENDED = TASK_RUN.c.started + func.coalesce(TASK_RUN.c.duration, 0)
+"""When the last attempt of a task run ended; its start while it is open."""

@@ -1,22 +1,20 @@
 """How a process gets a flow run that another one has left."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping, and_, func, insert, literal, select, update
+from sqlalchemy import Connection, RowMapping, and_, insert, literal, select, update
 
 from raysched.errors import RunOwned
 from raysched.model.records import Takeover
-from raysched.model.rows import FlowRunRow
+from raysched.model.rows import Execution, FlowRunRow
 from raysched.model.states import FIRST_TERMINAL, StateType
 from raysched.store import rows
 from raysched.store.database import Database
 from raysched.store.records import find_run
 from raysched.store.tables import ATTEMPT, DRIVER, FLOW_RUN, TASK_RUN
-from raysched.store.views import DRIVER_LOST
-
-_ON_THEIR_WAY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-"""States of task runs whose attempt a backend had, if they have one: it died with the driver."""
+from raysched.store.traces import last_told
+from raysched.store.views import DRIVER_LOST, ON_THEIR_WAY
 
 
 @dataclass(slots=True)
@@ -35,7 +33,7 @@ class Taker:
     driver: int
     working: Collection[int]
 
-    def take(self, run_id: str) -> Takeover:
+    def take(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
         """Take a flow run over: see `engine.ports.Store.take_over`."""
         # Alone, because a row that is joined to one that waits for its lock may be outdated.
         row = find_run(self.connection, run_id, locked=True)
@@ -46,6 +44,8 @@ class Taker:
                 return Takeover(number, _flow_run(row))
             self._refuse_owned(row)
         self._end_attempts(number)
+        earlier = rows.executions_in(row["executions"])
+        executions = (*earlier, execution(len(earlier)))
         taken = {
             "driver": self.driver,
             "epoch": row["epoch"] + 1,
@@ -55,6 +55,7 @@ class Taker:
             "ended": 0,
             "counts": None,
             "result": None,
+            **rows.executions(executions, row["traced"]),
             **rows.error_dict(None),
         }
         self.connection.execute(update(FLOW_RUN).where(FLOW_RUN.c.number == number).values(taken))
@@ -74,16 +75,10 @@ class Taker:
 
         When, is not known; it was not before the last thing that the run tells of.
         """
-        last = self.connection.execute(
-            select(func.max(TASK_RUN.c.started + func.coalesce(TASK_RUN.c.duration, 0))).where(
-                TASK_RUN.c.run == number
-            )
-        ).scalar()
-        if last is None:
-            return
+        last = last_told(self.connection, number)
         lost = and_(
             TASK_RUN.c.run == number,
-            TASK_RUN.c.state.in_([int(state) for state in _ON_THEIR_WAY]),
+            TASK_RUN.c.state.in_([int(state) for state in ON_THEIR_WAY]),
             TASK_RUN.c.attempts > 0,
         )
         crashed = int(StateType.CRASHED)
@@ -102,6 +97,7 @@ class Taker:
             "started": TASK_RUN.c.started,
             "ended": literal(last),
             "stop_reason": literal(""),
+            "place": TASK_RUN.c.place,
             **{
                 name: literal(value)
                 for name, value in rows.error_dict(DRIVER_LOST).items()

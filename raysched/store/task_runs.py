@@ -32,25 +32,32 @@ _Errors: TypeAlias = dict[tuple[int, int], ErrorInfo | None]
 
 def read_groups(connection: Connection, run: int) -> list[GroupRow]:
     """Return the groups of a run by id, without their identities, which are long."""
+    return [group_row(row) for row in connection.execute(select_groups(run))]
+
+
+def select_groups(run: int) -> Select[Any]:
+    """Return the query for the groups of a run by id, without their identities."""
     columns = [column for column in TASK_GROUP.c if column is not TASK_GROUP.c.identities]
-    query = select(*columns).where(TASK_GROUP.c.run == run).order_by(TASK_GROUP.c.id)
-    return [
-        GroupRow(
-            row.id,
-            row.task,
-            row.first,
-            row.size,
-            row.mapped,
-            row.edges,
-            tuple(json.loads(row.tags)),
-            row.options,
-            row.parent_key,
-            row.plan,
-            row.units,
-            source=row.source,
-        )
-        for row in connection.execute(query)
-    ]
+    return select(*columns).where(TASK_GROUP.c.run == run).order_by(TASK_GROUP.c.id)
+
+
+def group_row(row: Row[Any]) -> GroupRow:
+    """Return the group in a row of `select_groups`."""
+    return GroupRow(
+        row.id,
+        row.task,
+        row.first,
+        row.size,
+        row.mapped,
+        row.edges,
+        tuple(json.loads(row.tags)),
+        row.options,
+        row.parent_key,
+        row.plan,
+        row.units,
+        source=row.source,
+        created=row.created,
+    )
 
 
 def stream(
@@ -187,6 +194,7 @@ class _Members:
             rolled_back,
             location,
             inline,
+            place,
         ) = row
         state = self._shown[code]
         index = group.first + member
@@ -211,6 +219,7 @@ class _Members:
             bool(rolled_back),
             location or "",
             Kept.INLINE if inline else Kept.STORED if location else Kept.NOTHING,
+            place or 0,
         )
 
 
@@ -228,6 +237,7 @@ _SELECT: Select[Any] = select(
     TASK_RUN.c.rolled_back,
     TASK_RUN.c.location,
     HAS_VALUE,
+    TASK_RUN.c.place,
 )
 """Without the value, which may be large."""
 

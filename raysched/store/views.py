@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from raysched.model.events import ClusterEvent
 from raysched.model.records import Kept
 from raysched.model.rows import AttemptRow, FlowRunRow
 from raysched.model.states import StateType
@@ -24,6 +25,9 @@ These task runs were in the backend's hands, and those hands died with the drive
 an attempt that nobody will begin. A PENDING one may have begun: the start of a short task run is
 not reported. Others had not begun, and are shown as recorded: nothing happened to them.
 """
+
+ON_THEIR_WAY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+"""States of task runs whose attempt a backend had, if they have one: it died with the driver."""
 
 
 def shown_state(recorded: StateType, *, lost: bool) -> StateType:
@@ -79,6 +83,7 @@ class TaskRunView:
         location: Where the result storage has its value, or "".
         kept: What there is of its value. One that is COMPLETED or CACHED with nothing has kept
             nothing, and runs again where its value is needed.
+        place: Where its last attempt ran, id of a `PlaceRow`, 0 where that is not known.
     """
 
     task: str
@@ -100,6 +105,18 @@ class TaskRunView:
     rolled_back: bool = False
     location: str = ""
     kept: Kept = Kept.NOTHING
+    place: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EventView(ClusterEvent):
+    """What happened to the cluster.
+
+    Attributes:
+        id: Counts from 1 within the run; later events have larger ids.
+    """
+
+    id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from raysched.model.states import StateType
 from raysched.results.storage import directory_of
 from raysched.settings import settings
 from raysched.store.sql import SqlStore
+from store.samples import resumed
 
 AGE = ("--older-than", "30d")
 
@@ -161,7 +162,7 @@ class TestPrune:
         kept.commit(Batch(number, groups=[GroupRow(0, "load", 0, 1)], task_runs=[borrowed]))
         close_run(kept, number)
         grow_old()
-        kept.take_over(first)
+        kept.take_over(first, resumed)
         record = looking("db", "prune", *AGE, "--json").json()
         assert (len(record["runs"]), record["objects"]) == (1, 0)
         assert files(storage) == ["a", "b"]

@@ -11,6 +11,7 @@ from faults.drivers import Driver, Place, until
 from raysched.settings import settings
 from raysched.store import open_store, postgresql
 from servers import Server, server
+from store.samples import resumed
 
 STEADY = """
 from common import *
@@ -232,7 +233,7 @@ def test_a_driver_whose_run_was_taken_over_meanwhile_stops(
     own_server.terminate_sessions()
     monkeypatch.setattr(postgresql, "RESTART_SECONDS", 0.0)
     store = open_store(pg_place.environment["RAYSCHED_DATABASE_URL"])
-    taken = store.take_over(run["id"])
+    taken = store.take_over(run["id"], resumed)
     os.kill(driver.process.pid, signal.SIGCONT)
     (pg_place.path / "go").touch()
     assert driver.finish() == 1

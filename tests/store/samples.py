@@ -8,7 +8,15 @@ from typing import Any
 from sqlalchemy import create_engine, text
 
 from raysched.model.ids import new_run_id
-from raysched.model.rows import Batch, FlowRunChange, FlowRunRow, GroupRow, LogRow, TaskRunColumns
+from raysched.model.rows import (
+    Batch,
+    Execution,
+    FlowRunChange,
+    FlowRunRow,
+    GroupRow,
+    LogRow,
+    TaskRunColumns,
+)
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, FailureClass
 
@@ -59,6 +67,11 @@ def task_runs(
 
 def identities(group: int, size: int) -> bytes:
     return b"".join(f"{group:08x}{index:08x}".encode() for index in range(size))
+
+
+def resumed(earlier: int) -> Execution:
+    """The execution of a resume, of which nothing is traced."""
+    return Execution(NOON + earlier)
 
 
 def log(message: str, group: int = 0, index: int = 0) -> LogRow:

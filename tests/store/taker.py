@@ -8,6 +8,7 @@ import sys
 
 from raysched.errors import StoreError
 from raysched.store import open_store
+from store.samples import resumed
 
 
 def say(line: str) -> None:
@@ -20,7 +21,7 @@ def serve(url: str, run_id: str) -> None:
     say("ready")
     for _ in sys.stdin:
         try:
-            say(f"taken {store.take_over(run_id).row.epoch}")
+            say(f"taken {store.take_over(run_id, resumed).row.epoch}")
         except StoreError as error:
             say(f"{type(error).__name__}: {error}")
     store.close()

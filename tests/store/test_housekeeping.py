@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from raysched.store.housekeeping import Housekeeping
 from raysched.store.reader import Reader
 from raysched.store.sql import SqlStore
 from raysched.store.tables import METADATA
-from store.samples import ERROR, NOON, execute, flow_run, group, log, task_runs
+from store.samples import ERROR, NOON, execute, flow_run, group, log, resumed, task_runs
 
 TESTS = Path(__file__).parents[1]
 
@@ -136,7 +137,7 @@ class TestPruning:
         keep(dead, "lost", 0)
         dead.close()
         assert prune(keeper, NEW * 2) == []
-        assert store.take_over("lost").row.epoch == 2
+        assert store.take_over("lost", resumed).row.epoch == 2
 
     def test_removes_subflows_with_the_run_that_called_them(
         self, store: SqlStore, keeper: Housekeeping, reader: Reader
@@ -154,7 +155,7 @@ class TestPruning:
     ) -> None:
         keep(store, "aa")
         expired = keeper.expired(BETWEEN)
-        store.take_over("aa")
+        store.take_over("aa", resumed)
         assert keeper.hide(expired, BETWEEN) == []
 
     def test_what_is_being_removed_is_gone_for_everybody(
@@ -164,7 +165,7 @@ class TestPruning:
         other = keep(store, "bb", NEW)
         view = reader.find_run("aa")
         keeper.hide(keeper.expired(BETWEEN), BETWEEN)
-        for look in (reader.find_run, store.take_over, store.number_of):
+        for look in (reader.find_run, partial(store.take_over, execution=resumed), store.number_of):
             with pytest.raises(RunNotFound):
                 look("aa")
         with pytest.raises(RunNotFound):

@@ -12,7 +12,7 @@ from raysched.model.rows import Batch
 from raysched.model.states import StateType
 from raysched.store import open_reader, open_store, schema
 from raysched.store.database import database
-from store.samples import execute, flow_run, task_runs
+from store.samples import NOON, execute, flow_run, resumed, task_runs
 
 NEXT = f"{int(schema.HEAD) + 1:04}"
 """Revision of a raysched to come."""
@@ -21,16 +21,19 @@ EMPTY_VERSIONS = "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY 
 
 
 def describe(url: str) -> dict[str, object]:
-    """Everything that can be told about the tables, whatever made them."""
+    """Everything that can be told about the tables, whatever made them.
+
+    But for the order of columns: an upgraded table has new ones last, and everything names them.
+    """
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     found = inspect(engine)
     tables: dict[str, object] = {}
     for table in found.get_table_names():
-        columns = [
+        columns = sorted(
             (column["name"], str(column["type"]), column["nullable"], column.get("default"))
             for column in found.get_columns(table)
             if table != "alembic_version"
-        ]
+        )
         options = found.get_table_options(table) if engine.name == "sqlite" else {}
         tables[table] = (
             columns,
@@ -168,6 +171,34 @@ def test_identities_of_the_third_revision_are_gathered(url: str) -> None:
     ]
 
 
+def test_runs_of_the_fourth_revision_tell_of_no_traces(url: str) -> None:
+    execute(url, EMPTY_VERSIONS)
+    _upgrade_to(url, "0004")
+    for statement in FOURTH_REVISION:
+        execute(url, statement if url.startswith("sqlite") else statement.replace("BLOB", "BYTEA"))
+    store, reader = open_store(url), open_reader(url)
+    run = reader.find_run("abc1")
+    assert (run.executions, run.traced, reader.places(run), reader.events(run)) == ((), 0, {}, [])
+    (group,) = reader.groups(run)
+    assert (group.task, group.created) == ("load", 0)
+    assert store.records(run.number).groups[0].identities == b"a" * 16
+    (task_run,), (attempt,) = reader.task_runs(run), reader.attempts(run)
+    assert (task_run.place, attempt.place) == (0, 0)
+    assert reader.undelivered(0, limit=9) == []
+    taken = store.take_over(run.id, resumed)
+    assert [each.started for each in taken.row.executions] == [NOON]
+    reader.close()
+    store.close()
+
+
+def test_identities_stay_the_last_column_in_sqlite(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    execute(url, EMPTY_VERSIONS)
+    open_store(url).close()
+    names = [name for _, name, *_ in execute(url, "PRAGMA table_info(task_group)")]
+    assert names[-1] == "identities"
+
+
 THIRD_REVISION = (
     "INSERT INTO driver (number, id, host, pid, started) VALUES (1, '0', 'here', 1, 1)",
     *(
@@ -193,6 +224,26 @@ THIRD_REVISION = (
     ),
 )
 """Runs as the third revision kept them: each task run with its own identity, or with none."""
+
+FOURTH_REVISION = (
+    "INSERT INTO driver (id, host, pid, started) VALUES ('0', 'here', 1, 1)",
+    THIRD_REVISION[1],
+    (
+        "INSERT INTO task_group (run, id, task, first, size, mapped, edges, tags, options, "
+        "parent_key, source, identities) VALUES (1, 0, 'load', 0, 1, true, '[]', '[]', '{}', '', "
+        "'', CAST('aaaaaaaaaaaaaaaa' AS BLOB))"
+    ),
+    (
+        "INSERT INTO task_run (run, grp, idx, state, attempts, started, duration) "
+        "VALUES (1, 0, 0, 19, 1, 5, 1)"
+    ),
+    (
+        "INSERT INTO attempt (run, grp, idx, attempt, state, started, ended, stop_reason, "
+        "error_message, error_traceback, error_class, error_kind) "
+        "VALUES (1, 0, 0, 1, 19, 5, 6, '', '', '', '', '')"
+    ),
+)
+"""A run as the fourth revision kept it, before anything was traced."""
 
 SECOND_REVISION = (
     "INSERT INTO driver (number, id, host, pid, started) VALUES (1, '0', 'here', 1, 1)",

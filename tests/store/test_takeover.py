@@ -16,7 +16,7 @@ from raysched.model.values import CrashKind
 from raysched.store import open_reader, open_store
 from raysched.store.reader import Reader
 from raysched.store.sql import SqlStore
-from store.samples import ERROR, NOON, closing, flow_run, group, log, task_runs
+from store.samples import ERROR, NOON, closing, flow_run, group, log, resumed, task_runs
 
 TESTS = Path(__file__).parents[1]
 
@@ -131,7 +131,7 @@ class TestTakingOver:
             key="2026-11-20",
         )
         assert reader.find_run(run_id).lost
-        taken = other.take_over(run_id)
+        taken = other.take_over(run_id, resumed)
         assert (taken.row.id, taken.row.epoch, taken.row.state) == (run_id, 2, StateType.RUNNING)
         assert (taken.row.pickled_parameters, taken.row.tags) == (b"\x00parameters", ("prod",))
         assert (taken.row.key, taken.row.attempts, taken.row.message) == ("2026-11-20", 3, "")
@@ -145,7 +145,7 @@ class TestTakingOver:
         number = store.open_run(row)
         for asking in (other, store):
             with pytest.raises(RunOwned, match=f"process {os.getpid()} on .* is working on it"):
-                asking.take_over(row.id)
+                asking.take_over(row.id, resumed)
         store.commit(Batch(number, groups=[group()]))
 
     def test_of_an_ended_run_needs_no_dead_driver(
@@ -155,7 +155,7 @@ class TestTakingOver:
         number = store.open_run(row)
         failed = FlowRunChange(StateType.FAILED, "1 failed", NOON, ERROR, result=b"envelope")
         store.commit(Batch(number, flow_run=failed))
-        assert other.take_over(row.id).row.error is None
+        assert other.take_over(row.id, resumed).row.error is None
         view = reader.find_run(row.id)
         assert (view.state, view.message, view.ended) == (StateType.RUNNING, "", 0)
         assert (view.error, view.counts) == (None, {})
@@ -169,11 +169,11 @@ class TestTakingOver:
         number = store.open_run(row)
         for epoch in (1, 2, 3):
             store.commit(Batch(number, epoch, flow_run=FlowRunChange(StateType.FAILED, ended=NOON)))
-            assert store.take_over(row.id).row.epoch == epoch + 1
+            assert store.take_over(row.id, resumed).row.epoch == epoch + 1
 
     def test_of_an_unknown_run_is_refused(self, store: SqlStore) -> None:
         with pytest.raises(RunNotFound, match="run 'abc': there is no such run"):
-            store.take_over("abc")
+            store.take_over("abc", resumed)
 
 
 class TestAttempts:
@@ -202,7 +202,7 @@ class TestAttempts:
         )
         lost = reader.find_run(run_id)
         before = [view.state for view in reader.task_runs(lost)]
-        taken = other.take_over(run_id)
+        taken = other.take_over(run_id, resumed)
         run = reader.find_run(run_id)
         views = list(reader.task_runs(run))
         # As it was shown, but for those that nobody had begun.
@@ -231,7 +231,7 @@ class TestAttempts:
         size = 3000
         running = task_runs(0, range(size), StateType.RUNNING)
         run_id = lost_run(url, Batch(0, groups=[group(size=size)], task_runs=[running]))
-        other.take_over(run_id)
+        other.take_over(run_id, resumed)
         run = reader.find_run(run_id)
         assert run.counts == {StateType.CRASHED: size}
         assert len(reader.attempts(run)) == size
@@ -239,7 +239,7 @@ class TestAttempts:
 
 def test_ending_what_was_taken_over(url: str, other: SqlStore, reader: Reader) -> None:
     run_id = lost_run(url, Batch(0, groups=[group(size=2)], task_runs=[task_runs(0, [0])]))
-    taken = other.take_over(run_id)
+    taken = other.take_over(run_id, resumed)
     end = closing(taken.number)
     end.epoch, end.task_runs = taken.row.epoch, [task_runs(0, [1])]
     other.commit(end)

@@ -1,6 +1,9 @@
 import asyncio
-import builtins
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,40 +227,17 @@ class TestLogger:
         assert messages.count("task speaks 1") == 1
         assert messages.count("task speaks 2") == 0
 
-    @pytest.mark.usefixtures("in_this_process")
-    def test_prints_are_kept_beside_other_libraries(
-        self, caplog: pytest.LogCaptureFixture, capsys: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_prints_are_kept_beside_other_libraries(self, tmp_path: Path) -> None:
         """As Ray does, which replaces `print` for good when a worker first says something."""
-
-        @task(log_prints=True)
-        def chatty(x: int) -> None:
-            print("task speaks", x)  # noqa: T201
-
-        @flow
-        def body(x: int) -> None:
-            chatty(x)
-            print("flow speaks", x)  # noqa: T201
-
-        with caplog.at_level(logging.INFO):
-            flow(body.fn, log_prints=True)(1)
-            before = builtins.print
-
-            def decorated(*values: object) -> None:
-                before("library:", *values)
-
-            monkeypatch.setattr(builtins, "print", decorated)
-            body(2)
-            flow(body.fn, log_prints=True)(3)
-            print("outside")  # noqa: T201
-        said = [
-            record.getMessage() for record in caplog.records if "speaks" in record.msg % record.args
-        ]
-        assert said == [
-            "task speaks 1",
-            "flow speaks 1",
-            "task speaks 2",
-            "task speaks 3",
-            "flow speaks 3",
-        ]
-        assert capsys.readouterr().out == "library: flow speaks 2\nlibrary: outside\n"
+        environment = {
+            **os.environ,
+            "RAYSCHED_BACKEND": "inline",
+            "RAYSCHED_HOME": str(tmp_path),
+        }
+        script = Path(__file__).with_name("other_prints.py")
+        ended = subprocess.run(
+            [sys.executable, script], env=environment, capture_output=True, text=True, check=True
+        )
+        assert ended.stdout == (
+            "library: flow speaks 2\nlibrary: outside\ntask 1, flow 1, task 2, task 3, flow 3\n"
+        )

@@ -2,6 +2,7 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from raysched import (
     UpstreamFailed,
     allow_failure,
     flow,
+    in_context,
     quote,
     runtime,
     task,
@@ -138,7 +140,7 @@ class TestSubmit:
             thread.join()
 
         in_flow(body)
-        assert "copy_context" in errors[0]
+        assert "in_context" in errors[0]
 
     def test_threads_with_the_context_record(self) -> None:
         import contextvars
@@ -159,6 +161,13 @@ class TestSubmit:
             return sum(future.result() for future in futures)
 
         assert in_flow(body) == 4 * sum(range(25)) + 25 * (0 + 1 + 2 + 3)
+
+    def test_threads_enter_by_what_in_context_returns(self) -> None:
+        def body() -> int:
+            with ThreadPoolExecutor(4) as pool:
+                return sum(pool.map(in_context(add), range(40), range(40)))
+
+        assert in_flow(body) == 2 * sum(range(40))
 
     def test_arguments_are_copied_at_the_call(self) -> None:
         def body() -> list[int]:

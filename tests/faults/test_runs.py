@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from faults.drivers import Place
+from faults.drivers import Place, until
 
 FLOWS = """
 from common import *
@@ -63,6 +63,7 @@ class TestRaising:
         ray_place.write(FLOWS)
         driver = ray_place.run("flows.py:raising")
         ray_place.until_marked("lingering-0")
+        until(lambda: "CANCELLED" in ray_place.show()["tasks"], "the end of what waited")
         (ray_place.path / "go").touch()
         assert driver.finish() == 1
         run = ray_place.show()

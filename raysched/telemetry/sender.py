@@ -1,0 +1,308 @@
+"""Requests of one signal on their way to a collector: bounded, retried, counted."""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from raysched.telemetry.ports import Refused, Transport, Unavailable
+
+logger = logging.getLogger("raysched.telemetry")
+
+REQUEST_BYTES = 1024**2
+"""About so large is a request (bytes); collectors take up to 4 MiB by gRPC."""
+
+MAX_BYTES = 32 * 1024**2
+"""So much may be on its way (bytes)."""
+
+LINGER_SECONDS = 1.0
+"""How long a request that is not full waits for more (seconds)."""
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+"""Pauses between tries: the first and the longest (seconds), each twice the one before."""
+
+_CLOSING_SECONDS = 0.2
+"""How long `close` waits for a call that it has ended (seconds)."""
+
+_NO_END = float("inf")
+
+Piece = TypeVar("Piece")
+
+
+@dataclass(slots=True)
+class _Request(Generic[Piece]):
+    """Pieces that travel together, all of one run; `due` is when it waits no longer."""
+
+    run_id: str
+    due: float
+    pieces: list[Piece] = field(default_factory=list)
+    bytes: int = 0
+    items: int = 0
+
+
+@dataclass(slots=True)
+class _Count:
+    """Items of one run: how many are on their way, and how many are lost."""
+
+    waiting: int = 0
+    lost: int = 0
+
+
+def ignore(run_id: str) -> None:
+    """Nobody wants to know."""
+
+
+class Sender(Generic[Piece]):
+    """Sends what it is given, in order, from a thread of its own.
+
+    What the collector cannot take now is tried again, with growing pauses, for as long as this
+    process lives. A fork of the process sends nothing.
+
+    Args:
+        transport: What carries requests; closed with this.
+        encode: Makes a request of pieces.
+        linger_seconds: How long a piece waits for others that travel with it (seconds).
+        request_bytes: From which size on a request waits no longer (bytes); 0 for one piece each.
+        max_bytes: How much may be on its way (bytes).
+        delivered: Called with a run id, from the thread that sends, when all that was put of a run
+            has arrived; more of it may follow.
+    """
+
+    def __init__(  # noqa: PLR0913 - its bounds
+        self,
+        transport: Transport,
+        encode: Callable[[Sequence[Piece]], bytes],
+        *,
+        linger_seconds: float = LINGER_SECONDS,
+        request_bytes: int = REQUEST_BYTES,
+        max_bytes: int = MAX_BYTES,
+        delivered: Callable[[str], None] = ignore,
+    ) -> None:
+        self._transport = transport
+        self._encode = encode
+        self._linger = linger_seconds
+        self._request_bytes = request_bytes
+        self._max_bytes = max_bytes
+        self._delivered = delivered
+        self._process = os.getpid()
+        self._changed = threading.Condition()
+        self._queue: list[_Request[Piece]] = []
+        self._bytes = 0
+        self._counts: dict[str, _Count] = {}
+        self._reason = ""
+        self._is_sending = self._is_down = self._is_off = self._is_closed = False
+        # When the collector may be asked again (monotonic): by our own pauses, and by its wish.
+        self._next_try = self._not_before = 0.0
+        self._thread = threading.Thread(
+            target=self._work, name=f"raysched-send {transport.url}", daemon=True
+        )
+        self._thread.start()
+
+    def put(self, piece: Piece, size: int, items: int, run_id: str = "") -> None:
+        """Send a piece, sooner or later.
+
+        Waits while too much is on its way, unless the collector is known to be down: what then
+        finds no room is lost, and counted.
+
+        Args:
+            piece: What to send.
+            size: Its size (bytes).
+            items: How many spans, data points or log records are in it.
+            run_id: Id of the flow run at the top, for `unsent`.
+        """
+        if self._is_fork():
+            return
+        with self._changed:
+            while self._is_full(size) and not (self._is_down or self._is_off or self._is_closed):
+                self._changed.wait()
+            count = self._counts.setdefault(run_id, _Count())
+            if self._is_off or self._is_closed or self._is_full(size):
+                count.lost += items
+                return
+            count.waiting += items
+            self._bytes += size
+            request = self._open_request(run_id)
+            request.pieces.append(piece)
+            request.bytes += size
+            request.items += items
+            self._changed.notify_all()
+
+    def flush(self, seconds: float) -> bool:
+        """Send what there is, for at most so long; return whether all of it is settled.
+
+        Pauses are cut short, but not those that the collector has asked for.
+        """
+        if self._is_fork():
+            return True
+        end = time.monotonic() + seconds
+        with self._changed:
+            self._next_try = 0.0
+            for request in self._queue:
+                request.due = 0.0
+            self._changed.notify_all()
+            while self._queue or self._is_sending:
+                left = end - time.monotonic()
+                # There is no use in waiting for a collector that asks for more patience.
+                if left <= 0 or self._not_before >= end:
+                    return False
+                self._changed.wait(left)
+        return True
+
+    def unsent(self) -> dict[str, int]:
+        """Return how many items were not delivered, by run: what was lost, and what still waits."""
+        if self._is_fork():
+            return {}
+        with self._changed:
+            counts = {run: count.waiting + count.lost for run, count in self._counts.items()}
+        return {run: number for run, number in counts.items() if number}
+
+    def reason(self) -> str:
+        """Return why the last ones were not delivered, with where to; "" if nothing is missing."""
+        if not self.unsent():
+            return ""
+        return f"{self._transport.url}: {self._reason or 'it has not answered yet'}"
+
+    def close(self) -> None:
+        """Let go of everything; what was not sent stays counted."""
+        if self._is_fork():
+            return
+        with self._changed:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._drop(self._queue)
+            self._queue = []
+            self._changed.notify_all()
+        self._transport.close()
+        # A call of gRPC has been ended by that; one of HTTP may hang for its timeout.
+        self._thread.join(_CLOSING_SECONDS)
+
+    def _is_fork(self) -> bool:
+        # Its copies of locks may be held for ever, and the thread is not there.
+        return os.getpid() != self._process
+
+    def _is_full(self, size: int) -> bool:
+        return bool(self._bytes) and self._bytes + size > self._max_bytes
+
+    def _open_request(self, run_id: str) -> _Request[Piece]:
+        """Return the request that the next piece of a run goes into."""
+        for request in reversed(self._queue):
+            if request.run_id == run_id:
+                if request.bytes < self._request_bytes:
+                    return request
+                break
+        request = _Request[Piece](run_id, time.monotonic() + self._linger)
+        self._queue.append(request)
+        return request
+
+    def _work(self) -> None:
+        while (request := self._take()) is not None:
+            try:
+                body = self._encode(request.pieces)
+            except Exception as error:
+                logger.exception("spans, metrics or log records cannot be encoded")
+                self._settle(request, request.items, f"{type(error).__name__}: {error}")
+            else:
+                self._deliver(request, body)
+
+    def _take(self) -> _Request[Piece] | None:
+        """Return the next request that waits no longer; None when this is closed."""
+        with self._changed:
+            while not self._is_closed:
+                now = time.monotonic()
+                for request in self._queue:
+                    if request.bytes >= self._request_bytes or request.due <= now:
+                        self._queue.remove(request)
+                        self._is_sending = True
+                        return request
+                due = min((request.due for request in self._queue), default=_NO_END)
+                self._changed.wait(None if due == _NO_END else due - now)
+            return None
+
+    def _deliver(self, request: _Request[Piece], body: bytes) -> None:
+        """Try until it is settled, or this is closed."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                rejected = self._transport.send(body, _NO_END)
+            except Unavailable as error:
+                jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
+                if not self._pause(error.reason, pause * jitter, error.retry_after or 0.0):
+                    self._settle(request, request.items)
+                    return
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            except Refused as error:
+                if error.unsupported:
+                    self._switch_off(error.reason)
+                self._settle(request, request.items, error.reason)
+                return
+            except Exception as error:
+                logger.exception("sending to %s failed", self._transport.url)
+                self._settle(request, request.items, f"{type(error).__name__}: {error}")
+                return
+            else:
+                said = f"it rejected {rejected} of them" if rejected else ""
+                self._settle(request, min(rejected, request.items), said)
+                return
+
+    def _pause(self, reason: str, seconds: float, wished: float) -> bool:
+        """Wait before the next try; return whether there is one."""
+        with self._changed:
+            if not self._is_down:
+                logger.debug("%s is not available: %s", self._transport.url, reason)
+            self._is_down, self._reason = True, reason
+            now = time.monotonic()
+            self._next_try, self._not_before = now + seconds, now + wished
+            # Who waits for room need not any more, nor who waits longer than the collector wants.
+            self._changed.notify_all()
+            while not self._is_closed:
+                left = max(self._next_try, self._not_before) - time.monotonic()
+                if left <= 0:
+                    return True
+                self._changed.wait(left)
+            return False
+
+    def _switch_off(self, reason: str) -> None:
+        """Take nothing any more: the collector does not want this signal."""
+        logger.debug("%s does not take this: %s", self._transport.url, reason)
+        with self._changed:
+            self._is_off = True
+            self._drop(self._queue)
+            self._queue = []
+
+    def _settle(self, request: _Request[Piece], lost: int, reason: str = "") -> None:
+        with self._changed:
+            if not self._is_closed:
+                self._is_down, self._not_before = False, 0.0
+            self._reason = reason or self._reason
+            self._is_sending = False
+            self._bytes -= request.bytes
+            count = self._counts[request.run_id]
+            count.waiting -= request.items
+            count.lost += lost
+            self._changed.notify_all()
+        self._tell(request.run_id)
+
+    def _drop(self, requests: Sequence[_Request[Piece]]) -> None:
+        for request in requests:
+            self._bytes -= request.bytes
+            count = self._counts[request.run_id]
+            count.waiting -= request.items
+            count.lost += request.items
+
+    def _tell(self, run_id: str) -> None:
+        """Say that a run has arrived, if it has, and forget it."""
+        with self._changed:
+            count = self._counts.get(run_id)
+            if count is None or count.waiting or count.lost:
+                return
+            del self._counts[run_id]
+        try:
+            self._delivered(run_id)
+        except Exception:
+            logger.exception("what follows the delivery of a run raised")

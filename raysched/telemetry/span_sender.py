@@ -1,0 +1,80 @@
+"""Spans on their way to a collector."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
+
+from raysched.telemetry.ports import Transport
+from raysched.telemetry.sender import MAX_BYTES, REQUEST_BYTES, Sender, ignore
+
+Encode = Callable[[Sequence[bytes], Sequence[bytes]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    spans: Sequence[bytes]
+    scopes: Sequence[bytes]
+
+
+class SpanSender:
+    """The sink (`SpanSink`) that sends spans to a collector.
+
+    Args:
+        transport: What carries requests; closed with this.
+        encode: Makes a request of encoded `Span`s and `ScopeSpans`: `otlp.traces_request` of a
+            resource.
+        max_bytes: How much may be on its way (bytes).
+        delivered: Called with the id of a flow run, from another thread, when all that was put of
+            it has arrived; more of it may follow.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        encode: Encode,
+        *,
+        max_bytes: int = MAX_BYTES,
+        delivered: Callable[[str], None] = ignore,
+    ) -> None:
+        def join(pieces: Sequence[_Piece]) -> bytes:
+            return encode(
+                [span for piece in pieces for span in piece.spans],
+                [scope for piece in pieces for scope in piece.scopes],
+            )
+
+        self._sender = Sender(transport, join, max_bytes=max_bytes, delivered=delivered)
+
+    def put(self, run_id: str, spans: Sequence[bytes], scopes: Sequence[bytes] = ()) -> None:
+        """See `SpanSink.put`."""
+        for size, part in _parts(spans):
+            self._sender.put(_Piece(part, ()), size, len(part), run_id)
+        for scope in scopes:
+            items = len(ScopeSpans.FromString(scope).spans)
+            self._sender.put(_Piece((), (scope,)), len(scope), items, run_id)
+
+    def flush(self, seconds: float) -> None:
+        """See `SpanSink.flush`."""
+        self._sender.flush(seconds)
+
+    def unsent(self) -> dict[str, int]:
+        """See `SpanSink.unsent`."""
+        return self._sender.unsent()
+
+    def reason(self) -> str:
+        """See `SpanSink.reason`."""
+        return self._sender.reason()
+
+    def close(self) -> None:
+        """See `SpanSink.close`."""
+        self._sender.close()
+
+
+def _parts(spans: Sequence[bytes]) -> Iterator[tuple[int, Sequence[bytes]]]:
+    """Yield spans in parts that fit into a request, with the size of each (bytes)."""
+    start = size = 0
+    for end, span in enumerate(spans, 1):
+        size += len(span)
+        if size >= REQUEST_BYTES or end == len(spans):
+            yield size, spans[start:end]
+            start, size = end, 0

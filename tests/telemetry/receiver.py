@@ -1,0 +1,391 @@
+"""A small receiver of OTLP that fails on demand, and a collector that nobody here wrote."""
+
+import gzip
+import socket
+import subprocess
+import threading
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from raysched.telemetry.environment import Destination, Protocol
+from raysched.telemetry.ports import Signal
+
+WAIT_SECONDS = 30.0
+"""After this a test has failed."""
+
+REJECTED = 3
+"""So many items of a request are rejected by `Answer.PARTIAL`."""
+
+SAID = "too many for today"
+"""What it says with a failure."""
+
+GARBAGE = b"\xff\xfe<html>not a collector</html>"
+
+_REQUESTS: dict[Signal, Any] = {
+    Signal.TRACES: traces.ExportTraceServiceRequest,
+    Signal.METRICS: metrics.ExportMetricsServiceRequest,
+    Signal.LOGS: logs.ExportLogsServiceRequest,
+}
+
+_PARTIAL: dict[Signal, Any] = {
+    Signal.TRACES: traces.ExportTraceServiceResponse(
+        partial_success=traces.ExportTracePartialSuccess(rejected_spans=REJECTED)
+    ),
+    Signal.METRICS: metrics.ExportMetricsServiceResponse(
+        partial_success=metrics.ExportMetricsPartialSuccess(rejected_data_points=REJECTED)
+    ),
+    Signal.LOGS: logs.ExportLogsServiceResponse(
+        partial_success=logs.ExportLogsPartialSuccess(rejected_log_records=REJECTED)
+    ),
+}
+
+_SERVICES = {
+    Signal.TRACES: "opentelemetry.proto.collector.trace.v1.TraceService",
+    Signal.METRICS: "opentelemetry.proto.collector.metrics.v1.MetricsService",
+    Signal.LOGS: "opentelemetry.proto.collector.logs.v1.LogsService",
+}
+
+
+class Answer(Enum):
+    """How a receiver answers; with `OK` and `PARTIAL` it keeps the request."""
+
+    OK = auto()
+    PARTIAL = auto()
+    BUSY = auto()
+    AWAY = auto()
+    REFUSED = auto()
+    UNSUPPORTED = auto()
+    GARBAGE = auto()
+    NEVER = auto()
+
+
+_HTTP_CODES = {
+    Answer.BUSY: 429,
+    Answer.AWAY: 503,
+    Answer.REFUSED: 400,
+    Answer.UNSUPPORTED: 404,
+}
+
+_GRPC_CODES = {
+    Answer.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Answer.AWAY: grpc.StatusCode.UNAVAILABLE,
+    Answer.NEVER: grpc.StatusCode.UNAVAILABLE,
+    Answer.REFUSED: grpc.StatusCode.INVALID_ARGUMENT,
+    Answer.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
+}
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request that was kept, with its headers (names in lower case)."""
+
+    signal: Signal
+    message: Any
+    headers: Mapping[str, str]
+
+
+class Receiver(ABC):
+    """Keeps what it gets; may be stopped and started again on its port."""
+
+    protocol: Protocol
+
+    def __init__(self) -> None:
+        self.answer = Answer.OK
+        self.retry_after: float | str | None = None
+        """What it says with `Answer.BUSY` (seconds; by HTTP also a date)."""
+        self.asked = 0
+        """Requests that came, kept or not."""
+        self.received: list[Received] = []
+        self.port = free_port()
+        self._changed = threading.Condition()
+        self._stopped = threading.Event()
+
+    @property
+    def endpoint(self) -> str:
+        """The general endpoint."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def destination(self, signal: Signal = Signal.TRACES, **changes: Any) -> Destination:
+        """Return where requests of a signal go."""
+        endpoint = f"{self.endpoint}/v1/{signal}"
+        if self.protocol is Protocol.GRPC:
+            endpoint = f"127.0.0.1:{self.port}"
+        return Destination(signal, self.protocol, endpoint, **changes)
+
+    def start(self) -> None:
+        """Listen."""
+        self._stopped.clear()
+        self._listen()
+
+    def stop(self) -> None:
+        """Close the port and all connections; whoever waits for an answer gets none."""
+        self._stopped.set()
+        self._close()
+
+    def spans(self) -> list[Span]:
+        """Return all spans that were kept."""
+        with self._changed:
+            messages = [one.message for one in self.received if one.signal is Signal.TRACES]
+        return [
+            span
+            for message in messages
+            for resource in message.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def names(self) -> dict[str, int]:
+        """Return how often spans of each name were kept."""
+        found: dict[str, int] = defaultdict(int)
+        for span in self.spans():
+            found[span.name] += 1
+        return dict(found)
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Wait until something holds that changes with requests; fail if it never does."""
+        with self._changed:
+            assert self._changed.wait_for(until, WAIT_SECONDS)
+
+    def take(self, signal: Signal, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Take note of a request; return how to answer, or NEVER if nobody waits any more."""
+        with self._changed:
+            answer = self.answer
+            self.asked += 1
+            if answer in {Answer.OK, Answer.PARTIAL}:
+                self.received.append(Received(signal, _REQUESTS[signal].FromString(body), headers))
+            self._changed.notify_all()
+        if answer is Answer.NEVER:
+            self._stopped.wait()
+        return answer
+
+    def content(self, signal: Signal, answer: Answer) -> bytes:
+        """Return the body of an answer."""
+        if answer is Answer.PARTIAL:
+            return bytes(_PARTIAL[signal].SerializeToString())
+        if answer is Answer.REFUSED:
+            return bytes(Status(message=SAID).SerializeToString())
+        return GARBAGE if answer is Answer.GARBAGE else b""
+
+    @abstractmethod
+    def _listen(self) -> None: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+
+class HttpReceiver(Receiver):
+    """By HTTP."""
+
+    protocol = Protocol.HTTP
+    content_type = "application/x-protobuf"
+    """What it says that its answers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections: set[socket.socket] = set()
+
+    def _listen(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self))
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def _close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def _handler(receiver: HttpReceiver) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            receiver.connections.add(self.connection)
+
+        def finish(self) -> None:
+            receiver.connections.discard(self.connection)
+            with suppress(OSError):
+                super().finish()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+            """Say nothing."""
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            signal = Signal(self.path.rpartition("/")[2])
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            answer = receiver.take(signal, body, headers)
+            if answer is Answer.NEVER:
+                self.close_connection = True
+                return
+            content = receiver.content(signal, answer)
+            self.send_response(_HTTP_CODES.get(answer, 200))
+            self.send_header("Content-Type", receiver.content_type)
+            self.send_header("Content-Length", str(len(content)))
+            if answer is Answer.BUSY and receiver.retry_after is not None:
+                self.send_header("Retry-After", str(receiver.retry_after))
+            self.end_headers()
+            self.wfile.write(content)
+
+    return Handler
+
+
+class GrpcReceiver(Receiver):
+    """By gRPC."""
+
+    protocol = Protocol.GRPC
+
+    def _listen(self) -> None:
+        self._server = grpc.server(
+            ThreadPoolExecutor(8),
+            options=[("grpc.max_receive_message_length", 2**26), ("grpc.so_reuseport", 0)],
+        )
+        for signal, service in _SERVICES.items():
+            handler = grpc.method_handlers_generic_handler(
+                service, {"Export": grpc.unary_unary_rpc_method_handler(self._handler(signal))}
+            )
+            self._server.add_generic_rpc_handlers((handler,))
+        self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server.start()
+
+    def _close(self) -> None:
+        self._server.stop(None).wait()
+
+    def _handler(self, signal: Signal) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+        def export(request: bytes, context: grpc.ServicerContext) -> bytes:
+            headers = {key: str(value) for key, value in context.invocation_metadata()}
+            answer = self.take(signal, request, headers)
+            if answer is Answer.BUSY and self.retry_after is not None:
+                context.set_trailing_metadata(_retry_info(float(self.retry_after)))
+            if answer in _GRPC_CODES:
+                context.abort(_GRPC_CODES[answer], SAID)
+            return self.content(signal, answer)
+
+        return export
+
+
+def _retry_info(seconds: float) -> tuple[tuple[str, bytes], ...]:
+    delay = Duration()
+    delay.FromNanoseconds(int(seconds * 1e9))
+    detail = AnyMessage()
+    detail.Pack(RetryInfo(retry_delay=delay))
+    status = Status(code=8, message="busy", details=[detail])
+    return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+@contextmanager
+def receiving(protocol: Protocol) -> Iterator[Receiver]:
+    """Run a receiver."""
+    receiver = HttpReceiver() if protocol is Protocol.HTTP else GrpcReceiver()
+    receiver.start()
+    try:
+        yield receiver
+    finally:
+        receiver.stop()
+
+
+@dataclass(frozen=True)
+class Rotel:
+    """A collector that runs, and passes on what it gets."""
+
+    http_port: int
+    grpc_port: int
+
+    def endpoint(self, protocol: Protocol) -> str:
+        """The general endpoint of a protocol."""
+        port = self.http_port if protocol is Protocol.HTTP else self.grpc_port
+        return f"http://127.0.0.1:{port}"
+
+    def destination(self, protocol: Protocol, signal: Signal = Signal.TRACES) -> Destination:
+        """Return where requests of a signal go."""
+        endpoint = f"{self.endpoint(protocol)}/v1/{signal}"
+        if protocol is Protocol.GRPC:
+            endpoint = f"127.0.0.1:{self.grpc_port}"
+        return Destination(signal, protocol, endpoint)
+
+
+@contextmanager
+def rotel(receiver: Receiver, directory: Path) -> Iterator[Rotel]:
+    """Run `rotel`, an independent collector, which passes all on to a receiver.
+
+    Args:
+        receiver: Gets everything.
+        directory: For its log.
+    """
+    found = find_spec("rotel")
+    assert found is not None
+    assert found.origin is not None
+    program = Path(found.origin).with_name("rotel-agent")
+    running = Rotel(free_port(), free_port())
+    protocol = "http" if receiver.protocol is Protocol.HTTP else "grpc"
+    with (directory / "rotel.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                program,
+                "start",
+                f"--otlp-http-endpoint=127.0.0.1:{running.http_port}",
+                f"--otlp-grpc-endpoint=127.0.0.1:{running.grpc_port}",
+                "--exporter=otlp",
+                f"--otlp-exporter-endpoint={receiver.endpoint}",
+                f"--otlp-exporter-protocol={protocol}",
+                "--otlp-exporter-retry-initial-backoff=100ms",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            _wait_for_ports(process, running.http_port, running.grpc_port)
+            yield running
+        finally:
+            process.terminate()
+            try:
+                process.wait(WAIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_for_ports(process: subprocess.Popen[bytes], *ports: int) -> None:
+    for port in ports:
+        for _ in range(int(WAIT_SECONDS / 0.05)):
+            assert process.poll() is None, "rotel has ended"
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.05)
+        else:
+            raise AssertionError(f"rotel does not listen on {port}")
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -24,18 +24,18 @@ class SpanSender:
         transport: What carries requests; closed with this.
         encode: Makes a request of encoded `Span`s and `ScopeSpans`: `otlp.traces_request` of a
             resource.
-        max_bytes: How much may be on its way (bytes).
         delivered: Called with the id of a flow run, from another thread, when all that was put of
             it has arrived; more of it may follow.
+        max_bytes: How much may be on its way (bytes).
     """
 
     def __init__(
         self,
         transport: Transport,
         encode: Encode,
+        delivered: Callable[[str], None] = ignore,
         *,
         max_bytes: int = MAX_BYTES,
-        delivered: Callable[[str], None] = ignore,
     ) -> None:
         def join(pieces: Sequence[_Piece]) -> bytes:
             return encode(

@@ -15,7 +15,7 @@ from raysched.define.cache_policies import (
     TASK_SOURCE,
     CachePolicy,
 )
-from raysched.define.context import tags
+from raysched.define.context import in_context, tags
 from raysched.define.flows import Flow, flow
 from raysched.define.futures import TaskFuture, TaskFutureList
 from raysched.define.logs import get_run_logger
@@ -168,6 +168,7 @@ __all__ = [
     "get_run",
     "get_run_logger",
     "get_runs",
+    "in_context",
     "min_success",
     "once_per_worker",
     "quote",

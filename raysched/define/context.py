@@ -4,15 +4,19 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from raysched.define import ports
 from raysched.define.ports import FlowRunStart, RunPort
 from raysched.errors import InvalidOption
 from raysched.model.ids import task_run_id, task_run_key
 from raysched.model.traces import TraceParent, attempt_span_id
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -221,6 +225,29 @@ def in_flow(port: RunPort, run_count: int = 1, opener: Opener | None = None) -> 
         yield
     finally:
         _flow_context.reset(token)
+
+
+def in_context(function: Callable[P, T]) -> Callable[P, T]:
+    """Return `function` as a part of the flow or task that this is called in, for other threads.
+
+    A thread begins with an empty context (`contextvars`): what it calls does not know for which
+    flow run or task run it works. What this returns does, whoever calls it, also several threads
+    at once: tasks can be called, what is logged and traced belongs to the run, `tags` are in force.
+    `asyncio.to_thread` does as much by itself.
+
+    ```python
+    with ThreadPoolExecutor() as pool:
+        pages = list(pool.map(in_context(fetch), urls))
+    ```
+    """
+    context = copy_context()
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        # A context is entered by one thread at a time.
+        return context.copy().run(function, *args, **kwargs)
+
+    return call
 
 
 def current_tags() -> tuple[str, ...]:

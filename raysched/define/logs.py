@@ -40,8 +40,8 @@ def get_run_logger() -> RunLogger:
     scope = current_scope()
     if scope is None:
         raise FutureError(
-            "get_run_logger() only works in a flow or a task; elsewhere, and in threads of your "
-            "own, use logging.getLogger(__name__)"
+            "get_run_logger() only works in a flow or a task, and in threads of your own that call "
+            "what raysched.in_context() returns; elsewhere, use logging.getLogger(__name__)"
         )
     if isinstance(scope, AttemptContext):
         extra = {"flow_run_id": scope.surroundings.flow_run_id, "task_run": scope.task_run_name}

@@ -341,7 +341,7 @@ class Task(Decorated[P, R]):
             raise FutureError(
                 f"task {self.name!r}: .{method}() only works in a flow: put it into a function "
                 "with @flow, or call the task. A thread of your own enters the flow by "
-                "contextvars.copy_context().run"
+                "raysched.in_context(function)"
             )
         return port
 

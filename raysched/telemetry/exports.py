@@ -1,0 +1,155 @@
+"""What a driver exports, opened in one place: traces, metrics and log records."""
+
+import logging
+from collections.abc import Collection, Mapping
+from functools import partial
+from importlib.metadata import version
+from typing import cast
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
+
+from raysched.errors import StoreError
+from raysched.model.rows import Batch, FlowRunRow
+from raysched.model.traces import TraceParent
+from raysched.settings import Settings
+from raysched.telemetry import environment, otlp
+from raysched.telemetry.history import History, Retelling
+from raysched.telemetry.logs import open_logs
+from raysched.telemetry.metrics import open_metrics
+from raysched.telemetry.pipeline import Pipeline
+from raysched.telemetry.ports import Consumer, Signal, SpanSink
+from raysched.telemetry.progress import Progress
+from raysched.telemetry.provider import driver_spans
+from raysched.telemetry.provider_sink import ProviderSink
+from raysched.telemetry.sampling import stand
+from raysched.telemetry.spans import SpanSender
+from raysched.telemetry.traces import Traces
+from raysched.telemetry.transports import open_transport
+from raysched.telemetry.wanted import program_tracer, traces_destination
+
+logger = logging.getLogger("raysched.telemetry")
+
+NAMED = 3
+"""How many runs a line names."""
+
+
+class Exports:
+    """Everything that is exported of the flow runs of this process.
+
+    Args:
+        settings: Settings of this process.
+        history: What is kept of runs; closed with this.
+
+    Raises:
+        SettingsError: An `OTEL_*` variable has an impossible value.
+    """
+
+    def __init__(self, settings: Settings, history: History) -> None:
+        self._settings = settings
+        self._history = history
+        self._sink: SpanSink | None = None
+        self._sampler: Sampler | None = None
+        self._dropped = 0
+        self._retelling: Retelling | None = None
+        self._progress = Progress(self._mark)
+        resource = otlp.resource(cast("otlp.Attributes", environment.resource().attributes))
+        self._metrics, logs = open_metrics(settings, resource), open_logs(resource)
+        self._has_logs = logs is not None
+        self._open_sink(resource)
+        consumers: list[Consumer] = []
+        if self._sink is not None:
+            traces = Traces(
+                settings.trace_max_spans,
+                self._sink,
+                self._progress,
+                history.replay,
+                self._were_dropped,
+            )
+            consumers.append(traces)
+            if isinstance(self._sink, SpanSender):
+                driver_spans.attach(traces.own.put)
+            self._retelling = Retelling(
+                history, settings.trace_max_spans, self._sink, self._progress
+            )
+        consumers += [each for each in (self._metrics, logs) if each is not None]
+        self._pipeline = Pipeline(consumers, logs=self._has_logs)
+
+    def stand(self, run_id: str, execution: int) -> TraceParent | None:
+        """Return where an execution of a flow run stands in a trace; None if in none."""
+        if self._sampler is not None:
+            return stand(self._sampler, run_id, execution)
+        # Log records tell it, even where nobody wants the spans.
+        return stand(ALWAYS_OFF, run_id, execution) if self._has_logs else None
+
+    def put(self, row: FlowRunRow, batch: Batch) -> None:
+        """Tell a committed batch, sooner or later."""
+        self._pipeline.put(row, batch)
+
+    def close(self) -> None:
+        """Deliver what is left, for a bounded time, and say what was not."""
+        driver_spans.detach()
+        if self._retelling is not None:
+            self._retelling.stop()
+        self._pipeline.close(self._settings.telemetry_flush_seconds)
+        if self._sink is not None:
+            self._say(self._sink)
+        self._history.close()
+
+    def _open_sink(self, resource: bytes) -> None:
+        tracer = program_tracer(version("raysched"))
+        if tracer is not None:
+            self._sink = ProviderSink(tracer, self._progress.delivered)
+            self._sampler = tracer.sampler
+            return
+        target = traces_destination(self._settings)
+        if target is not None:
+            encode = partial(otlp.traces_request, resource)
+            self._sink = SpanSender(open_transport(target), encode, self._progress.delivered)
+            # The SDK knows how to read OTEL_TRACES_SAMPLER.
+            provider = TracerProvider(resource=Resource({}), shutdown_on_exit=False)
+            self._sampler = provider.sampler
+
+    def _mark(self, run_id: str, executions: int) -> None:
+        try:
+            self._history.delivered(run_id, executions)
+        except StoreError as error:
+            # At worst the spans are sent once more.
+            logger.debug("run %s was not marked as traced: %s", run_id, error)
+
+    def _were_dropped(self, number: int) -> None:
+        self._dropped += number
+        if self._metrics is not None:
+            self._metrics.dropped(Signal.TRACES, number)
+
+    def _say(self, sink: SpanSink) -> None:
+        unsent, behind = sink.unsent(), self._pipeline.behind()
+        others = self._retelling.runs if self._retelling is not None else set()
+        runs = sorted({*unsent, *behind} - others - {""})
+        if runs:
+            parts = [_unsent_of(run, unsent, behind) for run in runs[:NAMED]]
+            more = f" and of {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+            reason = sink.reason() or "there was no time left for them"
+            commands = ", ".join(f"`raysched trace {run[:8]} --send`" for run in runs[:NAMED])
+            logger.warning(
+                "not sent: %s%s: %s. Send them later by %s",
+                "; ".join(parts),
+                more,
+                reason,
+                commands,
+            )
+        elif unsent:
+            logger.warning(
+                "not sent: %d spans that belong to no run: %s", sum(unsent.values()), sink.reason()
+            )
+        if self._dropped:
+            logger.warning("%d spans of user code were dropped: too many at once", self._dropped)
+
+
+def _unsent_of(run: str, unsent: Mapping[str, int], behind: Collection[str]) -> str:
+    number = unsent.get(run)
+    if not number:
+        return f"the trace of run {run[:8]}"
+    at_least = "at least " if run in behind else ""
+    return f"{at_least}{number} {'span' if number == 1 else 'spans'} of run {run[:8]}"

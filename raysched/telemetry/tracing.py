@@ -1,0 +1,109 @@
+"""The telemetry of a driver: where its flow runs stand in traces, and what is exported of them."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from raysched.model.rows import Batch, FlowRunRow
+from raysched.model.traces import TraceParent, flow_span_id
+from raysched.settings import Settings
+
+if TYPE_CHECKING:
+    from raysched.telemetry.exports import Exports
+    from raysched.telemetry.history import History
+
+
+class Tracing:
+    """The telemetry of a driver; see `engine.ports.Telemetry`.
+
+    What it needs is imported and opened by a thread, while Ray starts.
+
+    Args:
+        settings: Settings of this process.
+        open_history: Opens what is kept of runs; called by that thread.
+    """
+
+    extension = "raysched.telemetry.workers:user_spans"
+
+    def __init__(self, settings: Settings, open_history: "Callable[[], History]") -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._places: dict[str, TraceParent] = {}
+        """Trace of each open flow run, by its id."""
+        threads = ThreadPoolExecutor(1, "raysched telemetry")
+        self._opening: Future[Exports] = threads.submit(_open, settings, open_history)
+        threads.shutdown(wait=False)
+
+    def opened(self) -> "Exports":
+        """Return what exports.
+
+        Raises:
+            SettingsError: An `OTEL_*` variable has an impossible value.
+        """
+        return self._opening.result()
+
+    def begin(self, run_id: str, execution: int) -> str:
+        """See `Telemetry.begin`."""
+        place = self.opened().stand(run_id, execution)
+        if place is None:
+            return ""
+        return str(place)
+
+    def traceparent(self, row: FlowRunRow) -> str:
+        """See `Telemetry.traceparent`."""
+        place = self._place(row)
+        return "" if place is None else str(place)
+
+    @contextmanager
+    def around(self, row: FlowRunRow) -> Iterator[None]:
+        """See `Telemetry.around`."""
+        place = self._place(row)
+        if place is None:
+            yield
+            return
+        from opentelemetry.context import attach, detach, get_current
+
+        from raysched.telemetry.workers import context_below
+
+        token = attach(context_below(place, around=get_current()))
+        try:
+            yield
+        finally:
+            detach(token)
+
+    def __call__(self, run: FlowRunRow, batch: Batch) -> None:
+        """See `engine.ports.Observer`."""
+        if batch.flow_run is not None and batch.flow_run.state.is_terminal:
+            self._places.pop(run.id, None)
+        self.opened().put(run, batch)
+
+    def close(self) -> None:
+        """See `Telemetry.close`."""
+        with self._lock:
+            closed, self._is_closed = self._is_closed, True
+        if closed or os.getpid() != self._process or self._opening.exception() is not None:
+            return
+        self.opened().close()
+
+    def _place(self, row: FlowRunRow) -> TraceParent | None:
+        """Return the `flow` span of an open flow run; None if nothing is traced."""
+        if row.parent:
+            # It stands in the trace of its parent, whose place was asked for before.
+            above = self._places.get(row.parent)
+        else:
+            above = TraceParent.parse(row.executions[-1].traceparent) if row.executions else None
+        if above is None:
+            return None
+        place = above._replace(span_id=flow_span_id(row.id, len(row.executions)))
+        self._places[row.id] = place
+        return place
+
+
+def _open(settings: Settings, open_history: "Callable[[], History]") -> "Exports":
+    from raysched.telemetry.exports import Exports
+
+    return Exports(settings, open_history())

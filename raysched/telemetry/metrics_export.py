@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from functools import cache
 from importlib.metadata import version
@@ -145,7 +146,7 @@ class MetricsExport:
             return None
         try:
             snapshot = self._aggregation.snapshot()
-            before = self._delivered if self._delta else None
+            before = self._delivered
             request = metrics_request(self._resource, snapshot, before, delta=self._delta)
             if not request:
                 return None
@@ -183,42 +184,77 @@ def metrics_request(
 ) -> bytes:
     """Return an `ExportMetricsServiceRequest`, or b"" if there is nothing to tell.
 
+    Of a cumulative series that was never told it also tells that it was 0 before: most flow runs
+    are over before a second request, and a database that sees one point alone (Prometheus) cannot
+    know by how much it rose.
+
     Args:
         resource: Encoded `Resource`.
         snapshot: What was measured.
-        before: What was delivered before, for `delta`.
+        before: What was delivered before, if there is anything.
         delta: Whether data points tell what was measured after `before` alone.
     """
     request = ExportMetricsServiceRequest()
-    of_resource = request.resource_metrics.add()
-    of_resource.resource.ParseFromString(resource)
-    of_scope = of_resource.scope_metrics.add()
-    of_scope.scope.name = SCOPE
-    of_scope.scope.version = _version()
-    for instrument, sums in snapshot.sums.items():
-        earlier = before.sums.get(instrument, {}) if before is not None else {}
-        _add_sums(of_scope.metrics.add(), instrument, sums, earlier, delta=delta)
-    for instrument, distributions in snapshot.distributions.items():
-        known = before.distributions.get(instrument, {}) if before is not None else {}
-        _add_histogram(of_scope.metrics.add(), instrument, distributions, known, delta=delta)
-    since = before.at if before is not None else snapshot.started
-    kept = [metric for metric in of_scope.metrics if _stamp(metric, since, snapshot)]
-    if not kept:
-        return b""
-    del of_scope.metrics[:]
-    of_scope.metrics.extend(kept)
+    earlier = before or replace(snapshot, at=snapshot.started, sums={}, distributions={})
+    if not delta:
+        _add_metrics(request, resource, _zeros(snapshot, earlier), earlier, delta=False)
+    _add_metrics(request, resource, snapshot, earlier, delta=delta)
     return request.SerializeToString()
 
 
-def _add_sums(
-    metric: Metric,
+def _zeros(snapshot: Snapshot, before: Snapshot) -> Snapshot:
+    """Return what there was before of series that are new: nothing."""
+    return Snapshot(
+        snapshot.started,
+        # Not the very beginning: a point of no time is none.
+        max(before.at, snapshot.started + 1),
+        {
+            each: dict.fromkeys(sums.keys() - before.sums.get(each, {}).keys(), 0)
+            for each, sums in snapshot.sums.items()
+            if each.kind is Kind.COUNTER
+        },
+        {
+            each: dict.fromkeys(
+                series.keys() - before.distributions.get(each, {}).keys(), Distribution()
+            )
+            for each, series in snapshot.distributions.items()
+        },
+    )
+
+
+def _add_metrics(
+    request: ExportMetricsServiceRequest,
+    resource: bytes,
+    snapshot: Snapshot,
+    before: Snapshot,
+    *,
+    delta: bool,
+) -> None:
+    """Add a snapshot to a request, if there is anything in it."""
+    metrics = []
+    for instrument, sums in snapshot.sums.items():
+        known = before.sums.get(instrument, {}) if delta else {}
+        metrics.append(_sums(instrument, sums, known, delta=delta))
+    for instrument, distributions in snapshot.distributions.items():
+        earlier = before.distributions.get(instrument, {}) if delta else {}
+        metrics.append(_histogram(instrument, distributions, earlier, delta=delta))
+    told = [metric for metric in metrics if _stamp(metric, before.at, snapshot)]
+    if told:
+        of_resource = request.resource_metrics.add()
+        of_resource.resource.ParseFromString(resource)
+        of_scope = of_resource.scope_metrics.add(metrics=told)
+        of_scope.scope.name = SCOPE
+        of_scope.scope.version = _version()
+
+
+def _sums(
     instrument: Instrument,
     sums: Mapping[Attributes, int],
     before: Mapping[Attributes, int],
     *,
     delta: bool,
-) -> None:
-    _describe(metric, instrument)
+) -> Metric:
+    metric = _described(instrument)
     metric.sum.is_monotonic = instrument.kind is Kind.COUNTER
     delta = delta and metric.sum.is_monotonic
     metric.sum.aggregation_temporality = _temporality(delta=delta)
@@ -228,23 +264,23 @@ def _add_sums(
             metric.sum.data_points.append(
                 NumberDataPoint(attributes=_key_values(attributes), as_int=new)
             )
+    return metric
 
 
-def _add_histogram(
-    metric: Metric,
+def _histogram(
     instrument: Instrument,
     distributions: Mapping[Attributes, Distribution],
     before: Mapping[Attributes, Distribution],
     *,
     delta: bool,
-) -> None:
-    _describe(metric, instrument)
+) -> Metric:
+    metric = _described(instrument)
     metric.histogram.aggregation_temporality = _temporality(delta=delta)
     for attributes, distribution in distributions.items():
         new = distribution
         if attributes in before:
             new -= before[attributes]
-        if not new.count:
+        if delta and not new.count:
             continue
         point = HistogramDataPoint(
             attributes=_key_values(attributes),
@@ -256,6 +292,7 @@ def _add_histogram(
         if new.shortest is not None and new.longest is not None:
             point.min, point.max = new.shortest / NANOSECONDS, new.longest / NANOSECONDS
         metric.histogram.data_points.append(point)
+    return metric
 
 
 def _stamp(metric: Metric, since: int, snapshot: Snapshot) -> bool:
@@ -268,10 +305,8 @@ def _stamp(metric: Metric, since: int, snapshot: Snapshot) -> bool:
     return len(data.data_points) > 0
 
 
-def _describe(metric: Metric, instrument: Instrument) -> None:
-    metric.name = instrument.name
-    metric.unit = instrument.unit
-    metric.description = instrument.description
+def _described(instrument: Instrument) -> Metric:
+    return Metric(name=instrument.name, unit=instrument.unit, description=instrument.description)
 
 
 def _temporality(*, delta: bool) -> AggregationTemporality.ValueType:

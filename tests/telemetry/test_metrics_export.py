@@ -61,14 +61,21 @@ def exporting(receiver: Receiver) -> Iterator[Exporting]:
 
 
 def points(receiver: Receiver) -> list[dict[str, Any]]:
-    """Of each request the first data point of each metric, by its name."""
+    """Of each request the last data point of each metric, by its name."""
+    return [of_request[-1] for of_request in all_points(receiver)]
+
+
+def all_points(receiver: Receiver) -> list[list[dict[str, Any]]]:
+    """Of each request the first data point of each metric in each of its parts, by its name."""
     return [
-        {
-            metric.name: (getattr(metric, metric.WhichOneof("data"))).data_points[0]
+        [
+            {
+                metric.name: (getattr(metric, metric.WhichOneof("data"))).data_points[0]
+                for of_scope in of_resource.scope_metrics
+                for metric in of_scope.metrics
+            }
             for of_resource in each.message.resource_metrics
-            for of_scope in of_resource.scope_metrics
-            for metric in of_scope.metrics
-        }
+        ]
         for each in receiver.received
     ]
 
@@ -96,6 +103,28 @@ def test_the_last_request_tells_all(receiver: Receiver, exporting: Exporting) ->
     assert sum(histogram.bucket_counts) == 2
     (attribute,) = histogram.attributes
     assert (attribute.key, attribute.value.string_value) == LOADED[0]
+
+
+def test_new_series_began_at_nothing(receiver: Receiver, exporting: Exporting) -> None:
+    """Or the only request of a short program would tell no increase."""
+    aggregation = Aggregation()
+    export = exporting(aggregation)
+    aggregation.add(TASKS, LOADED, 2)
+    aggregation.add(ACTIVE, LOADED, 1)
+    export.flush(10.0)
+    aggregation.add(TASKS, LOADED, 2)
+    aggregation.record(TASK_DURATION, LOADED, [SECOND])
+    export.flush(10.0)
+
+    (zeros, first), (more_zeros, second) = all_points(receiver)
+    assert (set(zeros), set(more_zeros)) == ({"raysched.tasks"}, {"raysched.task.duration"})
+    zero, told = zeros["raysched.tasks"], first["raysched.tasks"]
+    assert (zero.as_int, told.as_int) == (0, 2)
+    assert zero.start_time_unix_nano < zero.time_unix_nano < told.time_unix_nano
+    nothing = more_zeros["raysched.task.duration"]
+    assert (nothing.count, nothing.sum, sum(nothing.bucket_counts)) == (0, 0.0, 0)
+    assert nothing.time_unix_nano == told.time_unix_nano
+    assert second["raysched.task.duration"].start_time_unix_nano == told.start_time_unix_nano
 
 
 def test_deltas_add_up_whatever_was_not_delivered(receiver: Receiver, exporting: Exporting) -> None:

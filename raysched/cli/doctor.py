@@ -86,6 +86,7 @@ def _checks(address: str | None) -> Iterator[Check]:
     yield _check_database(chosen.resolved_database_url())
     yield _check_disk("disk", chosen.home)
     yield _check_disk("Ray's disk", Path(os.environ.get("RAY_TMPDIR", "/tmp")))  # noqa: S108 - where Ray keeps its sessions
+    yield _check_telemetry()
     yield from _check_kept_ray()
     yield _check_ray(address or "", chosen)
 
@@ -112,6 +113,21 @@ def _check_disk(name: str, directory: Path) -> Check:
     if usage.free < LEAST_FREE:
         return Check(name, detail, "free some space", ok=False)
     return Check(name, detail)
+
+
+def _check_telemetry() -> Check:
+    from raysched.client.delivery import ask_collector
+
+    try:
+        answer = ask_collector()
+    except RayschedError as error:
+        return Check("telemetry", str(error), ok=False)
+    if answer is None:
+        return Check("telemetry", "off: nothing says where traces go; raysched jaeger does")
+    if answer.reason:
+        advice = "runs go well without it; raysched trace --unsent sends their traces later"
+        return Check("telemetry", f"{answer.endpoint}: {answer.reason}", advice, ok=False)
+    return Check("telemetry", f"traces go to {answer.endpoint}, which takes them")
 
 
 def _check_kept_ray() -> Iterator[Check]:

@@ -37,6 +37,7 @@ def run_record(run: Run, *, failures: bool = False) -> dict[str, Any]:
         "versions": run.versions,
         "error": error_record(run.error),
         "late": run.late,
+        "trace_id": run.trace.trace_id or None,
     }
     if failures:
         found = run.task_runs(states=OWN_FAILURES, limit=MOST_FAILURES)

@@ -1,5 +1,6 @@
 """The commands that run flows, with their options and help."""
 
+import os
 from typing import Annotated, Literal, TypeAlias
 
 import typer
@@ -33,6 +34,14 @@ RERUN_EXAMPLES = examples(
     "raysched rerun 3f9c --from 'load[17]' --param limit=20",
 )
 
+
+def _set_trace(wanted: bool) -> bool:
+    if wanted:
+        # For this process and those that it starts, as with --supervise and --all-lost.
+        os.environ["RAYSCHED_TRACE"] = "1"
+    return wanted
+
+
 AddressOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -56,6 +65,15 @@ MaxParallelOption: TypeAlias = Annotated[
         metavar="N",
         show_default=False,
         help="At most so many task runs at once, instead of the flow's own max_parallel.",
+    ),
+]
+TraceOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--trace",
+        callback=_set_trace,
+        help="Trace it: send spans to a collector on this machine, port 4318, unless "
+        "OTEL_EXPORTER_OTLP_ENDPOINT or raysched jaeger says where to, which traces every run.",
     ),
 ]
 WhereArgument: TypeAlias = Annotated[
@@ -110,6 +128,7 @@ def run(
     address: AddressOption = None,
     backend: BackendOption = None,
     max_parallel: MaxParallelOption = None,
+    trace: TraceOption = False,  # noqa: ARG001 - its callback acts
     json: JsonOption = False,
     run_id: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
@@ -153,6 +172,7 @@ def resume(
     address: AddressOption = None,
     backend: BackendOption = None,
     max_parallel: MaxParallelOption = None,
+    trace: TraceOption = False,  # noqa: ARG001 - its callback acts
     json: JsonOption = False,
 ) -> None:
     """Go on with a run that failed, was stopped, or whose process has died.
@@ -207,6 +227,7 @@ def rerun(
     address: AddressOption = None,
     backend: BackendOption = None,
     max_parallel: MaxParallelOption = None,
+    trace: TraceOption = False,  # noqa: ARG001 - its callback acts
     json: JsonOption = False,
 ) -> None:
     """Begin a new run that reuses the results of an earlier one.

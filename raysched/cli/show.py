@@ -114,6 +114,7 @@ def _print_head(run: Run) -> None:
         "late": f"{noun(run.late, 'report')} of attempts that were over, refused"
         if run.late
         else "",
+        "trace": run.trace.url or run.trace.trace_id,
         "subflows": ", ".join(child.id[:SHORT_ID] for child in islice(run.children, 5)),
         "warning": "" if run.state.is_final() else _last_warning(run),
     }

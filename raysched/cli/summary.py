@@ -75,11 +75,19 @@ def print_summary(run: Run, returned: str, tell: Callable[[Run], None] | None = 
     print_tasks(run)
     say()
     say(("run   ", "dim"), run.id)
+    print_trace(run)
     if run.state.is_completed():
         say(("next  ", "dim"), "raysched show last   raysched logs last")
         return
     say(("next  ", "dim"), "raysched why last   raysched show last   raysched logs last")
     say(("go on ", "dim"), f"raysched resume {run.id[:SHORT_ID]}")
+
+
+def print_trace(run: Run) -> None:
+    """Print where people find the trace of a run, if it was traced."""
+    where = run.trace.url or run.trace.trace_id
+    if where:
+        say(("trace: ", "dim"), where)
 
 
 def print_outcome(run: Run, *, stderr: bool = False) -> None:

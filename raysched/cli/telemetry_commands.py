@@ -1,5 +1,6 @@
 """The commands `trace` and `jaeger` with their options and help."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,103 @@ app = typer.Typer()
 
 def _port(help_text: str) -> Any:
     return typer.Option(min=1, max=65535, metavar="PORT", show_default=False, help=help_text)
+
+
+@app.command(
+    epilog=examples(
+        "raysched trace last",
+        "raysched trace 3f9c --output trace.json",
+        "raysched trace 3f9c --send",
+        "raysched trace 3f9c --send --endpoint http://collector:4318",
+        "raysched trace --unsent",
+    )
+)
+def trace(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", show_default=False, help="A run's id, a unique prefix of it, or last."
+        ),
+    ] = "",
+    *,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            show_default=False,
+            help="At most so many lines, 0 for all. By default 40.",
+        ),
+    ] = None,
+    execution: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            show_default=False,
+            help="Of a run that was resumed, the trace of this execution; by default the last.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            show_default=False,
+            help="Write it as OTLP JSON.",
+        ),
+    ] = None,
+    send: Annotated[
+        bool,
+        typer.Option(
+            "--send",
+            help="Send it to the collector of --endpoint, else to the one that runs send to.",
+        ),
+    ] = False,
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            show_default=False,
+            help="Where to send it, such as http://host:4318.",
+        ),
+    ] = "",
+    unsent: Annotated[
+        bool,
+        typer.Option(
+            "--unsent", help="Send all that was to be traced, and has not arrived at a collector."
+        ),
+    ] = False,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            show_default=False,
+            help="Print it as OTLP JSON; with --send or --unsent print what was sent.",
+        ),
+    ] = False,
+) -> None:
+    """Draw what happened when in a run, and what determined how long it took.
+
+    The spans are made from the database, also long after, and without any collector. Bars are
+    attempts, red ones failed; light ones are waiting. A diamond marks the critical path.
+    """
+    from raysched.cli import trace as command
+
+    sends = send or unsent
+    if unsent == bool(run):
+        raise UsageError("give a RUN, such as last, or --unsent; see raysched trace --help")
+    if sends and (output or limit is not None or execution is not None):
+        raise UsageError("--send and --unsent: leave --output, --limit and --execution out")
+    if endpoint and not sends:
+        raise UsageError("--endpoint: says where --send sends to; add --send")
+    if sends:
+        raise typer.Exit(command.send(run, endpoint, as_json=json))
+    if json or output:
+        command.write(run, output)
+    else:
+        command.draw(run, execution, limit)
 
 
 @app.command(

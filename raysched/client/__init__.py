@@ -36,6 +36,9 @@ from raysched.store.views import LogView
 if TYPE_CHECKING:
     from raysched.store.reader import Reader
 
+MOST_UNSENT = 1000
+"""Runs whose traces are looked for at once."""
+
 __all__ = [
     "OWN_FAILURES",
     "Cut",
@@ -49,6 +52,7 @@ __all__ = [
     "get_run",
     "get_run_of_key",
     "get_runs",
+    "get_unsent_runs",
     "utc",
 ]
 
@@ -114,6 +118,22 @@ def get_run_of_key(key: str, database_url: str | None = None) -> Run | None:
     reader = _reader(database_url)
     view = reader.run_of_key(key)
     return None if view is None else Run(reader, view)
+
+
+def get_unsent_runs(database_url: str | None = None) -> list[Run]:
+    """Return flow runs with traces that were not delivered, and never will be by themselves.
+
+    They have ended, or their process has died, and some of their executions are to be traced. The
+    oldest come first; there are at most 1,000, the newest ones.
+
+    Args:
+        database_url: Where to look, by default where this process keeps runs.
+
+    Raises:
+        StoreError: The database cannot be read.
+    """
+    reader = _reader(database_url)
+    return [Run(reader, view) for view in reversed(reader.undelivered(0, limit=MOST_UNSENT))]
 
 
 @cache

@@ -13,7 +13,6 @@ from raysched.client.shortfalls import Shortfall, shortfalls
 from raysched.client.task_run import TaskRun, TaskRuns
 from raysched.client.words import (
     OWN_FAILURES,
-    describe_error,
     split_key,
     state_types,
     utc,
@@ -30,6 +29,7 @@ from raysched.store.views import LogView, RemarkView
 if TYPE_CHECKING:
     from raysched.client.earlier import RerunPlan
     from raysched.client.stock import Stock
+    from raysched.client.trace import RunTrace
     from raysched.client.why_facts import Why
     from raysched.client.why_waiting import Waiting
     from raysched.define.flows import Flow
@@ -346,22 +346,14 @@ class Run:
 
         Keys: task, key, index, name, state, attempts, started, ended, seconds, error, roots.
         """
-        return [
-            {
-                "task": each.task,
-                "key": each.key,
-                "index": each.index,
-                "name": each.name,
-                "state": each.state.type.name,
-                "attempts": each.attempts,
-                "started": each.started,
-                "ended": each.ended,
-                "seconds": each.seconds,
-                "error": None if each.error is None else describe_error(each.error),
-                "roots": each.roots,
-            }
-            for each in self.task_runs()
-        ]
+        return [each.row() for each in self.task_runs()]
+
+    @property
+    def trace(self) -> "RunTrace":
+        """Where it stands in traces, and its spans."""
+        from raysched.client.trace import RunTrace
+
+        return RunTrace(self._reader, self._view)
 
     def why(self, key: str = "") -> "Why":
         """Return why it ended as it did: causes with evidence, what followed, what may help.

@@ -213,6 +213,22 @@ class TaskRun:
         failure.__cause__ = exception
         return failure
 
+    def row(self) -> dict[str, Any]:
+        """Return it as `Run.table` has it."""
+        return {
+            "task": self.task,
+            "key": self.key,
+            "index": self.index,
+            "name": self.name,
+            "state": self.state.type.name,
+            "attempts": self.attempts,
+            "started": self.started,
+            "ended": self.ended,
+            "seconds": self.seconds,
+            "error": None if self.error is None else describe_error(self.error),
+            "roots": self.roots,
+        }
+
     def __repr__(self) -> str:
         error = f": {describe_error(self.error)}" if self.error is not None else ""
         return f"<TaskRun {self.key} {self._view.state.name}{error}>"

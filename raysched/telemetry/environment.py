@@ -113,7 +113,7 @@ def local_endpoint(signal: Signal) -> str:
     return f"http://localhost:{_USUAL_PORTS[_Variables(signal).protocol()]}"
 
 
-def destination(signal: Signal, fallback: str = "") -> Destination | None:
+def destination(signal: Signal, fallback: str = "", *, endpoint: str = "") -> Destination | None:
     """Return where a signal goes, or None if it is not exported.
 
     Exporters other than `otlp` (`OTEL_TRACES_EXPORTER` and its like) are not supported: a signal
@@ -122,6 +122,7 @@ def destination(signal: Signal, fallback: str = "") -> Destination | None:
     Args:
         signal: The signal.
         fallback: The general endpoint where the environment has none; "" for none.
+        endpoint: A general endpoint that goes before those of the environment.
 
     Raises:
         SettingsError: A variable has an impossible value, or one that is not supported.
@@ -131,8 +132,8 @@ def destination(signal: Signal, fallback: str = "") -> Destination | None:
     variables = _Variables(signal)
     name, given = variables.first("ENDPOINT")
     general = variables.general("ENDPOINT")
-    if not given:
-        name, given = general, fallback
+    if endpoint or not given:
+        name, given = general, endpoint or fallback
     if not given:
         return None
     protocol = variables.protocol()

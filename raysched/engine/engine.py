@@ -1,7 +1,7 @@
 """The engine: advances the tracker, commits, makes visible, performs what follows."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -262,12 +262,12 @@ class Engine:
 
     def _told(self, message: Message) -> None:
         if isinstance(message, Happened):
-            self.post(self._happened, message)
+            self.post(self._happened, self._open_runs.all(), message)
         else:
             self.post(self._reports.take, message)
 
-    def _happened(self, message: Happened) -> None:
-        for run in self._open_runs.all():
+    def _happened(self, runs: Iterable[OpenFlowRun], message: Happened) -> None:
+        for run in runs:
             run.batch.events.append(message.event)
             self.touch(run)
 

@@ -6,11 +6,11 @@ One process has one engine, made when the first flow is called and stopped when 
 import atexit
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raysched import faults
 from raysched.define.context import AttemptContext, attempt_context
@@ -20,10 +20,14 @@ from raysched.engine.engine import Engine
 from raysched.engine.ports import Backend, Clock, Observer, Store, Telemetry
 from raysched.errors import UsageError
 from raysched.model.options import FlowSpec
+from raysched.model.rows import Batch, FlowRunRow
 from raysched.results.storage import open_storage
 from raysched.settings import Settings, settings
 from raysched.store.opening import OpeningStore
 from raysched.worker.objects import objects
+
+if TYPE_CHECKING:
+    from raysched.telemetry.tracing import Tracing
 
 
 class SystemClock:
@@ -49,7 +53,8 @@ class Configuration:
         code_path: Directory that is put on the workers' import path, or None for the directory
             of the running script.
         observers: Look at every committed batch.
-        telemetry: Tells where flow runs stand in traces, or None.
+        telemetry: Tells where flow runs stand in traces, or None for what settings and environment
+            want.
         target: What is being run, for the rows of flow runs: `dir/flow.py:flow`.
         clock: Where the time comes from.
     """
@@ -63,6 +68,9 @@ class Configuration:
     target: str = ""
     clock: Clock = field(default_factory=SystemClock)
 
+
+TOLD_AGAIN_NS = 7 * 24 * 3600 * 10**9
+"""Runs that were opened earlier are not told again without being asked for (ns)."""
 
 _lock = threading.Lock()
 _configuration = Configuration()
@@ -196,6 +204,7 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
     faults.arm(chosen.fault_points)
     storage = open_storage(chosen.resolved_result_storage())
     backend = make_backend(configuration, chosen)
+    tracing = _open_tracing(chosen) if configuration.telemetry is None else None
     store = OpeningStore(partial(_open_store, chosen))
     if backend.pumped:
         # There is nothing to wait for meanwhile, and what is wrong is said at once.
@@ -207,7 +216,7 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
             chosen,
             configuration.clock,
             observers=configuration.observers,
-            telemetry=configuration.telemetry,
+            telemetry=configuration.telemetry or tracing,
             target=configuration.target,
             storage=storage,
         )
@@ -216,10 +225,54 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
         raise
     try:
         store.opened()
+        if tracing is not None:
+            tracing.opened()
     except BaseException:
         engine.stop()
         raise
     return engine
+
+
+def _open_tracing(chosen: Settings) -> "Tracing | None":
+    from raysched.telemetry.wanted import is_wanted
+
+    if not is_wanted(chosen):
+        return None
+    from raysched.telemetry.tracing import Tracing
+
+    return Tracing(chosen, partial(KeptHistory, chosen.resolved_database_url()))
+
+
+class KeptHistory:
+    """What the database keeps of runs, for telemetry: see `telemetry.history.History`.
+
+    Args:
+        url: URL of the database.
+    """
+
+    def __init__(self, url: str) -> None:
+        from raysched.store import open_reader
+
+        self._reader = open_reader(url)
+
+    def undelivered(self, limit: int) -> list[str]:
+        """See `History.undelivered`."""
+        since = time.time_ns() - TOLD_AGAIN_NS
+        return [run.id for run in self._reader.undelivered(since, limit=limit)]
+
+    def replay(self, run_id: str) -> Iterator[tuple[FlowRunRow, Batch]]:
+        """See `History.replay`."""
+        from raysched.store.replay import replay
+
+        return replay(self._reader, self._reader.find_run(run_id))
+
+    def delivered(self, run_id: str, executions: int) -> None:
+        """See `History.delivered`."""
+        self._reader.traces.delivered(run_id, executions)
+
+    def close(self) -> None:
+        """See `History.close`."""
+        self._reader.close()
 
 
 def _open_store(chosen: Settings) -> Store:

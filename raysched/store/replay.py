@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, Select, case, select
 
+from raysched.model.events import ClusterEvent
 from raysched.model.rows import (
     AttemptRow,
     Batch,
@@ -76,7 +77,10 @@ def _tree(
         for batch in reader.committed_logs(run):
             yield row, batch
     if events := reader.events(run):
-        yield row, Batch(run.number, run.epoch, events=[*events])
+        happened = [
+            ClusterEvent(each.kind, each.at, each.message, each.attributes) for each in events
+        ]
+        yield row, Batch(run.number, run.epoch, events=happened)
     if run.state.is_terminal:
         change = FlowRunChange(run.state, run.message, ended, run.error, run.attempts, run.late)
         yield row, Batch(run.number, run.epoch, change)

@@ -327,8 +327,8 @@ OPTIONAL = {
 """Columns that may be NULL."""
 
 
-KEPT = frozenset({*OPTIONAL, "units", "identities"})
-"""Columns in which NULL leaves what is there."""
+KEPT = frozenset({*OPTIONAL, "units", "identities"}) - {"place"}
+"""Columns in which NULL leaves what is there; a place is that of an attempt."""
 
 
 def _tuples(run: int, columns: TaskRunColumns, optional: tuple[str, ...]) -> Iterator[Tuple]:

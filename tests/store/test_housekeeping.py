@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from raysched.errors import RunNotFound, RunTakenOver, StoreError
+from raysched.model.events import ClusterEvent, EventKind
 from raysched.model.records import CacheClaim, CacheVerdict
-from raysched.model.rows import AttemptRow, Batch, FlowRunChange, InputRow
+from raysched.model.rows import AttemptRow, Batch, FlowRunChange, InputRow, PlaceRow
 from raysched.model.states import StateType
 from raysched.store import open_housekeeping, open_reader, open_store, room
 from raysched.store.database import database
@@ -71,6 +72,8 @@ def keep(store: SqlStore, run_id: str, ended: int = OLD, size: int = 3, **column
             logs=[log(str(n)) for n in range(size)],
             inputs=[InputRow(0, 1, b"payload")],
             deliveries=[(0, 1), (0, 0)],
+            places=[PlaceRow(1, "", "", 4711, "here")],
+            events=[ClusterEvent(EventKind.NODE_ADDED, NOON, "bee")],
         )
     )
     if ended:

@@ -44,6 +44,10 @@ class Model:
 
     @staticmethod
     def _write(columns: TaskRunColumns, position: int, row: dict[str, Any]) -> None:
+        place = columns.places[position] if columns.places else 0
+        if columns.attempts[position] == row.get("attempts"):
+            place = place or row["place"]
+        row["place"] = place
         row["state"] = columns.states[position]
         row["attempts"] = columns.attempts[position]
         row["started"] = columns.started[position]
@@ -86,6 +90,7 @@ def some_columns(draw: st.DrawFn) -> TaskRunColumns:
         draw(st.dictionaries(positions, st.just("skipped: not today ü"), max_size=3)),
         frozenset(draw(st.sets(positions, max_size=3))),
         draw(st.dictionaries(positions, st.just("file:///r/é#0+9:ab"), max_size=3)),
+        column(st.integers(0, 3)) if draw(st.booleans()) else (),
     )
 
 
@@ -99,6 +104,7 @@ some_attempts = st.builds(
     st.integers(NOON, NOON + 2**40),
     st.none() | st.just(ERROR),
     st.sampled_from(["", "no retries left"]),
+    st.integers(0, 3),
 )
 
 batches = st.builds(
@@ -173,7 +179,7 @@ def check(reader: Reader, run_id: str, model: Model) -> None:
         assert (view.attempts, view.started) == (expected["attempts"], expected["started"])
         assert view.ended == expected["ended"]
         assert (view.size, view.handled) == (expected["size"], expected["handled"])
-        assert view.roots == expected["roots"]
+        assert (view.roots, view.place) == (expected["roots"], expected["place"])
         assert (view.reason, view.rolled_back) == (expected["reason"], expected["rolled_back"])
         assert view.name == expected["name"] or view.name == view.key
         assert reader.value(run, "parse", view.index) == expected["value"]

@@ -1,0 +1,93 @@
+"""Chunks: spans that stand for the folded task runs of a task."""
+
+from dataclasses import dataclass, field
+from math import ceil
+
+from raysched.model.states import FAILURES, StateType
+from raysched.telemetry import otlp
+from raysched.telemetry.encoding import FLAGS
+from raysched.telemetry.members import Members
+from raysched.telemetry.parts import FOLDED, Part
+
+_NS_PER_S = 1e9
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Folded task runs that one `chunk` span stands for.
+
+    Attributes:
+        first: Index of the first one that may be in it.
+        last: Index of the last one that may.
+        count: How many there are.
+        failed: How many of these failed.
+        start: When the first one began (ns).
+        end: When the last one ended (ns).
+        took: How long those took that ran (ns).
+    """
+
+    first: int
+    last: int
+    count: int = 0
+    failed: int = 0
+    start: int = 0
+    end: int = 0
+    took: list[int] = field(default_factory=list)
+
+    def add(self, state: int, started: int, ended: int) -> None:
+        """Fold a task run, with the start of its attempt and its end (ns)."""
+        self.count += 1
+        self.failed += state in FAILURES
+        start = started or ended
+        self.start = min(self.start, start) if self.start else start
+        self.end = max(self.end, ended, start)
+        if started and state != StateType.CACHED:
+            self.took.append(max(0, ended - started))
+
+    def percentile(self, share: float) -> float:
+        """Return how long the quicker ones of this share took at most (seconds)."""
+        return self.took[max(0, ceil(share * len(self.took)) - 1)] / _NS_PER_S
+
+
+def chunk_span(part: Part, task: str, chunk: Chunk) -> bytes:
+    """Return a `chunk` span."""
+    chunk.took.sort()
+    of: dict[str, otlp.Value] = {
+        "raysched.task.name": task,
+        "raysched.chunk.first": chunk.first,
+        "raysched.chunk.last": chunk.last,
+        "raysched.chunk.count": chunk.count,
+        "raysched.chunk.failed": chunk.failed,
+    }
+    if chunk.took:
+        of["raysched.chunk.p50_seconds"] = chunk.percentile(0.5)
+        of["raysched.chunk.p95_seconds"] = chunk.percentile(0.95)
+        of["raysched.chunk.max_seconds"] = chunk.percentile(1)
+    status = b""
+    if chunk.failed:
+        of["error.type"] = "failures"
+        status = otlp.error_status(f"{chunk.failed} of {chunk.count} did not succeed")
+    start, end = part.interval.hold(chunk.start, chunk.end)
+    return b"".join(
+        (
+            otlp.span_head(f"chunk {task}", part.trace_id, part.span.span_id, FLAGS),
+            otlp.span_own(part.chunk_span(task, chunk.first), start, end),
+            otlp.span_more(of, status=status),
+        )
+    )
+
+
+def fold(part: Part, members: Members, chunks: dict[tuple[str, int], Chunk]) -> int:
+    """Add the folded members of a group to chunks; return how many spans that saves."""
+    task, block = members.row.task, part.blocks[members.row.task]
+    saved = 0
+    for position, fate in enumerate(part.fates[members.row.id]):
+        if fate != FOLDED:
+            continue
+        first = (members.row.first + position) // block * block
+        chunk = chunks.setdefault((task, first), Chunk(first, first + block - 1))
+        started, ended = members.started[position], members.ended[position]
+        ended = ended or part.run.ended(members, position)
+        chunk.add(members.states[position], started, ended)
+        saved += 2 if started and members.states[position] != StateType.CACHED else 1
+    return saved

@@ -5,10 +5,20 @@ from __future__ import annotations
 import itertools
 import queue
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from raysched.engine.ports import Backend, Began, Lost, Message, Progressed, Reported, UnitCall
+from raysched.engine.ports import (
+    Backend,
+    Began,
+    Happened,
+    Lost,
+    Message,
+    Progressed,
+    Reported,
+    UnitCall,
+)
 from raysched.graph.payload import dump_call
 from raysched.model.options import TaskSpec
 from raysched.model.states import StateType
@@ -28,6 +38,8 @@ from raysched.worker.protocol import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from raysched.model.events import ClusterEvent, EventKind
 
 PATIENCE_SECONDS = 60
 HEADER = encode_header(RunHeader("0" * 32, "calm-heron", "nightly", b"", ("blue",)))
@@ -96,6 +108,8 @@ class Harness:
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
         self._open: dict[int, Ended] = {}
+        self.events: list[ClusterEvent] = []
+        """What has happened to the cluster so far."""
         backend.start(self._take_in)
 
     def _take_in(self, message: Message) -> None:
@@ -147,7 +161,7 @@ class Harness:
             # As the engine does: quick units come by this, others by themselves.
             self.backend.attend(None)
             self.backend.pump()
-        message = self._inbox.get(timeout=PATIENCE_SECONDS)
+        message = self._next()
         ended = self._open.get(message.unit, Ended())
         match message:
             case Began():
@@ -161,6 +175,39 @@ class Harness:
                 ended.lost = message.error
         ended.is_over = isinstance(message, Reported | Lost)
         return not self._open[number].is_over
+
+    def _next(self) -> Began | Progressed | Reported | Lost:
+        message = self._inbox.get(timeout=PATIENCE_SECONDS)
+        while isinstance(message, Happened):
+            self.events.append(message.event)
+            message = self._inbox.get(timeout=PATIENCE_SECONDS)
+        return message
+
+    def happened(self, kind: EventKind, **attributes: str | int) -> list[ClusterEvent]:
+        """Return the events of a kind, with these attributes, that were told so far."""
+        return [
+            event
+            for event in self.events
+            if event.kind is kind and attributes.items() <= event.attributes.items()
+        ]
+
+    def until_happened(self, kind: EventKind, **attributes: str | int) -> ClusterEvent:
+        """Wait for an event of a kind, with these attributes, while no unit is on its way."""
+        while not (found := self.happened(kind, **attributes)):
+            self._hear(PATIENCE_SECONDS)
+        return found[0]
+
+    def listen(self, seconds: float) -> None:
+        """Take what happens to the cluster in this time, while no unit is on its way."""
+        deadline = time.monotonic() + seconds
+        with suppress(queue.Empty):
+            while True:
+                self._hear(max(0.0, deadline - time.monotonic()))
+
+    def _hear(self, seconds: float) -> None:
+        message = self._inbox.get(timeout=seconds)
+        assert isinstance(message, Happened)
+        self.events.append(message.event)
 
     def until_began(self, number: int) -> None:
         """Wait until the worker has told that an item of the unit runs."""

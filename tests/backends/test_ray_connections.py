@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from raysched.backends.ray.listener import Listener
+from raysched.backends.ray.listener import Alarms, Listener
 from raysched.errors import BackendUnreachable
 from raysched.worker.channel import Channel
 from raysched.worker.wire import BEGAN, WireError
@@ -67,8 +67,7 @@ def listener() -> Iterator[Listener]:
         "127.0.0.1",
         sink=lambda _: None,
         is_open=lambda _: True,
-        on_silence=lambda _: None,
-        on_deafness=lambda _: None,
+        alarms=Alarms(on_silence=lambda _: None, on_deafness=lambda _: None, on_end=lambda _: None),
     )
     yield found
     found.close()

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 import psutil
 import ray
 from ray import exceptions
-from ray._private.state import state
-from ray.core.generated import common_pb2, gcs_pb2
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raysched.backends.ray.deaths import death_of, memory_of
 from raysched.backends.ray.hearts import Whereabouts
 from raysched.backends.ray.traces import STACKS_SIGNAL, Remains, read, stacks_file
 from raysched.model.values import Evidence
@@ -39,11 +38,8 @@ THREADS = 4
 T = TypeVar("T")
 
 _NODE = re.compile(r"\bID: ([0-9a-f]{56})")
-_MEMORY = re.compile(r"Memory usage (\d+)B exceeded threshold of (\d+)B")
 _SIGNAL = re.compile(r"receives an? (SIG[A-Z]+)")
 _CODE = re.compile(r"exit code (-?\d+)")
-_USUAL = " Some common causes"
-"""What Ray says of every dead worker begins so."""
 
 
 class Autopsies:
@@ -161,43 +157,31 @@ def evidence_of(error: BaseException) -> Evidence:
     said = str(error)
     if node := _NODE.search(said):
         found["node_id"] = node[1]
-    if isinstance(error, exceptions.OutOfMemoryError) and (memory := _MEMORY.search(said)):
-        found["used_bytes"], found["allowed_bytes"] = int(memory[1]), int(memory[2])
+    if isinstance(error, exceptions.OutOfMemoryError) and (memory := memory_of(said)):
+        found["used_bytes"], found["allowed_bytes"] = memory
         found["signal"] = signal.SIGKILL.name
     return found
 
 
 def _of_worker(worker_id: str) -> Evidence:
     """Return what Ray's head knows of a worker's death."""
-    found, row = Evidence(), _row_of(worker_id)
-    if row is not None and not row.is_alive and row.exit_detail:
-        kind = common_pb2.WorkerExitType.Name(row.exit_type)  # type: ignore[attr-defined]
-        found["death_reason"] = f"{kind}: {row.exit_detail.partition(_USUAL)[0]}"
-        if name := _SIGNAL.search(row.exit_detail):
+    found, death = Evidence(), death_of(worker_id)
+    if death is not None and death.detail:
+        found["death_reason"] = death.reason
+        if name := _SIGNAL.search(death.detail):
             found["signal"] = name[1]
-        elif code := _CODE.search(row.exit_detail):
+        elif code := _CODE.search(death.detail):
             found["exit_code"] = int(code[1])
     return found
 
 
 def _just_died(worker: Whereabouts) -> bool:
-    row = _row_of(worker.worker_id)
+    death = death_of(worker.worker_id)
     return (
-        row is not None
-        and not row.is_alive
-        and row.exit_type == common_pb2.SYSTEM_ERROR  # type: ignore[attr-defined]
-        and time.time() - row.end_time_ms / 1000 < LATELY_SECONDS
+        death is not None
+        and death.exit_type == "SYSTEM_ERROR"
+        and time.time() - death.at / 1e9 < LATELY_SECONDS
     )
-
-
-def _row_of(worker_id: str) -> Any:
-    """Return the head's row of a worker, or None."""
-    # Private: what is missing here is missing in the evidence, no more.
-    with contextlib.suppress(Exception):
-        accessor = state._connect_and_get_accessor()  # noqa: SLF001
-        data = accessor.get_worker_info(ray.WorkerID.from_hex(worker_id))
-        return gcs_pb2.WorkerTableData.FromString(data)  # type: ignore[attr-defined]
-    return None
 
 
 def place(worker: Whereabouts) -> Evidence:

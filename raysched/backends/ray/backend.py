@@ -15,6 +15,7 @@ from ray import exceptions
 from raysched.backends.ray.autopsy import Autopsies, evidence_of, place
 from raysched.backends.ray.capacity import capacity
 from raysched.backends.ray.connection import Connection, connect
+from raysched.backends.ray.events import Events
 from raysched.backends.ray.failures import (
     cancelled,
     describe_loss,
@@ -23,7 +24,7 @@ from raysched.backends.ray.failures import (
     stuck,
 )
 from raysched.backends.ray.hearts import Silence, Whereabouts
-from raysched.backends.ray.listener import Listener
+from raysched.backends.ray.listener import Alarms, Listener
 from raysched.backends.ray.liveness import NodeWatch
 from raysched.backends.ray.nodes import addable_nodes, are_here, living_nodes
 from raysched.backends.ray.objects import are_lost
@@ -111,6 +112,7 @@ class RayBackend:
         self._listener: Listener | None = None
         self._watch: NodeWatch | None = None
         self._autopsies: Autopsies | None = None
+        self._events: Events | None = None
         self._dead = False
         self._calls: dict[int, _Call] = {}
         self._alone: int | None = None
@@ -127,10 +129,11 @@ class RayBackend:
         is_local = self._connection is not None and self._connection.is_local
         host = "127.0.0.1" if is_local else ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._autopsies = Autopsies()
-        self._listener = Listener(
-            host, self._tell, self._calls.__contains__, self._end_silent, self._end_deaf
-        )
-        self._watch = NodeWatch(self._die)
+        is_fresh = self._connection is not None and self._connection.started
+        self._events = events = Events(self._tell, is_fresh=is_fresh)
+        alarms = Alarms(self._end_silent, self._end_deaf, events.worker_left)
+        self._listener = Listener(host, self._tell, self._calls.__contains__, alarms)
+        self._watch = NodeWatch(self._die, events.see_nodes)
 
     def capacity(self, spec: TaskSpec, scheduling_class: SchedulingClass) -> Capacity:
         """See `Backend.capacity`; an option that Ray does not know has no place, either."""
@@ -251,6 +254,9 @@ class RayBackend:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
         if self._listener is not None:
             self._listener.close_objects()
             self._listener.close()
@@ -340,6 +346,8 @@ class RayBackend:
             info = stuck(left.overdue, left.evidence)
         else:
             info = describe_loss(error, left.evidence, task_name=call.task_name, silent=left.found)
+        if self._events is not None:
+            self._events.unit_lost(left.evidence, info)
         self._sink(Lost(unit, info))
 
     def _end_silent(self, silence: Silence) -> None:

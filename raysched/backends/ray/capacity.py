@@ -96,18 +96,19 @@ def _lacking(wanted: Mapping[str, float], nodes: Iterable[Node]) -> str:
     short = {name: amount for name, amount in wanted.items() if most[name] < amount}
     if not short:
         asked = ", ".join(
-            f"{_WORDS.get(name, name)}={_told(name, amount)}" for name, amount in wanted.items()
+            f"{_WORDS.get(name, name)}={amount_text(name, amount)}"
+            for name, amount in wanted.items()
         )
         return f"{asked}; no single node has all of it"
     name, amount = next(iter(short.items()))
-    needed, has = _told(name, amount), _told(name, most[name])
+    needed, has = amount_text(name, amount), amount_text(name, most[name])
     if needed == has:
         needed, has = f"{amount:,.0f} bytes", f"{most[name]:,.0f}"
     where = "the largest node has" if most[name] else "the cluster has"
     return f"{_WORDS.get(name, name)}={needed}; {where} {has}"
 
 
-def _told(resource: str, amount: float) -> str:
+def amount_text(resource: str, amount: float) -> str:
     """Return an amount as people write it: `2`, `0.5`, `15.6 GiB`."""
     if resource not in _IN_BYTES or not amount:
         return f"{amount:.10g}"

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from raysched.backends.ray.hearts import Hearts, Silence, Whereabouts
 from raysched.backends.ray.links import Link
@@ -50,6 +50,20 @@ _READ_BYTES = 256 * 1024
 _log = logging.getLogger(__name__)
 
 
+class Alarms(NamedTuple):
+    """What a listener calls, in its own thread, each time once.
+
+    Attributes:
+        on_silence: For each worker that does not give the signs of life that it owes.
+        on_deafness: For each cancelled unit whose worker, if there is one, does not hear.
+        on_end: For each worker whose channel has ended.
+    """
+
+    on_silence: Callable[[Silence], None]
+    on_deafness: Callable[[int], None]
+    on_end: Callable[[Whereabouts], None]
+
+
 class Listener:
     """Takes what workers report while units run, and gives them orders.
 
@@ -57,9 +71,7 @@ class Listener:
         host: Address of this machine at which workers reach it.
         sink: Where reports go; called in the listener's thread.
         is_open: Whether a unit has not come back: reports of others are too late to matter.
-        on_silence: Called in the listener's thread, once for each worker that does not give the
-            signs of life that it owes.
-        on_deafness: The same for each cancelled unit whose worker, if there is one, does not hear.
+        alarms: Whom to call about workers that fall silent.
     """
 
     def __init__(
@@ -67,8 +79,7 @@ class Listener:
         host: str,
         sink: Sink,
         is_open: Callable[[int], bool],
-        on_silence: Callable[[Silence], None],
-        on_deafness: Callable[[int], None],
+        alarms: Alarms,
     ) -> None:
         self._sink = sink
         self._is_open = is_open
@@ -79,8 +90,8 @@ class Listener:
         self._workers: set[Link] = set()
         self._worker_of: dict[int, Link] = {}
         self._cancelled = Orders()
-        self._hearts = Hearts(on_silence)
-        self._on_deafness = on_deafness
+        self._alarms = alarms
+        self._hearts = Hearts(alarms.on_silence)
         self._ended: deque[Whereabouts] = deque(maxlen=ENDED_KEPT)
         self._orders: deque[Callable[[], None]] = deque()
         self._waiting: list[tuple[float, int, Callable[[], None]]] = []
@@ -195,7 +206,7 @@ class Listener:
                     self._serve(self._selector.select(0))
                     self._hearts.tell()
                 for unit in self._cancelled.take_unheard():
-                    self._on_deafness(unit)
+                    self._alarms.on_deafness(unit)
             except Exception:  # noqa: BLE001
                 # Live reports are a comfort; the units' own reports do not depend on them.
                 _log.exception("the listener for workers' channels stumbled")
@@ -371,6 +382,7 @@ class Listener:
         self._workers.discard(worker)
         if worker.whereabouts is not None:
             self._ended.append(worker.whereabouts)
+            self._alarms.on_end(worker.whereabouts)
         self._hold_no_more(worker)
         self._selector.unregister(worker.connection)
         worker.connection.close()

@@ -3,7 +3,8 @@
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import ray
 
@@ -27,13 +28,19 @@ class NodeWatch:
 
     Args:
         on_death: Called once, in a thread of its own, when the node is dead.
+        on_look: Called in the same thread with what `ray.nodes()` says, at each look.
     """
 
-    def __init__(self, on_death: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_death: Callable[[], None],
+        on_look: Callable[[Sequence[Mapping[str, Any]]], None],
+    ) -> None:
         context = ray.get_runtime_context()
         self._node = context.get_node_id()
         self._head = context.gcs_address
         self._on_death = on_death
+        self._on_look = on_look
         self._missed = False
         self._ended = threading.Event()
         # Two: Ray blocks whoever asks for its nodes while the head is away.
@@ -89,4 +96,5 @@ class NodeWatch:
             nodes = ray.nodes()  # type: ignore[no-untyped-call]
         except Exception:  # noqa: BLE001 - no answer is no evidence; without its head Ray ends us
             return False
+        self._on_look(nodes)
         return any(node["NodeID"] == self._node and not node["Alive"] for node in nodes)

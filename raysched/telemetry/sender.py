@@ -16,6 +16,10 @@ logger = logging.getLogger("raysched.telemetry")
 REQUEST_BYTES = 1024**2
 """About so large is a request (bytes); collectors take up to 4 MiB by gRPC."""
 
+REQUEST_ITEMS = 4096
+"""Most spans, data points or log records in a request; collectors batch up to 8192 of them, and
+some lose what is larger than two of their batches."""
+
 MAX_BYTES = 32 * 1024**2
 """So much may be on its way (bytes)."""
 
@@ -34,7 +38,7 @@ _NO_END = float("inf")
 Piece = TypeVar("Piece")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Request(Generic[Piece]):
     """Pieces that travel together, all of one run; `due` is when it waits no longer."""
 
@@ -67,7 +71,7 @@ class Sender(Generic[Piece]):
         transport: What carries requests; closed with this.
         encode: Makes a request of pieces.
         linger_seconds: How long a piece waits for others that travel with it (seconds).
-        request_bytes: From which size on a request waits no longer (bytes); 0 for one piece each.
+        request_bytes: Most that pieces travel together (bytes); 0 for one piece each.
         max_bytes: How much may be on its way (bytes).
         delivered: Called with a run id, from the thread that sends, when all that was put of a run
             has arrived; more of it may follow.
@@ -118,6 +122,8 @@ class Sender(Generic[Piece]):
         if self._is_fork():
             return
         with self._changed:
+            if self._is_full(size):
+                self._hurry()
             while self._is_full(size) and not (self._is_down or self._is_off or self._is_closed):
                 self._changed.wait()
             count = self._counts.setdefault(run_id, _Count())
@@ -126,7 +132,7 @@ class Sender(Generic[Piece]):
                 return
             count.waiting += items
             self._bytes += size
-            request = self._open_request(run_id)
+            request = self._request_for(run_id, size, items)
             request.pieces.append(piece)
             request.bytes += size
             request.items += items
@@ -142,16 +148,14 @@ class Sender(Generic[Piece]):
         end = time.monotonic() + seconds
         with self._changed:
             self._next_try = 0.0
-            for request in self._queue:
-                request.due = 0.0
-            self._changed.notify_all()
-            while self._queue or self._is_sending:
+            self._hurry()
+            while (self._queue or self._is_sending) and not self._is_closed:
                 left = end - time.monotonic()
                 # There is no use in waiting for a collector that asks for more patience.
                 if left <= 0 or self._not_before >= end:
                     return False
                 self._changed.wait(left)
-        return True
+            return not self._is_closed
 
     def unsent(self) -> dict[str, int]:
         """Return how many items were not delivered, by run: what was lost, and what still waits."""
@@ -189,12 +193,20 @@ class Sender(Generic[Piece]):
     def _is_full(self, size: int) -> bool:
         return bool(self._bytes) and self._bytes + size > self._max_bytes
 
-    def _open_request(self, run_id: str) -> _Request[Piece]:
-        """Return the request that the next piece of a run goes into."""
+    def _hurry(self) -> None:
+        """Let no request wait for more."""
+        for request in self._queue:
+            request.due = 0.0
+        self._changed.notify_all()
+
+    def _request_for(self, run_id: str, size: int, items: int) -> _Request[Piece]:
+        """Return the request that the next piece of a run goes into; one that is full may go."""
         for request in reversed(self._queue):
             if request.run_id == run_id:
-                if request.bytes < self._request_bytes:
+                fits = request.bytes + size <= self._request_bytes
+                if fits and request.items + items <= REQUEST_ITEMS:
                     return request
+                request.due = 0.0
                 break
         request = _Request[Piece](run_id, time.monotonic() + self._linger)
         self._queue.append(request)

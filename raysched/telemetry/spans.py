@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 from raysched.telemetry.ports import Transport
-from raysched.telemetry.sender import MAX_BYTES, REQUEST_BYTES, Sender, ignore
+from raysched.telemetry.sender import MAX_BYTES, REQUEST_BYTES, REQUEST_ITEMS, Sender, ignore
 
 Encode = Callable[[Sequence[bytes], Sequence[bytes]], bytes]
 
@@ -73,8 +73,10 @@ class SpanSender:
 def _parts(spans: Sequence[bytes]) -> Iterator[tuple[int, Sequence[bytes]]]:
     """Yield spans in parts that fit into a request, with the size of each (bytes)."""
     start = size = 0
-    for end, span in enumerate(spans, 1):
-        size += len(span)
-        if size >= REQUEST_BYTES or end == len(spans):
+    for end, span in enumerate(spans):
+        if end > start and (size + len(span) > REQUEST_BYTES or end - start == REQUEST_ITEMS):
             yield size, spans[start:end]
             start, size = end, 0
+        size += len(span)
+    if spans:
+        yield size, spans[start:]

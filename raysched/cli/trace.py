@@ -9,7 +9,8 @@ from raysched.cli.output import SHORT_ID, console, noun, print_json, say
 from raysched.cli.summary import print_outcome, print_trace
 from raysched.cli.trace_picture import print_critical_path, print_waterfall
 from raysched.client import Run, get_run, get_unsent_runs
-from raysched.client.delivery import Sent, destination
+from raysched.client.delivery import destination
+from raysched.client.trace import Sent
 from raysched.errors import UsageError
 
 FAILURE = 1
@@ -84,7 +85,7 @@ def send(text: str, endpoint: str, *, as_json: bool) -> int:
         with console(stderr=True).status(f"Sending {run.flow} {run.id[:SHORT_ID]}"):
             sent.append(run.trace.send(to))
         if not as_json:
-            _tell(run, sent[-1])
+            _tell(sent[-1])
         if sent[-1].unsent:
             # It would say the same of the others.
             break
@@ -95,7 +96,7 @@ def send(text: str, endpoint: str, *, as_json: bool) -> int:
     return FAILURE if any(each.unsent for each in sent) else 0
 
 
-def _tell(run: Run, sent: Sent) -> None:
+def _tell(sent: Sent) -> None:
     name = f"{sent.flow} {sent.run[:SHORT_ID]}"
     if sent.unsent:
         say(
@@ -104,4 +105,4 @@ def _tell(run: Run, sent: Sent) -> None:
         )
         return
     say(("✔ ", "green"), f"{noun(sent.spans, 'span')} of {name} sent to {sent.endpoint}")
-    print_trace(run)
+    say(("trace: ", "dim"), sent.url or sent.trace_id)

@@ -13,11 +13,9 @@ from raysched.errors import TelemetryError
 from raysched.settings import settings
 
 if TYPE_CHECKING:
-    from raysched.store.reader import Reader
-    from raysched.store.views import RunView
     from raysched.telemetry.environment import Destination
 
-SEND_SECONDS = 10.0
+SEND_SECONDS = 5.0
 """How long the last spans that are sent may take to arrive (seconds)."""
 
 ANSWER_SECONDS = 5.0
@@ -41,24 +39,18 @@ logger = logging.getLogger("raysched.telemetry")
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """What became of the spans of a run that were sent.
+class Delivery:
+    """What became of spans that were sent.
 
     Attributes:
-        run: Id of the run.
-        flow: Name of its flow.
         spans: How many there are.
         unsent: How many of them did not arrive.
-        endpoint: Where they went, without credentials.
-        reason: Why some did not arrive, or "".
+        reason: Why not, or "".
     """
 
-    run: str
-    flow: str
     spans: int
     unsent: int
-    endpoint: str
-    reason: str = ""
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +118,11 @@ def destination(endpoint: str = "") -> "Destination":
     return found
 
 
-def send(
-    reader: "Reader", run: "RunView", spans: Iterable[Sequence[bytes]], to: "Destination"
-) -> Sent:
-    """Send the spans of a run; note it if all have arrived.
+def deliver(run_id: str, spans: Iterable[Sequence[bytes]], to: "Destination") -> Delivery:
+    """Send the spans of a run.
 
     Args:
-        reader: Where the run is kept.
-        run: The run, which is nobody's subflow.
+        run_id: Id of the run.
         spans: All of its spans, encoded, in parts.
         to: Where to.
     """
@@ -146,15 +135,12 @@ def send(
     count = 0
     try:
         for part in spans:
-            sender.put(run.id, part)
+            sender.put(run_id, part)
             count += len(part)
         sender.flush(SEND_SECONDS)
-        unsent, reason = sender.unsent().get(run.id, 0), sender.reason()
+        return Delivery(count, sender.unsent().get(run_id, 0), sender.reason())
     finally:
         sender.close()
-    if not unsent:
-        reader.traces.delivered(run.id, len(run.executions))
-    return Sent(run.id, run.flow, count, unsent, to.url, reason)
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from raysched.telemetry import jaeger
 
 if TYPE_CHECKING:
     from raysched.client.critical_path import CriticalPath
-    from raysched.client.delivery import Sent
     from raysched.client.waterfall import Line
     from raysched.store.reader import Reader
     from raysched.store.views import RunView
@@ -51,6 +50,31 @@ class Waterfall:
     start: int
     end: int
     path: "CriticalPath"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a trace that was sent.
+
+    Attributes:
+        run: Id of the run at its top.
+        flow: Name of that one's flow.
+        spans: How many spans there are.
+        unsent: How many of them did not arrive.
+        endpoint: Where they went, without credentials.
+        trace_id: Id of the trace of its last execution, 32 hexadecimal digits.
+        url: Where people look at that, or "" if that is not known.
+        reason: Why spans did not arrive, or "".
+    """
+
+    run: str
+    flow: str
+    spans: int
+    unsent: int
+    endpoint: str
+    trace_id: str
+    url: str
+    reason: str
 
 
 class RunTrace:
@@ -146,7 +170,7 @@ class RunTrace:
         spans = [*chain.from_iterable(self.encoded(settings().trace_max_spans))]
         return to_json(otlp.traces_request(resource, spans))
 
-    def send(self, to: "Destination", *, undelivered: bool = False) -> "Sent":
+    def send(self, to: "Destination", *, undelivered: bool = False) -> Sent:
         """Send it; a run of which all has arrived is noted as delivered.
 
         Args:
@@ -156,7 +180,7 @@ class RunTrace:
         Raises:
             UsageError: The run goes on.
         """
-        from raysched.client.delivery import send
+        from raysched.client.delivery import deliver
 
         top = self._top()
         if not top.state.is_terminal:
@@ -165,7 +189,14 @@ class RunTrace:
                 f"{top.id[:8]} draws how far it is"
             )
         spans = self.encoded(settings().trace_max_spans, undelivered=undelivered)
-        return send(self._reader, top, spans, to)
+        done = deliver(top.id, spans, to)
+        if not done.unsent:
+            self._reader.traces.delivered(top.id, len(top.executions))
+        place = TraceParent.parse(_placed(top).executions[-1].traceparent)
+        assert place is not None  # noqa: S101 - see _placed
+        name = place.trace_id.hex()
+        url = trace_url(name, to)
+        return Sent(top.id, top.flow, done.spans, done.unsent, to.url, name, url, done.reason)
 
     def _top(self) -> "RunView":
         """Return the run at the top of the trace."""
@@ -175,13 +206,14 @@ class RunTrace:
         return view
 
 
-def trace_url(trace_id: str) -> str:
+def trace_url(trace_id: str, to: "Destination | None" = None) -> str:
     """Return where people look at a trace, or "" if that is not known.
 
     That is what `RAYSCHED_TRACE_URL` says, else the Jaeger of `raysched jaeger` if spans go there.
 
     Args:
         trace_id: Its id, 32 hexadecimal digits.
+        to: Where its spans go, by default where those of runs go.
     """
     template = settings().trace_url
     if template:
@@ -191,10 +223,10 @@ def trace_url(trace_id: str) -> str:
         return ""
     from raysched.telemetry.wanted import traces_destination
 
-    target = traces_destination(settings())
-    if target is None:
+    to = to or traces_destination(settings())
+    if to is None:
         return ""
-    where = urlsplit(target.endpoint if "//" in target.endpoint else f"//{target.endpoint}")
+    where = urlsplit(to.endpoint if "//" in to.endpoint else f"//{to.endpoint}")
     taken = {urlsplit(url).port for url in (kept.http, kept.grpc)}
     there = where.hostname in _LOOPBACK and where.port in taken
     return kept.trace_url(trace_id) if there else ""

@@ -25,6 +25,7 @@ from raysched import (
     as_completed,
     escalate,
     flow,
+    in_context,
     min_success,
     once_per_worker,
     quote,
@@ -124,6 +125,7 @@ def numbers(first: int) -> Iterator[list[int]]:
 
 def check_objects() -> None:
     assert_type(once_per_worker(numbers, 1), list[int])
+    assert_type(in_context(numbers)(1), Iterator[list[int]])
     assert_type(once_per_worker(contextmanager(numbers), 1), list[int])
     assert_type(once_per_worker(sqlite3.connect, "a.db"), sqlite3.Connection)
     assert_type(once_per_worker(Shop), Shop)

@@ -95,6 +95,9 @@ LimitOption: TypeAlias = Annotated[
         help="At most so many, 0 for all. By default 20, with --json all.",
     ),
 ]
+FollowOption: TypeAlias = Annotated[
+    bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -204,10 +207,7 @@ def show(
 def logs(
     run: RunArgument,
     *,
-    follow: Annotated[
-        bool,
-        typer.Option("--follow", "-f", help="Go on until the run has ended."),
-    ] = False,
+    follow: FollowOption = False,
     task: TaskOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -218,6 +218,29 @@ def logs(
     from raysched.cli.logs import print_logs
 
     print_logs(run, task, follow=follow, as_json=json)
+
+
+@app.command(
+    epilog=examples(
+        "raysched events last",
+        "raysched events last --follow",
+        """raysched events 3f9c --json | jq '.[] | select(.kind == "out of memory")'""",
+    )
+)
+def events(
+    run: RunArgument,
+    *,
+    follow: FollowOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Print what happened to the cluster while a flow run was open.
+
+    Nodes that came and went, workers that died, memory that ran out, with the reasons that Ray
+    gives.
+    """
+    from raysched.cli.events import print_events
+
+    print_events(run, follow=follow, as_json=json)
 
 
 @app.command(

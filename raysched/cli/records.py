@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from raysched.client import OWN_FAILURES, GroupPlan, LogView, Run, TaskRun, error_type, utc
+from raysched.client import (
+    OWN_FAILURES,
+    EventView,
+    GroupPlan,
+    LogView,
+    Run,
+    TaskRun,
+    error_type,
+    utc,
+)
 from raysched.model.records import Kept
 from raysched.model.values import ErrorInfo
 
@@ -97,6 +106,17 @@ def log_record(run: Run, row: LogView) -> dict[str, Any]:
         "key": row.key or None,
         "attempt": row.attempt,
         "message": row.message,
+    }
+
+
+def event_record(run: Run, event: EventView) -> dict[str, Any]:
+    """Return what happened to the cluster while a run was open."""
+    return {
+        "run": run.id,
+        "time": iso(utc(event.at)),
+        "kind": event.kind.value,
+        "message": event.message,
+        "attributes": event.attributes,
     }
 
 

@@ -31,7 +31,7 @@ from raysched.client.words import (
 )
 from raysched.model.states import StateType
 from raysched.settings import settings
-from raysched.store.views import LogView
+from raysched.store.views import EventView, LogView
 
 if TYPE_CHECKING:
     from raysched.store.reader import Reader
@@ -42,6 +42,7 @@ MOST_UNSENT = 1000
 __all__ = [
     "OWN_FAILURES",
     "Cut",
+    "EventView",
     "GroupPlan",
     "LogView",
     "Run",

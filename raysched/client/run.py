@@ -24,7 +24,7 @@ from raysched.model.rows import ENGINE_LOGGER, RequestRow
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 from raysched.results.envelope import decode
-from raysched.store.views import LogView, RemarkView
+from raysched.store.views import EventView, LogView, RemarkView
 
 if TYPE_CHECKING:
     from raysched.client.earlier import RerunPlan
@@ -340,6 +340,10 @@ class Run:
         return self._reader.logs(
             self._view, task=name, index=index, logger=logger, after=after, limit=limit
         )
+
+    def events(self, *, after: int = 0, limit: int | None = None) -> list[EventView]:
+        """Return what happened to the cluster in order; `after` and `limit` are as in `logs`."""
+        return self._reader.events(self._view, after=after, limit=limit)
 
     def table(self) -> list[dict[str, Any]]:
         """Return a dict for each task run, as `pandas.DataFrame` takes them.

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from raysched.errors import TelemetryError
 from raysched.settings import settings
 
 if TYPE_CHECKING:
     from raysched.telemetry.environment import Destination
+    from raysched.telemetry.spans import Encode
 
 SEND_SECONDS = 5.0
 """How long the last spans that are sent may take to arrive (seconds)."""
@@ -118,6 +119,18 @@ def destination(endpoint: str = "") -> "Destination":
     return found
 
 
+def encoder() -> "Encode":
+    """Return what makes a request of encoded spans, with what the environment says of this service.
+
+    Raises:
+        SettingsError: An `OTEL_*` variable has an impossible value.
+    """
+    from raysched.telemetry import environment, otlp
+
+    resource = cast("otlp.Attributes", environment.resource().attributes)
+    return partial(otlp.traces_request, otlp.resource(resource))
+
+
 def deliver(run_id: str, spans: Iterable[Sequence[bytes]], to: "Destination") -> Delivery:
     """Send the spans of a run.
 
@@ -126,12 +139,10 @@ def deliver(run_id: str, spans: Iterable[Sequence[bytes]], to: "Destination") ->
         spans: All of its spans, encoded, in parts.
         to: Where to.
     """
-    from raysched.telemetry import environment, otlp
     from raysched.telemetry.spans import SpanSender
     from raysched.telemetry.transports import open_transport
 
-    resource = otlp.resource(dict(environment.resource().attributes))
-    sender = SpanSender(open_transport(to), partial(otlp.traces_request, resource))
+    sender = SpanSender(open_transport(to), encoder())
     count = 0
     try:
         for part in spans:

@@ -163,12 +163,11 @@ class RunTrace:
 
         Source: OpenTelemetry Protocol, JSON Protobuf Encoding.
         """
-        from raysched.telemetry import environment, otlp
+        from raysched.client.delivery import encoder
         from raysched.telemetry.reading import to_json
 
-        resource = otlp.resource(dict(environment.resource().attributes))
         spans = [*chain.from_iterable(self.encoded(settings().trace_max_spans))]
-        return to_json(otlp.traces_request(resource, spans))
+        return to_json(encoder()(spans, ()))
 
     def send(self, to: "Destination", *, undelivered: bool = False) -> Sent:
         """Send it; a run of which all has arrived is noted as delivered.

@@ -6,8 +6,6 @@ from functools import partial
 from importlib.metadata import version
 from typing import cast
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
 from raysched.errors import StoreError
@@ -23,7 +21,7 @@ from raysched.telemetry.ports import Consumer, Signal, SpanSink
 from raysched.telemetry.progress import Progress
 from raysched.telemetry.provider import driver_spans
 from raysched.telemetry.provider_sink import ProviderSink
-from raysched.telemetry.sampling import stand
+from raysched.telemetry.sampling import sampler_of_environment, stand
 from raysched.telemetry.spans import SpanSender
 from raysched.telemetry.traces import Traces
 from raysched.telemetry.transports import open_transport
@@ -107,9 +105,7 @@ class Exports:
         if target is not None:
             encode = partial(otlp.traces_request, resource)
             self._sink = SpanSender(open_transport(target), encode, self._progress.delivered)
-            # The SDK knows how to read OTEL_TRACES_SAMPLER.
-            provider = TracerProvider(resource=Resource({}), shutdown_on_exit=False)
-            self._sampler = provider.sampler
+            self._sampler = sampler_of_environment()
 
     def _mark(self, run_id: str, executions: int) -> None:
         try:

@@ -24,8 +24,8 @@ class LightProvider(trace.TracerProvider):
     Args:
         take: Gets each sampled span when it has ended, in the thread that ends it.
         around: Returns the context for spans of threads that have inherited none, or None.
-        follows: Whether only spans with a parent are sampled as it is, whatever `OTEL_TRACES_*` of
-            this process say: in workers the driver has decided.
+        in_worker: Whether this is a worker. What has a parent is sampled as that is; what has none,
+            in a driver as `OTEL_TRACES_SAMPLER` says, and there always.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class LightProvider(trace.TracerProvider):
         take: "Take",
         around: Callable[[], Context | None] = lambda: None,
         *,
-        follows: bool = False,
+        in_worker: bool = False,
     ) -> None:
         self._take = take
-        self._follows = follows
+        self._in_worker = in_worker
         self.around = around
 
     def get_tracer(
@@ -57,6 +57,8 @@ class LightProvider(trace.TracerProvider):
         from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
+        from raysched.telemetry.sampling import sampler_of_environment
+
         take = self._take
 
         class Ended(SpanProcessor):
@@ -65,7 +67,7 @@ class LightProvider(trace.TracerProvider):
                     take(span)
 
         provider = TracerProvider(
-            sampler=ParentBased(ALWAYS_ON) if self._follows else None,
+            sampler=ParentBased(ALWAYS_ON if self._in_worker else sampler_of_environment()),
             # Whoever sends the spans knows what they come from.
             resource=Resource({}),
             shutdown_on_exit=False,

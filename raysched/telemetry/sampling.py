@@ -4,6 +4,8 @@ import os
 
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -38,6 +40,11 @@ def stand(sampler: Sampler, run_id: str, execution: int) -> TraceParent:
         {"raysched.flow.run_id": run_id},
     )
     return place._replace(sampled=decided.decision is Decision.RECORD_AND_SAMPLE)
+
+
+def sampler_of_environment() -> Sampler:
+    """Return what `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` say, as the SDK reads them."""
+    return TracerProvider(resource=Resource({}), shutdown_on_exit=False).sampler
 
 
 def _environment() -> Context:

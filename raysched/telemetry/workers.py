@@ -46,7 +46,7 @@ class UserSpans:
             return
         if not self._is_ready:
             self._is_ready = True
-            install(LightProvider(self._take, lambda: self._around, follows=True))
+            install(LightProvider(self._take, lambda: self._around, in_worker=True))
         span_id = attempt_span_id(header.run_id, header.execution, task, index, attempt)
         context = context_below(flow._replace(span_id=span_id), remote=True)
         attach(context)

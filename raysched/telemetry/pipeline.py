@@ -24,6 +24,10 @@ _LONGEST_NAP = 0.005
 """Seconds. After each batch the thread sleeps as long as it took: between two of its turns for the
 GIL the engine's thread shall have it at once."""
 
+_LOOK_SECONDS = 0.02
+"""How often the thread looks for work (seconds): waking it would cost who puts more than the rest,
+and start it just when the engine's thread goes on."""
+
 _TASK_RUN_BYTES = 64
 _ROW_BYTES = 512
 """What a task run in columns takes in memory, and what another row takes, about."""
@@ -102,7 +106,6 @@ class Pipeline:
                 return
             self._bytes += size
             self._queue.append(_Told(top, row, copy, size))
-            self._changed.notify()
 
     def behind(self) -> frozenset[str]:
         """Return the flow runs at the top that consumers do not know all of.
@@ -145,7 +148,7 @@ class Pipeline:
         while True:
             with self._changed:
                 while not self._queue:
-                    self._changed.wait()
+                    self._changed.wait(_LOOK_SECONDS)
                 item = self._queue.popleft()
                 if isinstance(item, _Told):
                     self._taking = item.top
@@ -169,10 +172,6 @@ class Pipeline:
             time.sleep(min(time.perf_counter() - began, _LONGEST_NAP))
 
     def _fulfil(self, wish: _Wish) -> None:
-        # At first without waiting: those that send in the background then do so at the same time.
-        for consumer in self._consumers:
-            with self._harmless(consumer):
-                consumer.flush(0.0)
         for number in range(len(self._consumers), 0, -1):
             left = max(0.0, wish.deadline - time.monotonic())
             with self._harmless(self._consumers[number - 1]):

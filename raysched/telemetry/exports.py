@@ -53,7 +53,8 @@ class Exports:
         self._retelling: Retelling | None = None
         self._progress = Progress(self._mark)
         resource = otlp.resource(cast("otlp.Attributes", environment.resource().attributes))
-        self._metrics, logs = open_metrics(settings, resource), open_logs(resource)
+        self._metrics = open_metrics(settings, resource, history.replay)
+        logs = open_logs(resource, history.replay)
         self._has_logs = logs is not None
         self._open_sink(resource)
         consumers: list[Consumer] = []

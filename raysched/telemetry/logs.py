@@ -17,6 +17,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs, SeverityN
 from raysched.model.ids import task_run_key
 from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunRow, GroupRow, LogRow
 from raysched.model.traces import TraceParent, attempt_span_id, flow_span_id, task_span_id
+from raysched.telemetry.earlier import Replay, earlier_batches, nothing_kept
 from raysched.telemetry.environment import destination
 from raysched.telemetry.members import OpenRun
 from raysched.telemetry.otlp import SAMPLED, Severity
@@ -46,18 +47,24 @@ class _Run:
     known: OpenRun
     groups: dict[int, GroupRow] = field(default_factory=dict)
 
+    def learn(self, batch: Batch) -> None:
+        """Take note of groups."""
+        # Identities are of no use here, and large.
+        self.groups.update((group.id, replace(group, identities=b"")) for group in batch.groups)
 
-def open_logs(resource: bytes) -> "Logs | None":
+
+def open_logs(resource: bytes, replay: Replay = nothing_kept) -> "Logs | None":
     """Return what exports log records, or None if nobody wants to know.
 
     Args:
         resource: Encoded OTLP `Resource`.
+        replay: Returns what is kept of a flow run that goes on here.
 
     Raises:
         SettingsError: An `OTEL_*` variable has an impossible value.
     """
     target = destination(Signal.LOGS)
-    return None if target is None else Logs(open_transport(target), resource)
+    return None if target is None else Logs(open_transport(target), resource, replay)
 
 
 class Logs:
@@ -66,9 +73,13 @@ class Logs:
     Args:
         transport: Where to; closed with this.
         resource: Encoded OTLP `Resource`.
+        replay: Returns what is kept of a flow run that goes on here.
     """
 
-    def __init__(self, transport: Transport, resource: bytes) -> None:
+    def __init__(
+        self, transport: Transport, resource: bytes, replay: Replay = nothing_kept
+    ) -> None:
+        self._replay = replay
         self._resource = resource
         self._sender = Sender[_Piece](transport, self._request)
         self._runs: dict[str, _Run] = {}
@@ -79,9 +90,10 @@ class Logs:
         if run is None:
             parent = self._runs.get(row.parent)
             run = self._runs[row.id] = _Run(OpenRun(row, parent.known if parent else None))
+            for earlier in earlier_batches(self._replay, row):
+                run.learn(earlier)
         run.known.row = row
-        # Identities are of no use here, and large.
-        run.groups.update((group.id, replace(group, identities=b"")) for group in batch.groups)
+        run.learn(batch)
         for log in batch.logs:
             record = _record(run, log)
             self._sender.put(_Piece(_text(log.logger), record), record.ByteSize(), 1)

@@ -20,6 +20,7 @@ from raysched.model.rows import (
 )
 from raysched.model.states import FAILED_ITSELF, FIRST_TERMINAL, StateType
 from raysched.model.values import ErrorInfo
+from raysched.telemetry.earlier import Replay, earlier_batches, nothing_kept
 from raysched.telemetry.instruments import (
     ACTIVE,
     ATTEMPT_DURATION,
@@ -87,18 +88,23 @@ class Measuring:
 
     Args:
         recorder: Takes the measurements.
+        replay: Returns what is kept of a flow run that goes on here.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, replay: Replay = nothing_kept) -> None:
         self._recorder = recorder
+        self._replay = replay
         self._runs: dict[str, dict[int, _Group]] = {}
 
     def take(self, row: FlowRunRow, batch: Batch) -> None:
         """Measure a committed batch of one flow run (see `Consumer.take`)."""
-        groups = self._runs.get(row.id, {})
+        groups = self._runs.get(row.id)
+        if groups is None:
+            groups = self._runs[row.id] = {}
+            for earlier in earlier_batches(self._replay, row):
+                _learn(groups, row, earlier)
         for group in batch.groups:
             _open(groups, row, group)
-            self._runs[row.id] = groups
         for group_id, positions in batch.restarted:
             if group_id in groups:
                 _restart(groups[group_id], positions)
@@ -222,6 +228,22 @@ def _open(groups: dict[int, _Group], run: FlowRunRow, row: GroupRow) -> None:
     attributes = ((FLOW_NAME, _text(run.flow)), (TASK_NAME, _text(row.task)))
     times = array("q", bytes(8 * row.size))
     groups[row.id] = _Group(attributes, row.created, edges_of(row), bytearray(row.size), times)
+
+
+def _learn(groups: dict[int, _Group], run: FlowRunRow, batch: Batch) -> None:
+    """Take note of what earlier executions have left, and have measured."""
+    for group in batch.groups:
+        _open(groups, run, group)
+    since = _last_started(run)
+    for columns in batch.task_runs:
+        group_there = groups[columns.group]
+        # This execution goes on meanwhile, and tells of itself.
+        earlier = [position for position, end in enumerate(columns.ended) if end < since]
+        for index, state, end in zip(
+            *(elements(each, earlier) for each in (columns.indices, columns.states, columns.ended)),
+            strict=True,
+        ):
+            group_there.states[index], group_there.ended[index] = state, end
 
 
 def _restart(group: _Group, positions: Sequence[int]) -> None:

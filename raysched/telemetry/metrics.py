@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from raysched.model.rows import Batch, FlowRunRow
 from raysched.settings import Settings
 from raysched.telemetry.aggregation import Aggregation
+from raysched.telemetry.earlier import Replay, nothing_kept
 from raysched.telemetry.environment import destination
 from raysched.telemetry.instruments import (
     BOUNDARIES,
@@ -46,12 +47,18 @@ class Metrics:
     Args:
         recorders: Take the measurements.
         outlets: Where they go from there.
+        replay: Returns what is kept of a flow run that goes on here.
     """
 
-    def __init__(self, recorders: Sequence[Recorder], outlets: Sequence[Outlet] = ()) -> None:
+    def __init__(
+        self,
+        recorders: Sequence[Recorder],
+        outlets: Sequence[Outlet] = (),
+        replay: Replay = nothing_kept,
+    ) -> None:
         self._recorders = tuple(recorders)
         self._outlets = tuple(outlets)
-        self._measuring = Measuring(self)
+        self._measuring = Measuring(self, replay)
         self._process = os.getpid()
 
     def take(self, row: FlowRunRow, batch: Batch) -> None:
@@ -90,7 +97,9 @@ class Metrics:
             recorder.add(instrument, attributes, amount)
 
 
-def open_metrics(settings: Settings, resource: bytes) -> Metrics | None:
+def open_metrics(
+    settings: Settings, resource: bytes, replay: Replay = nothing_kept
+) -> Metrics | None:
     """Return what measures the flow runs of this process, or None if nobody wants to know.
 
     The program's own meter provider goes before a collector that the environment names: it has an
@@ -99,6 +108,7 @@ def open_metrics(settings: Settings, resource: bytes) -> Metrics | None:
     Args:
         settings: Settings of this process.
         resource: Encoded OTLP `Resource`.
+        replay: Returns what is kept of a flow run that goes on here.
 
     Raises:
         SettingsError: An `OTEL_*` variable has an impossible value.
@@ -124,7 +134,7 @@ def open_metrics(settings: Settings, resource: bytes) -> Metrics | None:
         outlets.append(PrometheusServer(aggregation, settings.metrics_port))
     if outlets:
         recorders.append(aggregation)
-    return Metrics(recorders, outlets) if recorders else None
+    return Metrics(recorders, outlets, replay) if recorders else None
 
 
 class MeterRecorder:

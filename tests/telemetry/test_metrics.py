@@ -3,14 +3,13 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from raysched import flow, task
 from raysched.model.rows import (
@@ -36,7 +35,7 @@ from raysched.telemetry.instruments import (
     TASK_DURATION,
     TASKS,
 )
-from raysched.telemetry.metrics import MeterRecorder, Metrics
+from raysched.telemetry.metrics import Metrics
 from raysched.testing import FakeClock
 from raysched.wiring import Configuration, configure
 from telemetry.measures import NOON, SECOND, columns, counts, durations, sums
@@ -224,6 +223,33 @@ def test_what_an_earlier_execution_left_was_counted_there() -> None:
     assert durations(of, FLOW_DURATION)["COMPLETED"].total == SECOND
 
 
+def test_a_run_that_goes_on_is_known_from_the_database() -> None:
+    """Its groups are told by nobody else, and it goes on while they are read."""
+    resumed = NOON + 100 * SECOND
+    row = replace(RUN, executions=(Execution(NOON), Execution(resumed)))
+    states = [StateType.COMPLETED, StateType.FAILED, StateType.COMPLETED]
+    ended = [NOON + SECOND, NOON + SECOND, resumed + 2 * SECOND]
+    kept = columns(range(3), states, [NOON, NOON, resumed], ended)
+    inner = replace(row, id="b" * 32, parent=row.id)
+
+    def replay(run_id: str) -> Iterator[tuple[FlowRunRow, Batch]]:
+        assert run_id == row.id
+        yield row, Batch(1, groups=[GroupRow(0, "load", 0, 3)], task_runs=[kept])
+        yield inner, Batch(2, groups=[GroupRow(0, "inner", 0, 3)])
+
+    aggregation = Aggregation()
+    metrics = Metrics([aggregation], replay=replay)
+    metrics.take(row, Batch(1, flow_run=FlowRunChange(StateType.RUNNING)))
+    metrics.take(row, Batch(1, restarted=[(0, [1])]))
+    now = columns([1, 2], [StateType.COMPLETED] * 2, [resumed] * 2, [resumed + 2 * SECOND] * 2)
+    # Handled only now, and told again for that.
+    again = columns([0], [StateType.COMPLETED], [NOON], [NOON + SECOND])
+    metrics.take(row, Batch(1, task_runs=[now, again]))
+
+    assert sums(aggregation, TASKS) == {"load COMPLETED": 2}
+    assert durations(aggregation, TASK_DURATION)["load COMPLETED"].total == 4 * SECOND
+
+
 def test_begun_again_counts_again() -> None:
     """A resume runs what failed in the row that it had."""
     failed = columns([0], [StateType.FAILED], [NOON], [NOON + 1])
@@ -348,33 +374,3 @@ def test_series_are_bounded() -> None:
     assert list(kept.sums[TASKS].values()) == [2, 1, 3]
     assert kept.sums[TASKS][OVERFLOW] == 3
     assert kept.distributions[TASK_DURATION][OVERFLOW].count == 3
-
-
-def test_a_provider_of_the_program_gets_the_same() -> None:
-    reader = InMemoryMetricReader()
-    recorder = MeterRecorder(MeterProvider([reader], shutdown_on_exit=False))
-    aggregation = Aggregation()
-    metrics = Metrics([aggregation, recorder])
-    done = columns(range(3), [StateType.COMPLETED] * 3, [NOON] * 3, [NOON + SECOND * 2] * 3)
-    metrics.take(RUN, Batch(1, groups=[GroupRow(0, "load", 0, 3)], task_runs=[done]))
-
-    data = reader.get_metrics_data()
-    assert data is not None
-    found: dict[str, Any] = {
-        metric.name: (metric.unit, metric.description, next(iter(metric.data.data_points)))
-        for of_resource in data.resource_metrics
-        for of_scope in of_resource.scope_metrics
-        for metric in of_scope.metrics
-    }
-    unit, description, point = found["raysched.task.duration"]
-    assert (unit, description) == (TASK_DURATION.unit, TASK_DURATION.description)
-    (kept,) = durations(aggregation, TASK_DURATION).values()
-    assert tuple(point.explicit_bounds) == BOUNDARIES
-    assert list(point.bucket_counts) == kept.buckets
-    assert point.sum == kept.total / SECOND
-    assert found["raysched.tasks"][2].value == 3
-    assert dict(point.attributes) == {
-        "raysched.flow.name": "nightly",
-        "raysched.task.name": "load",
-        "raysched.task.state": "COMPLETED",
-    }

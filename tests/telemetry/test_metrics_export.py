@@ -5,8 +5,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from raysched.errors import SettingsError
+from raysched.model.rows import Batch, FlowRunRow, GroupRow
+from raysched.model.states import StateType
 from raysched.telemetry.aggregation import Aggregation
 from raysched.telemetry.environment import Protocol
 from raysched.telemetry.instruments import (
@@ -17,6 +21,7 @@ from raysched.telemetry.instruments import (
     TASKS,
     Attributes,
 )
+from raysched.telemetry.metrics import MeterRecorder, Metrics
 from raysched.telemetry.metrics_export import (
     MetricsExport,
     Temporality,
@@ -25,7 +30,7 @@ from raysched.telemetry.metrics_export import (
 )
 from raysched.telemetry.ports import Signal
 from raysched.telemetry.transports import open_transport
-from telemetry.measures import SECOND, sums
+from telemetry.measures import NOON, SECOND, columns, durations, sums
 from telemetry.receiver import Answer, Receiver, receiving
 
 NEVER_AGAIN = 3600.0
@@ -220,3 +225,34 @@ def test_impossible_variables_are_told(
 
     with pytest.raises(SettingsError, match=f"{name}: '{value}'"):
         _ = export_interval(), temporality()
+
+
+def test_a_provider_of_the_program_gets_the_same() -> None:
+    reader = InMemoryMetricReader()
+    recorder = MeterRecorder(MeterProvider([reader], shutdown_on_exit=False))
+    aggregation = Aggregation()
+    metrics = Metrics([aggregation, recorder])
+    done = columns(range(3), [StateType.COMPLETED] * 3, [NOON] * 3, [NOON + SECOND * 2] * 3)
+    row = FlowRunRow("a" * 32, "nightly", "nightly", StateType.RUNNING, started=NOON)
+    metrics.take(row, Batch(1, groups=[GroupRow(0, "load", 0, 3)], task_runs=[done]))
+
+    data = reader.get_metrics_data()
+    assert data is not None
+    found: dict[str, Any] = {
+        metric.name: (metric.unit, metric.description, next(iter(metric.data.data_points)))
+        for of_resource in data.resource_metrics
+        for of_scope in of_resource.scope_metrics
+        for metric in of_scope.metrics
+    }
+    unit, description, point = found["raysched.task.duration"]
+    assert (unit, description) == (TASK_DURATION.unit, TASK_DURATION.description)
+    (kept,) = durations(aggregation, TASK_DURATION).values()
+    assert tuple(point.explicit_bounds) == BOUNDARIES
+    assert list(point.bucket_counts) == kept.buckets
+    assert point.sum == kept.total / SECOND
+    assert found["raysched.tasks"][2].value == 3
+    assert dict(point.attributes) == {
+        "raysched.flow.name": "nightly",
+        "raysched.task.name": "load",
+        "raysched.task.state": "COMPLETED",
+    }

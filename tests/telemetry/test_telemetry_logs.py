@@ -134,6 +134,22 @@ def test_a_subflow_is_in_the_trace_of_its_parent(logs: Logs, receiver: Receiver)
     assert (record.trace_id, record.span_id) == (SECOND_TRACE.trace_id, flow_span_id(inner.id, 1))
 
 
+def test_task_runs_of_a_run_that_goes_on_are_known(receiver: Receiver) -> None:
+    def replay(run_id: str) -> Iterator[tuple[FlowRunRow, Batch]]:
+        assert run_id == RUN.id
+        yield RUN, Batch(1, groups=[LOAD])
+
+    transport = open_transport(receiver.destination(Signal.LOGS))
+    logs = Logs(transport, b"", replay)
+    logs.take(RUN, Batch(1, logs=[LogRow(3, 2, 4, RESUMED + 1, logging.INFO, "x", "x")]))
+    logs.flush(10.0)
+    logs.close()
+
+    ((_, record),) = received(receiver)
+    assert attributes(record)["raysched.task.key"] == "load[12]"
+    assert record.span_id == attempt_span_id(RUN.id, 2, "load", 12, 4)
+
+
 @pytest.mark.parametrize("parent", ["", "c" * 32])
 def test_without_a_trace_there_are_no_ids(logs: Logs, receiver: Receiver, parent: str) -> None:
     row = FlowRunRow("b" * 32, "x", "x", StateType.RUNNING, started=NOON, parent=parent)

@@ -2,6 +2,7 @@
 
 import gzip
 import socket
+import ssl
 import subprocess
 import threading
 from abc import ABC, abstractmethod
@@ -103,12 +104,27 @@ class Received:
     headers: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Files of a certificate with its key, and of the authority that has signed it."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return what a server of gRPC needs, which takes clients of the same authority only."""
+        pair = (self.key.read_bytes(), self.certificate.read_bytes())
+        return grpc.ssl_server_credentials([pair], self.ca.read_bytes(), require_client_auth=True)
+
+
 class Receiver(ABC):
     """Keeps what it gets; may be stopped and started again on its port."""
 
     protocol: Protocol
 
-    def __init__(self) -> None:
+    def __init__(self, identity: "Identity | None" = None) -> None:
+        self.identity = identity
         self.answer = Answer.OK
         self.retry_after: float | str | None = None
         """What it says with `Answer.BUSY` (seconds; by HTTP also a date)."""
@@ -122,14 +138,17 @@ class Receiver(ABC):
     @property
     def endpoint(self) -> str:
         """The general endpoint."""
-        return f"http://127.0.0.1:{self.port}"
+        scheme = "https" if self.identity else "http"
+        return f"{scheme}://127.0.0.1:{self.port}"
 
     def destination(self, signal: Signal = Signal.TRACES, **changes: Any) -> Destination:
         """Return where requests of a signal go."""
         endpoint = f"{self.endpoint}/v1/{signal}"
         if self.protocol is Protocol.GRPC:
             endpoint = f"127.0.0.1:{self.port}"
-        return Destination(signal, self.protocol, endpoint, **changes)
+        return Destination(
+            signal, self.protocol, endpoint, secure=self.identity is not None, **changes
+        )
 
     def start(self) -> None:
         """Listen."""
@@ -199,12 +218,17 @@ class HttpReceiver(Receiver):
     content_type = "application/x-protobuf"
     """What it says that its answers are."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, identity: "Identity | None" = None) -> None:
+        super().__init__(identity)
         self.connections: set[socket.socket] = set()
 
     def _listen(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self))
+        if self.identity is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.identity.ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_cert_chain(self.identity.certificate, self.identity.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def _close(self) -> None:
@@ -268,7 +292,11 @@ class GrpcReceiver(Receiver):
                 service, {"Export": grpc.unary_unary_rpc_method_handler(self._handler(signal))}
             )
             self._server.add_generic_rpc_handlers((handler,))
-        self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        if self.identity is None:
+            self._server.add_insecure_port(address)
+        else:
+            self._server.add_secure_port(address, self.identity.credentials())
         self._server.start()
 
     def _close(self) -> None:
@@ -297,9 +325,10 @@ def _retry_info(seconds: float) -> tuple[tuple[str, bytes], ...]:
 
 
 @contextmanager
-def receiving(protocol: Protocol) -> Iterator[Receiver]:
-    """Run a receiver."""
-    receiver = HttpReceiver() if protocol is Protocol.HTTP else GrpcReceiver()
+def receiving(protocol: Protocol, identity: Identity | None = None) -> Iterator[Receiver]:
+    """Run a receiver; with an identity it takes encrypted connections of clients that have one."""
+    kind = HttpReceiver if protocol is Protocol.HTTP else GrpcReceiver
+    receiver = kind(identity)
     receiver.start()
     try:
         yield receiver

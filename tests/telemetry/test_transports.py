@@ -9,8 +9,10 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from raysched.errors import SettingsError
@@ -22,6 +24,7 @@ from telemetry.receiver import (
     SAID,
     Answer,
     HttpReceiver,
+    Identity,
     Receiver,
     free_port,
     receiving,
@@ -197,6 +200,39 @@ def test_a_certificate_that_is_none(receiver: Receiver, tmp_path: Path) -> None:
         transport.send(request_of("a"), 2.0)
 
 
+@pytest.fixture
+def identity(tmp_path: Path) -> Identity:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    found = Identity(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem")
+    authority.cert_pem.write_to_path(found.ca)
+    issued.cert_chain_pems[0].write_to_path(found.certificate)
+    issued.private_key_pem.write_to_path(found.key)
+    return found
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_encrypted_connections_with_certificates_of_both_sides(
+    protocol: Protocol, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Which requests prefers to what its sessions say.
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
+    files: dict[str, Any] = {
+        "certificate": identity.ca,
+        "client_certificate": identity.certificate,
+        "client_key": identity.key,
+    }
+    with receiving(protocol, identity) as receiver:
+        with closing(open_transport(receiver.destination(**files))) as transport:
+            assert transport.send(request_of("a"), LONG) == 0
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+        for lacking in ({"certificate": None}, {"client_certificate": None, "client_key": None}):
+            destination = receiver.destination(**{**files, **lacking})
+            with closing(open_transport(destination)) as transport, pytest.raises(Unavailable):
+                transport.send(request_of("b"), 2.0)
+    assert receiver.names() == {"a": 1}
+
+
 def test_credentials_are_not_shown_in_what_failed() -> None:
     endpoint = f"http://127.0.0.1:{free_port()}/v1/traces?api_key=secret"
     destination = Destination(Signal.TRACES, Protocol.HTTP, endpoint, headers={"x": "secret"})
@@ -316,3 +352,30 @@ with receiving(Protocol(sys.argv[1])) as receiver:
     )
     assert (ended.returncode, ended.stdout) == (0, "")
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_a_lost_connection_is_told_and_not_printed(protocol: Protocol) -> None:
+    script = """
+import sys
+from raysched.telemetry.environment import Destination, Protocol, Signal
+from raysched.telemetry.ports import Unavailable
+from raysched.telemetry.transports import open_transport
+transport = open_transport(Destination(Signal.TRACES, Protocol(sys.argv[1]), sys.argv[2]))
+try:
+    transport.send(b"", 60)
+except Unavailable:
+    print("told")
+"""
+    with receiving(protocol) as receiver:
+        receiver.answer = Answer.NEVER
+        program = subprocess.Popen(
+            [sys.executable, "-c", script, protocol, receiver.destination().endpoint],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        receiver.wait(lambda: receiver.asked == 1)
+        receiver.stop()
+        assert program.communicate(timeout=60) == ("told\n", "")
+        receiver.start()

@@ -157,10 +157,10 @@ def runs(
 ) -> None:
     """List flow runs, the newest first."""
     from raysched.cli.runs import list_runs
-    from raysched.client.delivery import sending_lost
+    from raysched.client.delivery import tell_lost
 
-    with sending_lost():
-        list_runs(_states(state), flow, since, limit, as_json=json)
+    list_runs(_states(state), flow, since, limit, as_json=json)
+    tell_lost()
 
 
 @app.command(
@@ -191,10 +191,10 @@ def show(
 ) -> None:
     """Show one flow run: its failures with their roots first, its tasks, its task runs."""
     from raysched.cli.show import show_run
-    from raysched.client.delivery import sending_lost
+    from raysched.client.delivery import tell_lost
 
-    with sending_lost():
-        show_run(run, task, _states(state), limit, plan=plan, as_json=json)
+    show_run(run, task, _states(state), limit, plan=plan, as_json=json)
+    tell_lost()
 
 
 @app.command(

@@ -46,10 +46,10 @@ def why(
     With --waiting: for each group of task runs what it waits for, and for how long.
     """
     from raysched.cli.why import explain_run
-    from raysched.client.delivery import sending_lost
+    from raysched.client.delivery import tell_lost
 
-    with sending_lost():
-        explain_run(run, key, html, waiting=waiting, as_json=json)
+    explain_run(run, key, html, waiting=waiting, as_json=json)
+    tell_lost()
 
 
 @app.command(

@@ -81,6 +81,7 @@ def trace(
             "--unsent", help="Send all that was to be traced, and has not arrived at a collector."
         ),
     ] = False,
+    lost: Annotated[bool, typer.Option("--lost", hidden=True)] = False,
     json: Annotated[
         bool,
         typer.Option(
@@ -97,6 +98,11 @@ def trace(
     """
     from raysched.cli import trace as command
 
+    if lost:
+        from raysched.client.delivery import send_lost
+
+        send_lost()
+        raise typer.Exit
     sends = send or unsent
     if unsent == bool(run):
         raise UsageError("give a RUN, such as last, or --unsent; see raysched trace --help")

@@ -97,16 +97,14 @@ def _cut(text: str, width: int) -> str:
 
 def _remark(line: Line) -> str:
     words = []
-    if line.p50 is not None and line.p95 is not None:
-        words.append(f"p50 {_short(line.p50)} p95 {_short(line.p95)}")
     if line.count > 1 and line.failed:
         words.append(f"{line.failed:,} failed")
-    if line.retried:
-        words.append(
-            f"{line.retried:,} tried again"
-            if line.count > 1
-            else ("1 retry" if line.retried == 1 else f"{line.retried:,} retries")
-        )
+    if line.retried and line.count > 1:
+        words.append(f"{line.retried:,} tried again")
+    elif line.retried:
+        words.append("1 retry" if line.retried == 1 else f"{line.retried:,} retries")
+    if line.p50 is not None and line.p95 is not None:
+        words.append(f"p50 {_short(line.p50)} p95 {_short(line.p95)}")
     if line.remark:
         words.append(plain(line.remark))
     return ", ".join(words)

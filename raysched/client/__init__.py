@@ -69,7 +69,7 @@ def get_run(run: str = "last", database_url: str | None = None) -> Run:
         RunNotFound: No run, or more than one, matches.
         StoreError: The database cannot be read.
     """
-    reader = _reader(database_url)
+    reader = reader_of(database_url)
     return Run(reader, reader.find_run(run))
 
 
@@ -95,7 +95,7 @@ def get_runs(  # noqa: PLR0913 - the filters, each once
     Raises:
         StoreError: The database cannot be read.
     """
-    reader = _reader(database_url)
+    reader = reader_of(database_url)
     views = reader.runs(
         states=state_types(states),
         flow=flow,
@@ -116,7 +116,7 @@ def get_run_of_key(key: str, database_url: str | None = None) -> Run | None:
     Raises:
         StoreError: The database cannot be read.
     """
-    reader = _reader(database_url)
+    reader = reader_of(database_url)
     view = reader.run_of_key(key)
     return None if view is None else Run(reader, view)
 
@@ -133,7 +133,7 @@ def get_unsent_runs(database_url: str | None = None) -> list[Run]:
     Raises:
         StoreError: The database cannot be read.
     """
-    reader = _reader(database_url)
+    reader = reader_of(database_url)
     return [Run(reader, view) for view in reversed(reader.undelivered(0, limit=MOST_UNSENT))]
 
 
@@ -144,5 +144,6 @@ def _open(url: str) -> "Reader":
     return open_reader(url)
 
 
-def _reader(database_url: str | None) -> "Reader":
+def reader_of(database_url: str | None) -> "Reader":
+    """Return what reads a database, by default the one of this process; one for each."""
     return _open(database_url or settings().resolved_database_url())

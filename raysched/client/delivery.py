@@ -1,18 +1,20 @@
-"""Sending the traces of runs that were kept to a collector: for a person, or beside a command."""
+"""Sending the traces of runs that were kept to a collector: for a person, or for who has died."""
 
 import logging
-import threading
+import os
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from raysched.errors import TelemetryError
+from raysched.errors import RayschedError, TelemetryError
 from raysched.settings import settings
 
 if TYPE_CHECKING:
+    from raysched.store.reader import Reader
+    from raysched.store.views import RunView
     from raysched.telemetry.environment import Destination
     from raysched.telemetry.spans import Encode
 
@@ -22,14 +24,8 @@ SEND_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
 """How long a collector may take to answer whether it is there (seconds)."""
 
-LOST_SECONDS = 1.0
-"""How long a command goes on at most for the traces of runs that it has noticed to be lost."""
-
 MOST_LOST = 20
-"""Lost runs that one command looks after, the newest ones."""
-
-LARGEST_LOST = 20_000
-"""Task runs of the largest of them: the trace of a larger one would not be sent in that time."""
+"""Lost runs that are looked after at once, the newest ones."""
 
 LOST_DAYS = 7
 """Runs that were lost earlier are left to `raysched trace --unsent`."""
@@ -154,38 +150,41 @@ def deliver(run_id: str, spans: Iterable[Sequence[bytes]], to: "Destination") ->
         sender.close()
 
 
-@contextmanager
-def sending_lost() -> Iterator[None]:
-    """Beside what is done in the block, send the traces of runs whose driver died.
+def tell_lost() -> None:
+    """Have the traces of runs whose driver died sent, by a process of its own, if there are any.
 
-    Where spans go is that of runs; nothing happens where nothing says so. A thread does it, which
-    the end of the block waits for until `LOST_SECONDS` after its beginning. What does not work, or
-    is not ready then, is left to the next command.
+    Whoever looks at runs notices them. Nothing waits for that process, and what it cannot do is
+    left to the next one: it sends to where runs do, and nothing happens where nothing says so.
     """
-    began = time.monotonic()
-    thread = threading.Thread(target=_send_lost, name="raysched-lost", daemon=True)
-    thread.start()
+    from raysched.client import reader_of
+    from raysched.telemetry.wanted import traces_destination
+
     try:
-        yield
-    finally:
-        thread.join(max(0.0, began + LOST_SECONDS - time.monotonic()))
+        if traces_destination(settings()) is None or not _lost(reader_of(None)):
+            return
+        null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+        command = [sys.executable, "-m", "raysched", "trace", "--lost"]
+        os.posix_spawn(sys.executable, command, os.environ, file_actions=null, setsid=True)
+    except (RayschedError, OSError) as error:
+        logger.debug("traces of lost runs are not sent: %s", error)
 
 
-def _send_lost() -> None:
+def send_lost() -> None:
+    """Send the traces of runs whose driver died, until a collector does not take one.
+
+    Raises:
+        TelemetryError: Nothing says where to.
+        StoreError: The database cannot be read or written.
+    """
+    from raysched.client import reader_of
     from raysched.client.trace import RunTrace
-    from raysched.store import open_reader
 
-    try:
-        to = destination()
-        # One of its own: the command's is in use.
-        reader = open_reader(settings().resolved_database_url())
-        try:
-            found = reader.undelivered(time.time_ns() - LOST_DAYS * _DAY, limit=MOST_LOST)
-            for run in found:
-                small = sum(run.counts.values()) <= LARGEST_LOST
-                if run.lost and small and RunTrace(reader, run).send(to, undelivered=True).unsent:
-                    return
-        finally:
-            reader.close()
-    except Exception as error:  # noqa: BLE001 - nobody has asked for it
-        logger.debug("traces of lost runs cannot be sent: %r", error)
+    to, reader = destination(), reader_of(None)
+    for run in _lost(reader):
+        if RunTrace(reader, run).send(to, undelivered=True).unsent:
+            return
+
+
+def _lost(reader: "Reader") -> "list[RunView]":
+    since = time.time_ns() - LOST_DAYS * _DAY
+    return [run for run in reader.undelivered(since, limit=MOST_LOST) if run.lost]

@@ -93,5 +93,6 @@ class Tree:
         return below
 
 
-def _order(span: Span) -> tuple[int, int, bytes]:
-    return span.start, span.end, span.id
+def _order(span: Span) -> tuple[int, int, int, bytes]:
+    index = span.attributes.get("raysched.task.map_index", 0)
+    return span.start, span.end, int(index), span.id

@@ -160,6 +160,7 @@ class _Drawing:
         start, end = min(each.start for each in members), max(each.end for each in members)
         count = sum(_count(each) for each in members)
         failed = sum(_failures(each) for each in members)
+        ran = [each for each in members if each.kind == CHUNK or self._runs(each)]
         return Line(
             depth,
             members[0].title,
@@ -168,8 +169,8 @@ class _Drawing:
             count,
             failed,
             sum(max(self._runs(each) - 1, 0) for each in members),
-            _percentile(members, 0.50, "raysched.chunk.p50_seconds"),
-            _percentile(members, 0.95, "raysched.chunk.p95_seconds"),
+            _percentile(ran, 0.50, "raysched.chunk.p50_seconds"),
+            _percentile(ran, 0.95, "raysched.chunk.p95_seconds"),
             any(each.id in self._critical for each in members),
         )
 
@@ -184,11 +185,13 @@ def _failures(span: Span) -> int:
     return int(span.failed)
 
 
-def _percentile(members: Sequence[Span], fraction: float, of_chunk: str) -> float:
-    """Return a percentile (nearest rank) of how long task runs took (seconds).
+def _percentile(members: Sequence[Span], fraction: float, of_chunk: str) -> float | None:
+    """Return a percentile (nearest rank) of how long task runs took (seconds), None of none.
 
     Of what chunks tell of, only their percentiles are known: all of a chunk count as that.
     """
+    if not members:
+        return None
     weighted = sorted(
         (
             float(each.attributes.get(of_chunk, 0)) if each.kind == CHUNK else each.seconds,

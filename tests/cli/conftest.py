@@ -40,7 +40,7 @@ def adding(n: int = 3, name: str = "x") -> int:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    for name in [name for name in os.environ if name.startswith("RAYSCHED_")]:
+    for name in [name for name in os.environ if name.startswith(("RAYSCHED_", "OTEL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("RAYSCHED_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "80")

@@ -10,7 +10,7 @@ RayschedError
 │   ├── CycleError                 task runs that would wait for each other
 │   ├── TargetError                a TARGET that names no flow, or several
 │   ├── NotResumable               a flow run that cannot be gone on with, or not without a yes
-│   └── SettingsError              an environment variable RAYSCHED_* with an impossible value
+│   └── SettingsError              a variable RAYSCHED_* or OTEL_* with an impossible value
 ├── SerializationError             something that cannot be pickled (also a TypeError)
 ├── ResultError                    a value that cannot be handed over
 │   ├── ResultTimeout              .result(timeout=…) passed first (also a TimeoutError)
@@ -85,7 +85,7 @@ class NotResumable(UsageError):
 
 
 class SettingsError(UsageError):
-    """A `RAYSCHED_*` environment variable has an impossible value."""
+    """An environment variable `RAYSCHED_*` or `OTEL_*` has an impossible value."""
 
 
 class SerializationError(RayschedError, TypeError):

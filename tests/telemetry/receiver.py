@@ -336,12 +336,22 @@ def receiving(protocol: Protocol, identity: Identity | None = None) -> Iterator[
         receiver.stop()
 
 
-@dataclass(frozen=True)
 class Rotel:
-    """A collector that runs, and passes on what it gets."""
+    """`rotel`, an independent collector, which passes all on to a receiver.
 
-    http_port: int
-    grpc_port: int
+    May be stopped and started again on its ports; what it has taken it passes on before it ends.
+
+    Args:
+        receiver: Gets everything.
+        directory: For its log.
+    """
+
+    def __init__(self, receiver: Receiver, directory: Path) -> None:
+        self.http_port = free_port()
+        self.grpc_port = free_port()
+        self._receiver = receiver
+        self._log = directory / "rotel.log"
+        self._process: subprocess.Popen[bytes] | None = None
 
     def endpoint(self, protocol: Protocol) -> str:
         """The general endpoint of a protocol."""
@@ -355,47 +365,52 @@ class Rotel:
             endpoint = f"127.0.0.1:{self.grpc_port}"
         return Destination(signal, protocol, endpoint)
 
+    def start(self) -> None:
+        """Start it; return when it listens."""
+        found = find_spec("rotel")
+        assert found is not None
+        assert found.origin is not None
+        protocol = "http" if self._receiver.protocol is Protocol.HTTP else "grpc"
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    Path(found.origin).with_name("rotel-agent"),
+                    "start",
+                    f"--otlp-http-endpoint=127.0.0.1:{self.http_port}",
+                    f"--otlp-grpc-endpoint=127.0.0.1:{self.grpc_port}",
+                    "--exporter=otlp",
+                    f"--otlp-exporter-endpoint={self._receiver.endpoint}",
+                    f"--otlp-exporter-protocol={protocol}",
+                    "--otlp-exporter-retry-initial-backoff=100ms",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        _wait_for_ports(self._process, self.http_port, self.grpc_port)
+
+    def stop(self) -> None:
+        """End it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
 
 @contextmanager
 def rotel(receiver: Receiver, directory: Path) -> Iterator[Rotel]:
-    """Run `rotel`, an independent collector, which passes all on to a receiver.
-
-    Args:
-        receiver: Gets everything.
-        directory: For its log.
-    """
-    found = find_spec("rotel")
-    assert found is not None
-    assert found.origin is not None
-    program = Path(found.origin).with_name("rotel-agent")
-    running = Rotel(free_port(), free_port())
-    protocol = "http" if receiver.protocol is Protocol.HTTP else "grpc"
-    with (directory / "rotel.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                program,
-                "start",
-                f"--otlp-http-endpoint=127.0.0.1:{running.http_port}",
-                f"--otlp-grpc-endpoint=127.0.0.1:{running.grpc_port}",
-                "--exporter=otlp",
-                f"--otlp-exporter-endpoint={receiver.endpoint}",
-                f"--otlp-exporter-protocol={protocol}",
-                "--otlp-exporter-retry-initial-backoff=100ms",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            _wait_for_ports(process, running.http_port, running.grpc_port)
-            yield running
-        finally:
-            process.terminate()
-            try:
-                process.wait(WAIT_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    """Run a collector; see `Rotel`."""
+    collector = Rotel(receiver, directory)
+    try:
+        collector.start()
+        yield collector
+    finally:
+        collector.stop()
 
 
 def _wait_for_ports(process: subprocess.Popen[bytes], *ports: int) -> None:

@@ -342,6 +342,29 @@ def test_a_burst_through_an_independent_collector(
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
+def test_an_independent_collector_is_stopped_and_started_in_the_middle(
+    protocol: Protocol, tmp_path: Path
+) -> None:
+    with (
+        receiving(protocol) as receiver,
+        rotel(receiver, tmp_path) as collector,
+        sending(collector.destination(protocol), max_bytes=2**25) as sender,
+    ):
+        sender.put("run", spans(*names(0, BURST // 2)))
+        sender.flush(WAIT_SECONDS)
+        collector.stop()
+        sender.put("run", spans(*names(BURST // 2, BURST)))
+        sender.flush(0.3)
+        assert sender.unsent() == {"run": BURST // 2}
+        assert "refused" in sender.reason()
+        collector.start()
+        sender.flush(WAIT_SECONDS)
+        assert sender.unsent() == {}
+        receiver.wait(lambda: len(receiver.spans()) >= BURST)
+        assert set(receiver.names()) == set(names(0, BURST))
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
 @pytest.mark.parametrize("answer", [Answer.NEVER, Answer.AWAY])
 def test_a_program_ends_beside_a_collector_that_does_not_take_anything(
     protocol: Protocol, answer: Answer

@@ -34,7 +34,7 @@ MIB = 1024**2
 
 def nodes_come_and_go() -> Any:
     with closing(Cluster()) as cluster:
-        cluster.add("other")
+        other = cluster.add("other")
         harness = Harness(RayBackend(address=cluster.address))
         raylet = cluster.add("elsewhere")
         harness.until_happened(EventKind.NODE_ADDED)
@@ -47,8 +47,18 @@ def nodes_come_and_go() -> Any:
         harness.until_happened(EventKind.NODE_REMOVED)
         # Whatever else is told of it would come at the next looks.
         harness.listen(5)
+        number = harness.submit(
+            TaskSpec("sleep", time.sleep, ray={"resources": {"other": 1}}), [(600,)]
+        )
+        harness.until_began(number)
+        psutil.Process(other).terminate()
+        drained = harness.finish(number).lost
+        assert drained is not None
         harness.backend.stop()
-        return {"node_id": lost.evidence["node_id"], "events": _told(harness)}
+        return {
+            "nodes": [each.evidence["node_id"] for each in (lost, drained)],
+            "events": _told(harness),
+        }
 
 
 def memory_runs_out() -> Any:

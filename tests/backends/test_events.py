@@ -97,16 +97,19 @@ class TestWorkers:
 class TestNodes:
     def test_that_come_and_go(self) -> None:
         told = told_in("nodes_come_and_go")
-        # Neither those that were there before, nor the worker that went with its node.
-        added, removed = told["events"]
-        assert (added["kind"], removed["kind"]) == ("node added", "node removed")
-        for event in (added, removed):
-            assert event["attributes"]["node_id"] == told["node_id"]
+        # Neither those that were there before, nor the workers that went with their nodes.
+        added, killed, ended = told["events"]
+        assert added["kind"] == "node added"
+        assert killed["kind"] == ended["kind"] == "node removed"
+        nodes = [each["attributes"]["node_id"] for each in (added, killed, ended)]
+        assert nodes == [told["nodes"][0], *told["nodes"]]
         assert "CPU=2, elsewhere=8" in added["message"]
-        assert added["at"] < removed["at"]
-        reason = removed["attributes"]["death_reason"]
+        assert added["at"] < killed["at"] < ended["at"]
+        reason = killed["attributes"]["death_reason"]
         assert reason.startswith("UNEXPECTED_TERMINATION: health check failed")
-        assert reason in removed["message"]
+        assert reason in killed["message"]
+        # Told with the unit that was lost there, after which the backend was stopped.
+        assert ended["attributes"]["death_reason"] == "EXPECTED_TERMINATION: received SIGTERM"
 
     def test_of_an_autoscaler(self) -> None:
         asked, *others, removed = told_in("cluster_is_scaled")["events"]

@@ -73,7 +73,6 @@ def main() -> None:
     print(cluster.address, flush=True)  # noqa: T201 - its caller reads it
     for line in sys.stdin:
         node = cluster.add_node(num_cpus=2, resources={line.strip(): 8})
-        cluster.wait_for_nodes()
         (raylet,) = node.all_processes["raylet"]
         print(raylet.process.pid, flush=True)  # noqa: T201
     cluster.shutdown()  # type: ignore[no-untyped-call]

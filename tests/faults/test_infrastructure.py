@@ -141,6 +141,9 @@ def test_death_of_a_node(place: Place, cluster: Cluster) -> None:
     ] * 2
     assert len(list(place.path.glob("making-1-*"))) == 2
     assert only(place, "total")["state"] == "COMPLETED"
+    assert ("node removed", error["evidence"]["node_id"]) in [
+        (each["kind"], each["attributes"].get("node_id")) for each in place.look("events", "last")
+    ]
 
 
 def test_out_of_memory(own_ray_place: Place) -> None:
@@ -162,6 +165,10 @@ def test_out_of_memory(own_ray_place: Place) -> None:
     assert len(evidence["worker_id"]) == len(evidence["node_id"])
     assert "ran out of memory" in error["message"]
     assert "ray::hog" in error["message"]
+    (event,) = own_ray_place.look("events", "last")
+    assert event["kind"] == "out of memory"
+    for name in ("used_bytes", "allowed_bytes", "worker_id", "node_id", "pid"):
+        assert event["attributes"][name] == evidence[name]
 
 
 @pytest.fixture

@@ -139,6 +139,12 @@ def test_another_attempt_completes_whatever_ended_the_worker(ray_place: Place) -
     assert sorted((each["key"], each["attempt"]) for each in words) == [
         (f"die_once[{index}]", attempt) for index in range(3) for attempt in (1, 2)
     ]
+    events = ray_place.look("events", "last")
+    assert [each["kind"] for each in events] == ["worker died"] * 3
+    # Each in the words that its attempt has, too.
+    for words in ("by os._exit(0)", "of SIGSEGV", "without a word, as after SIGKILL"):
+        assert len([each for each in events if f"died {words}" in each["message"]]) == 1
+    assert len({each["attributes"]["worker_id"] for each in events}) == 3
 
 
 def test_without_another_attempt_it_is_crashed_and_the_rest_only_followed(ray_place: Place) -> None:

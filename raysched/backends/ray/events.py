@@ -38,7 +38,7 @@ LOOKS_AFTER_DEATH = range(2, 5)
 """At which looks after a worker's channel has ended it is asked how. At the first, whoever looks
 into the unit that was lost with it may still be at work, and finds more."""
 
-_JOIN_SECONDS = 2.0
+_JOIN_SECONDS = 0.5
 
 _MS = 1_000_000
 """Nanoseconds of a millisecond."""

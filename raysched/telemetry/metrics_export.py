@@ -44,6 +44,9 @@ logger = logging.getLogger("raysched.telemetry")
 RETRY_SECONDS = 0.2
 """Pause before another try of the last request of a program (seconds)."""
 
+_CLOSING_SECONDS = 0.2
+"""How long `close` waits for a request on its way (seconds)."""
+
 _INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
 _TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 
@@ -133,8 +136,9 @@ class MetricsExport:
     def close(self) -> None:
         """See `Consumer.close`."""
         self._closed.set()
-        self._thread.join(timeout=1.0)
         self._transport.close()
+        # A call of gRPC has been ended by that; one of HTTP may hang for its timeout.
+        self._thread.join(_CLOSING_SECONDS)
 
     def _run(self) -> None:
         while not self._closed.wait(self._interval):

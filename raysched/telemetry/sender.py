@@ -259,12 +259,15 @@ class Sender(Generic[Piece]):
                 return
             else:
                 said = f"it rejected {rejected} of them" if rejected else ""
-                self._settle(request, min(rejected, request.items), said)
+                self._settle(request, max(0, min(rejected, request.items)), said)
                 return
 
     def _pause(self, reason: str, seconds: float, wished: float) -> bool:
         """Wait before the next try; return whether there is one."""
         with self._changed:
+            if self._is_closed:
+                # That is why: not a reason for people.
+                return False
             if not self._is_down:
                 logger.debug("%s is not available: %s", self._transport.url, reason)
             self._is_down, self._reason = True, reason
@@ -291,21 +294,23 @@ class Sender(Generic[Piece]):
         with self._changed:
             if not self._is_closed:
                 self._is_down, self._not_before = False, 0.0
-            self._reason = reason or self._reason
+                self._reason = reason or self._reason
             self._is_sending = False
-            self._bytes -= request.bytes
-            count = self._counts[request.run_id]
-            count.waiting -= request.items
-            count.lost += lost
+            self._count(request, lost)
             self._changed.notify_all()
         self._tell(request.run_id)
 
     def _drop(self, requests: Sequence[_Request[Piece]]) -> None:
         for request in requests:
-            self._bytes -= request.bytes
-            count = self._counts[request.run_id]
-            count.waiting -= request.items
-            count.lost += request.items
+            self._count(request, request.items)
+
+    def _count(self, request: _Request[Piece], lost: int) -> None:
+        """Note that a request is not on its way any more."""
+        self._bytes -= request.bytes
+        # A run of which only pieces without items are on their way may be forgotten by now.
+        count = self._counts.setdefault(request.run_id, _Count())
+        count.waiting -= request.items
+        count.lost += lost
 
     def _tell(self, run_id: str) -> None:
         """Say that a run has arrived, if it has, and forget it."""

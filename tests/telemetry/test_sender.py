@@ -160,6 +160,7 @@ def test_a_receiver_that_never_answers(receiver: Receiver, sender: SpanSender) -
     assert sender.reason().endswith("it has not answered yet")
     sender.close()
     assert sender.unsent() == {"one": 2, "two": 1}
+    assert sender.reason().endswith("it has not answered yet")
 
 
 def test_what_is_refused_is_lost_and_the_rest_is_not(
@@ -248,6 +249,16 @@ def test_what_cannot_be_encoded_is_lost_alone(
     assert len(receiver.received) == 1
     assert "no such thing" in sender.reason()
     assert "no such thing" in caplog.text
+    sender.close()
+
+
+def test_pieces_without_items_travel_like_others(receiver: Receiver) -> None:
+    sender = Sender(open_transport(receiver.destination()), b"".join, request_bytes=0)
+    for _ in range(3):
+        sender.put(b"", 1, 0, "run")
+    assert sender.flush(WAIT_SECONDS)
+    assert len(receiver.received) == 3
+    assert sender.unsent() == {}
     sender.close()
 
 

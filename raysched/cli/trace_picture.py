@@ -31,6 +31,9 @@ LEAST_SHARE = 0.005
 
 PERCENT = 100
 
+TENTH = 0.1
+"""Seconds."""
+
 
 def print_waterfall(lines: Sequence[Line], start: int, end: int, limit: int | None) -> None:
     """Print a waterfall.
@@ -49,7 +52,7 @@ def print_waterfall(lines: Sequence[Line], start: int, end: int, limit: int | No
         text = Text(_label(line, label), "bold" if line.depth == 0 else "")
         text.append("  ")
         text.append_text(_bar(line, start, end, bar))
-        text.append(f"{duration(line.seconds):>{TOOK}}", "dim")
+        text.append(f"{_short(line.seconds):>{TOOK}}", "dim")
         said = _remark(line)
         if said and remark:
             text.append(f"  {_cut(said, remark)}", "red" if line.failed else "dim")
@@ -111,7 +114,10 @@ def _remark(line: Line) -> str:
 
 
 def _short(seconds: float) -> str:
-    return f"{seconds * 1e3:.0f} ms" if seconds < 0.1 else duration(seconds)  # noqa: PLR2004 - 100 ms
+    """Return a time span, of less than a tenth of a second in milliseconds."""
+    if seconds >= TENTH:
+        return duration(seconds)
+    return f"{seconds * 1e3:.{0 if seconds >= TENTH / 10 else 1}f} ms"
 
 
 def _axis(seconds: float, width: int) -> str:

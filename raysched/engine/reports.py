@@ -77,6 +77,7 @@ class Reports:
             self._lost(sent, message)
             return
         report = decode_report(message.report)
+        self._keep_spans(run, report)
         if report.missing:
             self._forget(message.unit)
             for problem in report.missing.values():
@@ -86,7 +87,6 @@ class Reports:
         if report.unkept:
             run.large.refused(report.unkept)
         self._note_place(sent, report.positions, report.worker)
-        self._keep_spans(run, report)
         self._keep_logs(sent, report)
         self._keep_nested(sent, report)
         if isinstance(message, Reported):

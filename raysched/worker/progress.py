@@ -295,9 +295,9 @@ class UnitProgress:
         spans, dropped = self._collected()
         with self._lock:
             if self.missing:
-                return encode_report(
-                    Report(self.unit.id, worker=self._worker, missing=self.missing)
-                )
+                report = Report(self.unit.id, worker=self._worker, missing=self.missing)
+                report.spans, report.dropped_spans = spans, dropped
+                return encode_report(report)
             if self._dropped_logs:
                 self._logs.append(self._dropped_notice())
             for outcome in self._held:

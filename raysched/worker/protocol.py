@@ -180,7 +180,7 @@ class Report:
             large values, its size, and its location in the result storage or ""; or None.
         missing: Of values that its items need, and that are not in the result storage any more,
             damaged, or of no use here: the location (STORED) or name (RECORDED), and what is wrong.
-            If there are any, nothing of the unit was begun, and nothing else is in its one report.
+            If there are any, nothing of the unit was begun, and nothing of it is in its one report.
         unkept: Why large values that were to be kept could not be written into the result storage,
             or "".
         errors: Of those that did not succeed, by position.

@@ -1,26 +1,18 @@
 """What becomes of spans on their way to collectors that work, fail, hang, come and go."""
 
 import logging
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
-from raysched.telemetry import otlp
-from raysched.telemetry.environment import Destination, Protocol
-from raysched.telemetry.sender import REQUEST_BYTES, REQUEST_ITEMS, Sender, ignore
+from raysched.telemetry.environment import Protocol
+from raysched.telemetry.sender import REQUEST_BYTES, REQUEST_ITEMS, Sender
 from raysched.telemetry.spans import SpanSender
 from raysched.telemetry.transports import open_transport
-from telemetry.receiver import REJECTED, SAID, WAIT_SECONDS, Answer, Receiver, receiving, rotel
-
-BURST = 50_000
+from telemetry.receiver import REJECTED, SAID, WAIT_SECONDS, Answer, Receiver, receiving
+from telemetry.sending import names, sending, spans
 
 
 @pytest.fixture(params=list(Protocol))
@@ -29,37 +21,10 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
         yield running
 
 
-@contextmanager
-def sending(
-    destination: Destination,
-    delivered: Callable[[str], None] = ignore,
-    max_bytes: int = 2**20,
-) -> Iterator[SpanSender]:
-    encode = partial(otlp.traces_request, otlp.resource({"service.name": "test"}))
-    sender = SpanSender(open_transport(destination), encode, delivered, max_bytes=max_bytes)
-    try:
-        yield sender
-    finally:
-        sender.close()
-
-
 @pytest.fixture
 def sender(receiver: Receiver) -> Iterator[SpanSender]:
     with sending(receiver.destination()) as opened:
         yield opened
-
-
-def spans(*names: str, padding: int = 0) -> list[bytes]:
-    return [
-        Span(
-            name=name, trace_id=os.urandom(16), span_id=os.urandom(8), trace_state="x" * padding
-        ).SerializeToString()
-        for name in names
-    ]
-
-
-def names(start: int, stop: int) -> list[str]:
-    return [f"span {number}" for number in range(start, stop)]
 
 
 def in_background(function: Callable[[], object]) -> threading.Thread:
@@ -330,82 +295,3 @@ def test_a_receiver_that_is_stopped_and_started_in_the_middle(receiver: Receiver
         assert sender.unsent() == {}
         # A request whose answer got lost was sent twice: spans have ids, so that harms nothing.
         assert set(receiver.names()) == set(names(0, 30_000))
-
-
-@pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_burst_through_an_independent_collector(
-    receiver: Receiver, protocol: Protocol, tmp_path: Path
-) -> None:
-    told: list[str] = []
-    with (
-        rotel(receiver, tmp_path) as collector,
-        sending(collector.destination(protocol), told.append, 2**25) as sender,
-    ):
-        for start in range(0, BURST, 500):
-            sender.put("run", spans(*names(start, start + 500)))
-        sender.flush(WAIT_SECONDS)
-        assert sender.unsent() == {}
-        receiver.wait(lambda: len(receiver.spans()) >= BURST)
-        found = receiver.names()
-    assert set(found) == set(names(0, BURST))
-    assert set(found.values()) == {1}
-    assert told[-1:] == ["run"]
-
-
-@pytest.mark.parametrize("protocol", list(Protocol))
-def test_an_independent_collector_is_stopped_and_started_in_the_middle(
-    protocol: Protocol, tmp_path: Path
-) -> None:
-    with (
-        receiving(protocol) as receiver,
-        rotel(receiver, tmp_path) as collector,
-        sending(collector.destination(protocol), max_bytes=2**25) as sender,
-    ):
-        sender.put("run", spans(*names(0, BURST // 2)))
-        sender.flush(WAIT_SECONDS)
-        collector.stop()
-        sender.put("run", spans(*names(BURST // 2, BURST)))
-        sender.flush(0.3)
-        assert sender.unsent() == {"run": BURST // 2}
-        assert "refused" in sender.reason()
-        collector.start()
-        sender.flush(WAIT_SECONDS)
-        assert sender.unsent() == {}
-        receiver.wait(lambda: len(receiver.spans()) >= BURST)
-        assert set(receiver.names()) == set(names(0, BURST))
-
-
-@pytest.mark.parametrize("protocol", list(Protocol))
-@pytest.mark.parametrize("answer", [Answer.NEVER, Answer.AWAY])
-def test_a_program_ends_beside_a_collector_that_does_not_take_anything(
-    protocol: Protocol, answer: Answer
-) -> None:
-    script = """
-import sys
-from functools import partial
-from raysched.telemetry import otlp
-from raysched.telemetry.environment import Destination, Protocol, Signal
-from raysched.telemetry.spans import SpanSender
-from raysched.telemetry.transports import open_transport
-destination = Destination(Signal.TRACES, Protocol(sys.argv[1]), sys.argv[2], timeout=3600)
-sender = SpanSender(open_transport(destination), partial(otlp.traces_request, b""))
-sender.put("run", [b""] * 10)
-sender.flush(0.3)
-print(sender.unsent())
-if sys.argv[3] == "close":
-    sender.close()
-"""
-    with receiving(protocol) as receiver:
-        receiver.answer = answer
-        for ending in ("close", "leave"):
-            arguments = (protocol, receiver.destination().endpoint, ending)
-            ended = subprocess.run(
-                [sys.executable, "-c", script, *arguments],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-            assert (ended.returncode, ended.stdout) == (0, "{'run': 10}\n")
-            assert ended.stderr == ""

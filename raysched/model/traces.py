@@ -90,6 +90,23 @@ def attempt_span_id(run_id: str, execution: int, task: str, index: int, attempt:
     return _ids(run_id, execution, task, attempt, block)[at : at + SPAN_BYTES]
 
 
+def attempt_span_ids(
+    run_id: str, execution: int, task: str, indices: range, attempt: int
+) -> list[bytes]:
+    """Return the ids of spans of adjacent task runs: see `attempt_span_id`.
+
+    Attempt 0 stands for their `task` spans.
+    """
+    spans: list[bytes] = []
+    for block in range(indices.start // _BLOCK, -(-indices.stop // _BLOCK)):
+        first = block * _BLOCK
+        ids = _ids(run_id, execution, task, attempt, block)
+        start = max(0, indices.start - first) * SPAN_BYTES
+        stop = min(_BLOCK, indices.stop - first) * SPAN_BYTES
+        spans += (ids[at : at + SPAN_BYTES] for at in range(start, stop, SPAN_BYTES))
+    return spans
+
+
 @lru_cache(maxsize=64)
 def _ids(run_id: str, execution: int, task: str, attempt: int, block: int) -> bytes:
     seed = f"{run_id}:{execution}:{attempt}:{block}:{task}"

@@ -104,6 +104,7 @@ class TraceBuilder:
     def _open(self, row: FlowRunRow) -> OpenRun:
         run = OpenRun(row, self._runs.get(row.parent))
         self._runs[row.id] = run
+        self._early[row.id] = Early(run, self._max_spans)
         if run.parent is not None:
             run.parent.children.append(run)
         else:
@@ -123,7 +124,7 @@ class TraceBuilder:
     def _tell_early(self, run: OpenRun, batch: Batch, spans: Spans) -> None:
         """Tell the task runs of a batch that need not wait for the end of the trace."""
         top = _top(run)
-        early = self._early.setdefault(run.row.id, Early(run, self._max_spans))
+        early = self._early[run.row.id]
         if not all(early.has(run.groups[row.id]) for row in batch.groups):
             self._waiting[top.row.id] = True
         for columns in batch.task_runs:
@@ -157,7 +158,7 @@ class TraceBuilder:
             parts = parts_of(top, number)
             if not parts[0].top.sampled:
                 continue
-            Selection(parts, self._max_spans).select()
+            Selection(parts, self._max_spans, self._is_early).select()
             suppressed = sum(part.suppressed for part in parts)
             for part in parts:
                 if part.kept:
@@ -168,9 +169,12 @@ class TraceBuilder:
         spans.is_complete = True
         self._forget(top)
 
+    def _is_early(self, part: Part, members: Members) -> bool:
+        return self._early[part.run.row.id].has(members)
+
     def _forget(self, run: OpenRun) -> None:
         del self._runs[run.row.id]
-        self._early.pop(run.row.id, None)
+        del self._early[run.row.id]
         self._waiting.pop(run.row.id, None)
         for child in run.children:
             self._forget(child)
@@ -200,7 +204,7 @@ def _part_spans(part: Part, suppressed: int) -> Iterator[bytes]:
         _count(counts, part, members)
         own = [i for i, fate in enumerate(fates) if fate == KEPT and not members.told[i]]
         yield from group_spans(Needs(part, members), own)
-        yield from _told_before(part, members)
+        yield from _later_attempts(part, members)
         if FOLDED in fates:
             counts.folded += fold(part, members, chunks)
     for (task, _), chunk in chunks.items():
@@ -208,10 +212,11 @@ def _part_spans(part: Part, suppressed: int) -> Iterator[bytes]:
     yield flow_span(part, counts)
 
 
-def _told_before(part: Part, members: Members) -> Iterator[bytes]:
-    """Yield what came after task runs were told: attempts for values that were lost."""
+def _later_attempts(part: Part, members: Members) -> Iterator[bytes]:
+    """Yield the attempts that were made after the ends of task runs that are told."""
     for position in members.attempts:
-        if members.told[position] and (task_run := part.task_run(members, position)) is not None:
+        task_run = part.task_run(members, position)
+        if task_run is not None and part.fate(members, position) == KEPT:
             for attempt in task_run.again:
                 yield computed_again(part, members, position, attempt)
 

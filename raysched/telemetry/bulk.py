@@ -1,10 +1,11 @@
 """Spans of many task runs of a group at once: those that completed at their first attempt.
 
 They differ in ids, times and numbers only. Members whose numbers are equally long share a template,
-and `map` packs them column by column: 100,000 spans take no Python code each but their ids.
+and `map` packs them column by column, so that a span costs no Python code of its own.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 from raysched.model.states import StateType
@@ -23,97 +24,134 @@ from raysched.telemetry.otlp import SpanTemplate, hole_of
 _LINK_BYTES = 33
 """Length of a link: ids of trace and span, and flags."""
 
-_VARINT_ENDS = (1 << 7, 1 << 14, 1 << 21, 1 << 28)
+_NS_PER_MS = 1e6
+
+_FEW = 8
+"""Not worth a template."""
+
+_DIGIT_ENDS = [10**digits for digits in range(1, 19)]
+_VARINT_ENDS = [1 << bits for bits in range(7, 63, 7)]
 
 
-def group_spans(needs: Needs, positions: Iterable[int]) -> list[bytes]:
-    """Return the spans of members of a group: `task` and `run` spans."""
+def group_spans(needs: Needs, positions: Sequence[int]) -> list[bytes]:
+    """Return the `task` and `run` spans of members of a group, which are in order."""
     members, part = needs.members, needs.part
-    alike = (
-        not members.row.parent_key
-        and not part.is_inside_task
-        and len(needs.common.to) + len(needs.single) <= MAX_LINKS
-    )
     spans: list[bytes] = []
-    many: list[int] = []
-    for position in positions:
-        if alike and members.is_uneventful(position) and _is_like_others(needs, position):
-            many.append(position)
-        elif (task_run := part.task_run(members, position)) is not None:
-            spans += task_run_spans(needs, task_run)
-    for chosen in _equally_long(many, members.row.first):
-        spans += _task_spans(needs, chosen)
-        by_place: dict[int, list[int]] = {}
-        for position in chosen:
-            by_place.setdefault(members.places[position], []).append(position)
-        for place, there in by_place.items():
-            spans += _run_spans(needs, place, there)
+    for block in _blocks(positions, members.row.first):
+        if len(block) >= _FEW and _are_alike(needs, block):
+            spans += _alike_spans(needs, block)
+            continue
+        for position in block:
+            task_run = part.task_run(members, position)
+            if task_run is not None:
+                spans += task_run_spans(needs, task_run)
     return spans
 
 
-def _is_like_others(needs: Needs, position: int) -> bool:
-    """Whether a member has no name of its own, and a link for each edge."""
-    if position in needs.members.names:
-        return False
-    for parent, edge in needs.single:
-        at = position + edge.index
-        if at >= parent.row.size or not needs.part.fate(parent, at):
-            return False
-    return True
+def _blocks(positions: Sequence[int], first: int) -> Iterator[range]:
+    """Yield positions as ranges in which numbers are equally long, as text and as varint."""
+    at = 0
+    while at < len(positions):
+        start = positions[at]
+        end = min(
+            next(end for end in _DIGIT_ENDS if end > first + start) - first,
+            next(end for end in _VARINT_ENDS if end > start),
+        )
+        stop = at + min(end - start, len(positions) - at)
+        if positions[stop - 1] - start != stop - 1 - at:
+            stop = next(i for i in range(at + 1, stop) if positions[i] - start != i - at)
+        yield range(start, start + stop - at)
+        at = stop
 
 
-def _equally_long(positions: Sequence[int], first: int) -> Iterator[list[int]]:
-    """Yield the positions in parts whose numbers are equally long, as text and as varint."""
-    by_length: dict[tuple[int, int], list[int]] = {}
-    for position in positions:
-        digits = len(str(first + position))
-        length = sum(position >= end for end in _VARINT_ENDS)
-        by_length.setdefault((digits, length), []).append(position)
-    yield from by_length.values()
+def _are_alike(needs: Needs, block: range) -> bool:
+    """Whether members completed at their first attempt, with a link for each edge."""
+    members, part = needs.members, needs.part
+    start, stop = block.start, block.stop
+    started, ended = members.started[start:stop], members.ended[start:stop]
+    return (
+        not members.row.parent_key
+        and not part.is_inside_task
+        and members.states.count(StateType.COMPLETED, start, stop) == len(block)
+        and members.numbers[start:stop].count(1) == len(block)
+        and min(started) > 0
+        and all(map(int.__le__, started, ended))
+        and members.attempts.keys().isdisjoint(block)
+        and members.names.keys().isdisjoint(block)
+        and len(needs.common.to) + len(needs.single) <= MAX_LINKS
+        and all(
+            part.are_kept(parent, range(start + edge.index, stop + edge.index))
+            for parent, edge in needs.single
+        )
+    )
 
 
-def _task_spans(needs: Needs, positions: list[int]) -> Iterator[bytes]:
-    """Yield `task` spans of members that are alike, with numbers that are equally long."""
-    part, members = needs.part, needs.members
-    row = members.row
-    keys = [b"%d]" % (row.first + position) for position in positions]
+def _alike_spans(needs: Needs, block: range) -> Iterator[bytes]:
+    members, part = needs.members, needs.part
+    ids = part.span_ids(members, block)
+    starts, ends = (
+        members.started[block.start : block.stop],
+        members.ended[block.start : block.stop],
+    )
+    yield from _task_spans(needs, block, ids, (starts, ends))
+    run_ids = part.span_ids(members, block, 1)
+    places = members.places[block.start : block.stop]
+    for place in sorted(set(places)):
+        columns: Iterable[Sequence[Any]] = (ids, run_ids, starts, ends)
+        if places.count(place) < len(block):
+            there = [at for at, each in enumerate(places) if each == place]
+            columns = [[column[at] for at in there] for column in columns]
+        above, own, begun, ended = columns
+        yield from _run_template(needs, place).spans(own, begun, ended, [above])
+
+
+def _task_spans(
+    needs: Needs, block: range, ids: Sequence[bytes], times: tuple[Sequence[int], Sequence[int]]
+) -> Iterator[bytes]:
+    """Return the `task` spans of a block."""
+    part, row = needs.part, needs.members.row
     name = otlp.text(row.task) + b"["
-    before_key = hole_of(9, "raysched.task.key", "s", len(name) + len(keys[0])) + name
-    holes: list[tuple[bytes, str]] = [(before_key, f"{len(keys[0])}s")]
+    keys = [b"%d]" % number for number in range(row.first + block.start, row.first + block.stop)]
+    size = len(name) + len(keys[0])
+    holes = [(hole_of(9, "raysched.task.key", "s", size) + name, f"{len(keys[0])}s")]
     columns: list[Iterable[Any]] = [keys]
     if row.mapped:
-        numbers = [otlp.varint(position) for position in positions]
+        numbers = list(map(otlp.varint, block))
         size = len(numbers[0])
         holes.append((hole_of(9, "raysched.task.map_index", "v", size), f"{size}s"))
         columns.append(numbers)
-    started, ended = members.started, members.ended
-    queued = [needs.queued(position, started[position]) for position in positions]
-    if queued[0] is not None:
+    queued = _queued(needs, block, times[0])
+    if queued is not None:
         holes.append((hole_of(9, "raysched.task.queue_ms", "d", 8), "d"))
         columns.append(queued)
     before_link = b"\x6a" + otlp.varint(_LINK_BYTES) + otlp.link_head(part.trace_id)
     for parent, edge in needs.single:
         holes.append((before_link, "8s"))
-        columns.append([part.told_as(parent, position + edge.index) for position in positions])
+        needed = range(block.start + edge.index, block.stop + edge.index)
+        columns.append(part.span_ids(parent, needed))
     head = otlp.span_head(f"task {row.task}", part.trace_id, part.span.span_id, FLAGS)
-    of = task_attributes(members, StateType.COMPLETED, 1) | links_attributes(needs, needs.common)
+    of = task_attributes(needs.members, StateType.COMPLETED, 1)
+    of |= links_attributes(needs, needs.common)
     head += otlp.span_more(of, links=needs.common.encoded(part.trace_id))
-    ids = [part.task_span(members, position) for position in positions]
-    template = SpanTemplate(head, holes)
-    yield from template.spans(
-        ids, [started[i] for i in positions], [ended[i] for i in positions], columns
-    )
+    return SpanTemplate(head, holes).spans(ids, *times, columns)
 
 
-def _run_spans(needs: Needs, place: int, positions: list[int]) -> Iterator[bytes]:
-    """Yield `run` spans of members that are alike and ran in one place."""
-    part, members = needs.part, needs.members
-    head = otlp.span_head(f"run {members.row.task}", part.trace_id, b"", FLAGS)
+def _queued(needs: Needs, block: range, starts: Sequence[int]) -> list[float] | None:
+    """Return how long members waited for a worker (ms): what `Needs.queued` says of each."""
+    if needs.unknown:
+        return None
+    ready: Iterable[int] = repeat(needs.ready, len(block))
+    for parent, edge in needs.single:
+        ends = parent.ended[block.start + edge.index : block.stop + edge.index]
+        ready = map(max, ready, ends)
+    if not needs.single and not needs.ready:
+        return None
+    return [max(0, at - since) / _NS_PER_MS for at, since in zip(starts, ready, strict=True)]
+
+
+def _run_template(needs: Needs, place: int) -> SpanTemplate:
+    """Return the template of `run` spans in one place; the hole is the id of the `task` span."""
+    part = needs.part
+    head = otlp.span_head(f"run {needs.members.row.task}", part.trace_id, b"", FLAGS)
     of = {"raysched.attempt.number": 1} | place_attributes(part.run.places.get(place))
-    template = SpanTemplate(head + otlp.span_more(of), [(b"\x22\x08", "8s")])
-    yield from template.spans(
-        [part.attempt_span(members, position, 1) for position in positions],
-        [members.started[i] for i in positions],
-        [members.ended[i] for i in positions],
-        [[part.task_span(members, position) for position in positions]],
-    )
+    return SpanTemplate(head + otlp.span_more(of), [(b"\x22\x08", "8s")])

@@ -53,7 +53,7 @@ class Early:
         Without those of which several executions have something.
         """
         states, told = members.states, members.told
-        fresh = [i for i in indices if states[i] >= FIRST_TERMINAL and not told[i]]
+        fresh = sorted(i for i in indices if states[i] >= FIRST_TERMINAL and not told[i])
         if len(self._run.executions) == 1:
             yield self._part(1), fresh
             return
@@ -77,7 +77,9 @@ class Early:
             if not all(part.is_certain(*place) for place in needs.of_all()):
                 return []
             self._needs[at] = needs
-        ready = [position for position in positions if self._is_ready(needs, position)]
+        ready = positions
+        if not self._are_ready(needs, positions):
+            ready = [position for position in positions if self._is_ready(needs, position)]
         for position in ready:
             members.told[position] = 1
         return group_spans(needs, ready)
@@ -88,6 +90,16 @@ class Early:
             part = self._parts[number] = EarlyPart(self._run, number, top_of(self._run, number))
             part.early = self
         return part
+
+    def _are_ready(self, needs: Needs, positions: Sequence[int]) -> bool:
+        """Whether it is plain of all of these members, without a look at each."""
+        if not positions or needs.members.roots:
+            return not positions
+        first, last = positions[0], positions[-1]
+        return all(
+            needs.part.are_kept(parent, range(first + edge.index, last + 1 + edge.index))
+            for parent, edge in needs.single
+        )
 
     def _is_ready(self, needs: Needs, position: int) -> bool:
         """Whether it is certain what becomes of all that a member is linked to."""
@@ -114,6 +126,12 @@ class EarlyPart(Part):
         """See `Part.fate`: what is told early is kept, and so are failures and retries."""
         kept = self.early.has(members) or members.is_eventful(position)
         return KEPT if kept and self._is_here(members, position) else 0
+
+    def are_kept(self, members: Members, positions: range) -> bool:
+        """See `Part.are_kept`: whether that is so, and known."""
+        states = members.states[positions.start : positions.stop]
+        known = len(states) == len(positions) and min(states) >= FIRST_TERMINAL
+        return known and len(self.run.executions) == 1 and self.early.has(members)
 
     def _is_here(self, members: Members, position: int) -> bool:
         alone = len(self.run.executions) == 1

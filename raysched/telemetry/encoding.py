@@ -52,7 +52,7 @@ def links_attributes(needs: Needs, links: Links) -> dict[str, Value]:
 
 
 def task_run_spans(needs: Needs, task_run: TaskRun) -> list[bytes]:
-    """Return the `task` span of a task run, and a `run` span for each of its attempts."""
+    """Return the `task` span of a task run, and a `run` span for each of its attempts in it."""
     part, members, position = needs.part, needs.members, task_run.position
     above, within = NO_SPAN, None
     if members.row.parent_key or part.is_inside_task:
@@ -64,7 +64,6 @@ def task_run_spans(needs: Needs, task_run: TaskRun) -> list[bytes]:
     spans += (
         _attempt_span(part, members, position, task_span, each, time) for each in task_run.attempts
     )
-    spans += (computed_again(part, members, position, each) for each in task_run.again)
     return spans
 
 

@@ -7,7 +7,7 @@ slowest and its first task runs. If even that is too much, what comes first is t
 `max_spans` are reached; failures are told in any case, and so is all that is above a span.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import nsmallest
@@ -84,9 +84,16 @@ class Selection:
     Args:
         parts: All parts of the trace, the root first.
         max_spans: How many spans it may have, 0 for as many as there are.
+        is_early: Whether the task runs of a group of a part are told early, and so in any case.
     """
 
-    def __init__(self, parts: Sequence[Part], max_spans: int) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        max_spans: int,
+        is_early: Callable[[Part, Members], bool],
+    ) -> None:
+        self._is_early = is_early
         self._parts = parts
         self._max = max_spans
         self._left = max_spans
@@ -128,17 +135,15 @@ class Selection:
                     fates[position] = KEPT
 
     def _keep_eventful(self, part: Part, members: Members) -> None:
-        """Keep failures, retries, and what was told before the trace was known."""
+        """Keep failures, retries, and what may have been told before the trace was known."""
         must = {i for i in members.attempts if part.task_run(members, i) is not None}
         for state in FAILED_ITSELF:
             at = members.states.find(state)
             while at >= 0:
                 must.add(at)
                 at = members.states.find(state, at + 1)
-        at = members.told.find(1)
-        while at >= 0:
-            must.add(at)
-            at = members.told.find(1, at + 1)
+        if self._is_early(part, members):
+            must.update(part.present(members))
         for position in sorted(must):
             if part.task_run(members, position) is not None:
                 self._keep(part, members, position, must=True)

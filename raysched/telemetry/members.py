@@ -161,15 +161,6 @@ class Members:
         """Whether a member failed itself, or had attempts that did."""
         return position in self.attempts or self.states[position] in FAILED_ITSELF
 
-    def is_uneventful(self, position: int) -> bool:
-        """Whether a member completed at its first attempt."""
-        return (
-            self.states[position] == StateType.COMPLETED
-            and self.numbers[position] == 1
-            and position not in self.attempts
-            and 0 < self.started[position] <= self.ended[position]
-        )
-
 
 @dataclass(eq=False)
 class OpenRun:

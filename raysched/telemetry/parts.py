@@ -9,6 +9,7 @@ from raysched.model.states import FIRST_TERMINAL
 from raysched.model.traces import (
     TraceParent,
     attempt_span_id,
+    attempt_span_ids,
     chunk_span_id,
     flow_span_id,
     task_span_id,
@@ -161,10 +162,6 @@ class Part:
                 return task_run
         return None
 
-    def is_told(self, members: Members, position: int) -> bool:
-        """Whether the spans of a task run of this execution have been made already."""
-        return bool(members.told[position])
-
     def fate(self, members: Members, position: int) -> int:
         """Return what becomes of a task run."""
         fates = self.fates.get(members.row.id)
@@ -179,6 +176,18 @@ class Part:
         """Return the id of a `run` span."""
         index = members.row.first + position
         return attempt_span_id(self.run.row.id, self.number, members.row.task, index, attempt)
+
+    def span_ids(self, members: Members, positions: range, attempt: int = 0) -> list[bytes]:
+        """Return the ids of adjacent `run` spans, or `task` spans for attempt 0."""
+        first = members.row.first
+        indices = range(first + positions.start, first + positions.stop)
+        run_id = self.run.row.id
+        return attempt_span_ids(run_id, self.number, members.row.task, indices, attempt)
+
+    def are_kept(self, members: Members, positions: range) -> bool:
+        """Whether adjacent task runs all have spans of their own."""
+        fates = self.fates.get(members.row.id, b"")
+        return fates.count(KEPT, positions.start, positions.stop) == len(positions)
 
     def chunk_span(self, task: str, index: int) -> bytes:
         """Return the id of the `chunk` span that stands for a task run of a folded task."""

@@ -18,6 +18,7 @@ from ray.core.generated import autoscaler_pb2
 from backends import jobs
 from backends.harness import Harness, wait_for
 from faults.cluster import ENVIRONMENT
+from raysched.backends.ray.autoscaling import Autoscaling
 from raysched.model.events import EventKind
 
 if TYPE_CHECKING:
@@ -122,6 +123,24 @@ class TestNodes:
         assert removed["attributes"]["death_reason"].startswith("AUTOSCALER_DRAIN_IDLE: ")
 
 
+class TestAutoscaling:
+    def test_what_it_does_not_get_is_told_once_with_the_reason(self) -> None:
+        state: Any = autoscaler_pb2.AutoscalingState()  # type: ignore[attr-defined]
+        refused = {"ray_node_type_name": "gpu", "reason": "no capacity", "failed_ts": 9}
+        state.failed_instance_requests.add(count=1, **refused | {"failed_ts": 1})
+        autoscaling = Autoscaling()
+        assert autoscaling.see(state, 5) == []
+        for _ in range(2):
+            state.failed_instance_requests.add(count=1, **refused)
+        wanted = state.infeasible_resource_requests.add().resources_bundle
+        wanted["CPU"], wanted["memory"] = 4, 2**34
+        assert [(event.at, event.message) for event in autoscaling.see(state, 7)] == [
+            (9_000_000_000, "the autoscaler did not get 2 nodes of type gpu: no capacity"),
+            (7, "the autoscaler has no type of node with CPU=4, memory=16 GiB"),
+        ]
+        assert autoscaling.see(state, 8) == []
+
+
 class TestMemory:
     def test_kill_for_memory(self) -> None:
         told = told_in("memory_runs_out")
@@ -137,7 +156,7 @@ class TestMemory:
         (event,) = told_in("store_overflows")["events"]
         assert event["kind"] == "objects spilled"
         spilled = event["attributes"]
-        # 8 values of 20 MiB in 80 MiB.
-        assert 4 <= spilled["objects"] <= 8
+        # 8 values of 20 MiB in 80 MiB; the look may come in the middle of it.
+        assert 1 <= spilled["objects"] <= 8
         assert spilled["bytes"] >= spilled["objects"] * 20 * 1024**2
         assert f"{spilled['objects']} objects" in event["message"]

@@ -142,8 +142,8 @@ def test_another_attempt_completes_whatever_ended_the_worker(ray_place: Place) -
     events = ray_place.look("events", "last")
     assert [each["kind"] for each in events] == ["worker died"] * 3
     # Each in the words that its attempt has, too.
-    for words in ("by os._exit(0)", "of SIGSEGV", "without a word, as after SIGKILL"):
-        assert len([each for each in events if f"died {words}" in each["message"]]) == 1
+    for how in ("by os._exit(0)", "of SIGSEGV", "without a word, as after SIGKILL"):
+        assert len([each for each in events if f"died {how}" in each["message"]]) == 1
     assert len({each["attributes"]["worker_id"] for each in events}) == 3
 
 

@@ -6,6 +6,7 @@ Nodes that it starts and ends come and go as others do; that it ended one is in 
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from raysched.backends.ray.capacity import amount_text
@@ -30,13 +31,14 @@ class Autoscaling:
             state: Ray's `AutoscalingState`; empty where nothing scales the cluster.
             at: The time of the look (ns since the epoch).
         """
-        fresh = [event for key, event in _acts(state, at) if self._once.is_new(key)]
+        told = chain(_acts(state, at), _refusals(state, at))
+        fresh = [event for key, event in told if self._once.is_new(key)]
         was_first, self._looked = not self._looked, True
         return [] if was_first else fresh
 
 
 def _acts(state: Any, at: int) -> Iterator[tuple[tuple[object, ...], ClusterEvent]]:
-    """Yield what an autoscaler tells, each with what it is known by at the next look."""
+    """Yield what an autoscaler asked for and got, each with what it is known by later."""
     for asked in state.pending_instance_requests:
         kind, seconds = asked.ray_node_type_name, asked.request_ts
         yield (
@@ -61,6 +63,10 @@ def _acts(state: Any, at: int) -> Iterator[tuple[tuple[object, ...], ClusterEven
                 instance_id=launched.instance_id,
             ),
         )
+
+
+def _refusals(state: Any, at: int) -> Iterator[tuple[tuple[object, ...], ClusterEvent]]:
+    """Yield what an autoscaler did not get, or cannot, each with what it is known by later."""
     failures = Counter(
         (each.ray_node_type_name, each.failed_ts, each.reason)
         for each in state.failed_instance_requests

@@ -18,52 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from raysched.telemetry.environment import Destination, Protocol
 from raysched.telemetry.ports import Signal
+from telemetry.messages import PARTIAL, REQUESTS, SERVICES, retry_info
 
 WAIT_SECONDS = 30.0
 """After this a test has failed."""
-
-REJECTED = 3
-"""So many items of a request are rejected by `Answer.PARTIAL`."""
 
 SAID = "too many for today"
 """What it says with a failure."""
 
 GARBAGE = b"\xff\xfe<html>not a collector</html>"
-
-_REQUESTS: dict[Signal, Any] = {
-    Signal.TRACES: traces.ExportTraceServiceRequest,
-    Signal.METRICS: metrics.ExportMetricsServiceRequest,
-    Signal.LOGS: logs.ExportLogsServiceRequest,
-}
-
-_PARTIAL: dict[Signal, Any] = {
-    Signal.TRACES: traces.ExportTraceServiceResponse(
-        partial_success=traces.ExportTracePartialSuccess(rejected_spans=REJECTED)
-    ),
-    Signal.METRICS: metrics.ExportMetricsServiceResponse(
-        partial_success=metrics.ExportMetricsPartialSuccess(rejected_data_points=REJECTED)
-    ),
-    Signal.LOGS: logs.ExportLogsServiceResponse(
-        partial_success=logs.ExportLogsPartialSuccess(rejected_log_records=REJECTED)
-    ),
-}
-
-_SERVICES = {
-    Signal.TRACES: "opentelemetry.proto.collector.trace.v1.TraceService",
-    Signal.METRICS: "opentelemetry.proto.collector.metrics.v1.MetricsService",
-    Signal.LOGS: "opentelemetry.proto.collector.logs.v1.LogsService",
-}
 
 
 class Answer(Enum):
@@ -190,7 +158,7 @@ class Receiver(ABC):
             answer = self.answer
             self.asked += 1
             if answer in {Answer.OK, Answer.PARTIAL}:
-                self.received.append(Received(signal, _REQUESTS[signal].FromString(body), headers))
+                self.received.append(Received(signal, REQUESTS[signal].FromString(body), headers))
             self._changed.notify_all()
         if answer is Answer.NEVER:
             self._stopped.wait()
@@ -199,7 +167,7 @@ class Receiver(ABC):
     def content(self, signal: Signal, answer: Answer) -> bytes:
         """Return the body of an answer."""
         if answer is Answer.PARTIAL:
-            return bytes(_PARTIAL[signal].SerializeToString())
+            return bytes(PARTIAL[signal].SerializeToString())
         if answer is Answer.REFUSED:
             return bytes(Status(message=SAID).SerializeToString())
         return GARBAGE if answer is Answer.GARBAGE else b""
@@ -287,7 +255,7 @@ class GrpcReceiver(Receiver):
             ThreadPoolExecutor(8),
             options=[("grpc.max_receive_message_length", 2**26), ("grpc.so_reuseport", 0)],
         )
-        for signal, service in _SERVICES.items():
+        for signal, service in SERVICES.items():
             handler = grpc.method_handlers_generic_handler(
                 service, {"Export": grpc.unary_unary_rpc_method_handler(self._handler(signal))}
             )
@@ -307,21 +275,12 @@ class GrpcReceiver(Receiver):
             headers = {key: str(value) for key, value in context.invocation_metadata()}
             answer = self.take(signal, request, headers)
             if answer is Answer.BUSY and self.retry_after is not None:
-                context.set_trailing_metadata(_retry_info(float(self.retry_after)))
+                context.set_trailing_metadata(retry_info(float(self.retry_after)))
             if answer in _GRPC_CODES:
                 context.abort(_GRPC_CODES[answer], SAID)
             return self.content(signal, answer)
 
         return export
-
-
-def _retry_info(seconds: float) -> tuple[tuple[str, bytes], ...]:
-    delay = Duration()
-    delay.FromNanoseconds(int(seconds * 1e9))
-    detail = AnyMessage()
-    detail.Pack(RetryInfo(retry_delay=delay))
-    status = Status(code=8, message="busy", details=[detail])
-    return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
 @contextmanager

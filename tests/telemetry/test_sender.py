@@ -11,7 +11,8 @@ from raysched.telemetry.environment import Protocol
 from raysched.telemetry.sender import REQUEST_BYTES, REQUEST_ITEMS, Sender
 from raysched.telemetry.spans import SpanSender
 from raysched.telemetry.transports import open_transport
-from telemetry.receiver import REJECTED, SAID, WAIT_SECONDS, Answer, Receiver, receiving
+from telemetry.messages import REJECTED
+from telemetry.receiver import SAID, WAIT_SECONDS, Answer, Receiver, receiving
 from telemetry.sending import names, sending, spans
 
 

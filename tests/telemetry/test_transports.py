@@ -19,8 +19,8 @@ from raysched.errors import SettingsError
 from raysched.telemetry.environment import Destination, Protocol
 from raysched.telemetry.ports import Refused, Signal, Transport, Unavailable
 from raysched.telemetry.transports import open_transport
+from telemetry.messages import REJECTED
 from telemetry.receiver import (
-    REJECTED,
     SAID,
     Answer,
     HttpReceiver,

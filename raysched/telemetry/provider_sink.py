@@ -44,31 +44,36 @@ class ProviderSink:
         """See `SpanSink.put`."""
         for span, scope in _decoded(spans, scopes):
             with self._lock:
-                self._begun[run_id] += 1
-                if self._begun.total() > BURST:
+                if self._begun.total() >= BURST:
                     self.flush(FLUSH_SECONDS)
                 try:
                     self._replayer.replay(span, scope)
                 except Exception as error:  # noqa: BLE001 - of processors that are the program's
                     self._failed(Counter([run_id]), f"{type(error).__name__}: {error}")
+                else:
+                    self._begun[run_id] += 1
 
     def flush(self, seconds: float) -> None:
         """See `SpanSink.flush`."""
         with self._lock:
             if not self._begun or seconds <= 0:
-                # Its processors send in the background, too; without time they say that they failed.
+                # Processors also send in the background, and say that they failed without time.
                 return
+            problem = self._flushed(seconds)
             begun, self._begun = self._begun, Counter()
-            try:
-                flushed = self._processor.force_flush(int(seconds * 1000))
-            except Exception as error:  # noqa: BLE001 - as above
-                self._failed(begun, f"{type(error).__name__}: {error}")
-                return
-            if flushed is False:
-                self._failed(begun, "the program's tracer provider did not flush them")
+            if problem:
+                self._failed(begun, problem)
         for run_id in begun:
             if not self.unsent().get(run_id):
                 self._delivered(run_id)
+
+    def _flushed(self, seconds: float) -> str:
+        """Have the processors flush; return what went wrong."""
+        try:
+            flushed = self._processor.force_flush(int(seconds * 1000))
+        except Exception as error:  # noqa: BLE001 - as above
+            return f"{type(error).__name__}: {error}"
+        return "the program's tracer provider did not flush them" if flushed is False else ""
 
     def unsent(self) -> dict[str, int]:
         """See `SpanSink.unsent`."""

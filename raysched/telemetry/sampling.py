@@ -43,7 +43,7 @@ def stand(sampler: Sampler, run_id: str, execution: int) -> TraceParent:
 
 
 def sampler_of_environment() -> Sampler:
-    """Return what `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` say, as the SDK reads them."""
+    """Return what `OTEL_TRACES_SAMPLER` and its `_ARG` say, as the SDK reads them."""
     return TracerProvider(resource=Resource({}), shutdown_on_exit=False).sampler
 
 

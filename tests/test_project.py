@@ -187,7 +187,7 @@ class TestDependencies:
 
     @pytest.mark.parametrize("requirement", requirements)
     def test_have_a_lower_and_an_upper_bound(self, requirement: str) -> None:
-        assert re.fullmatch(r"[\w.-]+(\[\w+\])?>=[\d.]+,<[\d.]+", requirement)
+        assert re.fullmatch(r"[\w.-]+(\[\w+\])?>=[\d.]+(a\d+)?,<[\d.]+", requirement)
 
     def test_checks_run_on_exact_versions(self) -> None:
         strange = [pin for pin in self.pins if not re.fullmatch(r"[\w.-]+==[\w.+]+", pin)]

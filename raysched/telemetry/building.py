@@ -143,13 +143,12 @@ class TraceBuilder:
         if not self._max_spans or not self._waiting[top.row.id]:
             spans.scopes += scopes
             return
-        room = HELD_BYTES - sum(map(len, top.held))
         for scope in scopes:
-            room -= len(scope)
-            if room < 0:
+            if top.held_bytes + len(scope) > HELD_BYTES:
                 top.dropped += 1
             else:
                 top.held.append(scope)
+                top.held_bytes += len(scope)
 
     # ---------------------------------------------------------------------------------- at the end
 

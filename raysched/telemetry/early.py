@@ -76,7 +76,8 @@ class Early:
             needs = Needs(part, members)
             if not all(part.is_certain(*place) for place in needs.of_all()):
                 return []
-            self._needs[at] = needs
+            if members.row.size > 1:
+                self._needs[at] = needs
         ready = positions
         if not self._are_ready(needs, positions):
             ready = [position for position in positions if self._is_ready(needs, position)]

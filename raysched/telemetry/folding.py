@@ -4,7 +4,8 @@ Decided when the whole trace is known, by nothing but its rows: whoever reads th
 the same. A trace of up to `max_spans` spans is told as it is. Of a larger one the largest tasks are
 folded, one after the other, until the rest fits: such a task keeps all failures and retries, its
 slowest and its first task runs. If even that is too much, what comes first is told, until
-`max_spans` are reached; failures are told in any case, and so is all that is above a span.
+`max_spans` are reached. Failures, retries and what was told early (`early`, at most half of
+`max_spans`) are told in any case, and so is all that is above a span.
 """
 
 from collections.abc import Callable, Iterable, Sequence

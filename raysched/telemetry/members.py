@@ -176,6 +176,7 @@ class OpenRun:
         events: What happened to the cluster.
         dropped: Spans of user code that were left out.
         held: `ScopeSpans` of user code that wait for what becomes of the spans above them.
+        held_bytes: Their size.
         lost: When attempts began that were lost with their driver (ns).
     """
 
@@ -188,6 +189,7 @@ class OpenRun:
     events: list[ClusterEvent] = field(default_factory=list)
     dropped: int = 0
     held: list[bytes] = field(default_factory=list)
+    held_bytes: int = 0
     lost: list[int] = field(default_factory=list)
     _texts: dict[str, str] = field(default_factory=dict)
     _of_task: dict[str, list[tuple[int, int]]] = field(default_factory=dict)

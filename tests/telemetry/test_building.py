@@ -88,7 +88,8 @@ def test_the_limit_holds_but_for_failures_and_retries(
     history = History(seed, largest)
     spans = built(history.live(order), max_spans)
     must = _must_be_told(spans)
-    assert len(spans) <= max(max_spans, len(must))
+    # Up to half of the limit may have been told before the first failure was known.
+    assert len(spans) <= max(max_spans, len(must) + max_spans // 2)
     total = sum(
         each.state.name in FAILED
         for run in _runs(history)

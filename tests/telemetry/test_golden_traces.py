@@ -7,9 +7,13 @@ import pytest
 
 from raysched import flow, skip, task
 from raysched.model.rows import Batch, FlowRunRow
+from raysched.settings import settings
+from raysched.store import open_reader
+from raysched.store.replay import replay
 from raysched.telemetry.building import TraceBuilder
+from raysched.telemetry.otlp import SpanId
 from raysched.telemetry.reading import SpanView, read_spans, trees
-from raysched.wiring import Configuration, configure
+from raysched.wiring import Configuration, configure, disconnect
 
 Told = list[tuple[FlowRunRow, Batch]]
 
@@ -17,12 +21,14 @@ Told = list[tuple[FlowRunRow, Batch]]
 @pytest.fixture
 def told(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     monkeypatch.setenv("RAYSCHED_HOME", str(tmp_path))
+    settings.cache_clear()
     batches: Told = []
     before = configure(
         Configuration("inline", observers=[lambda row, batch: batches.append((row, batch))])
     )
     yield batches
     configure(before)
+    settings.cache_clear()
 
 
 def spans_of(batches: Told, max_spans: int = 5000) -> list[SpanView]:
@@ -231,3 +237,34 @@ def test_a_trace_that_is_not_sampled_is_not_told(told: Told) -> None:
         assert {span.id.trace_id.hex() for span in spans} <= {"ab" * 16}
         if spans:
             assert [span.parent.hex() for span in spans if span.name == "flow main"] == ["cd" * 8]
+
+
+@pytest.mark.parametrize("max_spans", [0, 10, 5000])
+def test_a_kept_run_gives_the_same_trace(told: Told, max_spans: int) -> None:
+    @flow
+    def sub(number: int) -> int:
+        return load(number)
+
+    @task
+    def outer(number: int) -> int:
+        return sub(parse(number))
+
+    @flow
+    def main() -> None:
+        sub(1)
+        total.submit(parse.map(load.map(range(20)))).wait()
+        parse.submit(broken.submit(2)).wait()
+        outer(3)
+
+    with pytest.raises(Exception, match="broken"):
+        main()
+    disconnect()
+    reader = open_reader(settings().resolved_database_url())
+    kept = list(replay(reader, reader.find_run(told[0][0].id)))
+    reader.close()
+    assert tree_of(kept, max_spans) == tree_of(told, max_spans)
+    assert _by_id(kept, max_spans) == _by_id(told, max_spans)
+
+
+def _by_id(batches: Told, max_spans: int) -> dict[SpanId, SpanView]:
+    return {span.id: span for span in spans_of(batches, max_spans)}

@@ -6,30 +6,30 @@ once do not get in each other's way.
 
 import fcntl
 import http.client
-import json
 import os
-import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import psutil
 
 from raysched.errors import TelemetryError
 from raysched.telemetry.jaeger import KeptJaeger, began_at, load, place, record, record_path
-
-UI_PORT, HTTP_PORT, GRPC_PORT = 16686, 4318, 4317
-"""Ports of the pages, of OTLP over HTTP and over gRPC. Source: Jaeger's documentation, APIs."""
-
-IMAGE = "cr.jaegertracing.io/jaegertracing/jaeger:2.13.0"
-"""The container image, of Jaeger 2."""
-
-ENGINES = ("docker", "podman")
+from raysched.telemetry.jaeger_program import (
+    ENGINE_SECONDS,
+    GRPC_PORT,
+    HTTP_PORT,
+    UI_PORT,
+    Ports,
+    Program,
+    command_of,
+    find_program,
+    run_engine,
+)
 
 START_SECONDS = 60.0
 """How long it may take to answer. It takes about a second where the machine is not busy."""
@@ -37,25 +37,10 @@ START_SECONDS = 60.0
 END_SECONDS = 10.0
 """How long it may take to end by itself, and to write what it keeps, before it is killed."""
 
-ENGINE_SECONDS = 10.0
-"""How long a container engine may take to answer."""
-
 POLL_SECONDS = 0.05
 
 TOLD_LINES = 8
 """Lines of its own words that are told when it does not start."""
-
-MOST_TRACES = 100_000
-"""Traces in memory, as in Jaeger's own default; the oldest make room for new ones."""
-
-KEPT_FOR = "720h"
-"""How long traces in a directory are kept: 30 days, as Go writes it."""
-
-HOW_TO_GET_ONE = """\
-there is no Jaeger on this machine to start. Get one:
-  a binary     from https://www.jaegertracing.io/download/, on PATH, or named by RAYSCHED_JAEGER
-  a container  with Docker or Podman running, `raysched jaeger` starts one by itself
-Any other collector does as well: OTEL_EXPORTER_OTLP_ENDPOINT=http://host:4318 sends spans there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +64,6 @@ class StartOptions:
     foreground: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Program:
-    """What is started: the path of a binary, or an engine's with the image that it runs."""
-
-    path: str
-    engine: str = ""
-
-    def __str__(self) -> str:
-        return f"{IMAGE} by {self.engine}" if self.engine else self.path
-
-
-@dataclass(frozen=True, slots=True)
-class _Ports:
-    ui: int
-    http: int
-    grpc: int
-
-
 def start(home: Path, options: StartOptions) -> tuple[KeptJaeger, "subprocess.Popen[bytes] | None"]:
     """Start a Jaeger, unless there is one; returns when it answers.
 
@@ -118,7 +85,7 @@ def start(home: Path, options: StartOptions) -> tuple[KeptJaeger, "subprocess.Po
             return found, None
         if found is not None:
             _clear(home, found)
-        program = _find_program(options.program)
+        program = find_program(options.program)
         ports = _choose_ports(options)
         return _start(home, program, ports, options)
 
@@ -172,50 +139,8 @@ def _refuse_other(found: KeptJaeger, options: StartOptions) -> None:
         )
 
 
-def _find_program(named: str) -> _Program:
-    if named:
-        path = shutil.which(named)
-        if path is None:
-            raise TelemetryError(
-                f"RAYSCHED_JAEGER: {named} is no program that can be run; unset it to look for "
-                "`jaeger` on PATH, or for Docker or Podman"
-            )
-        return _Program(path)
-    binary = shutil.which("jaeger")
-    if binary is not None:
-        return _Program(binary)
-    silent = []
-    for engine in ENGINES:
-        path = shutil.which(engine)
-        if path is not None and _engine_answers(path):
-            return _Program(path, engine)
-        if path is not None:
-            silent.append(engine)
-    remark = f"\n({' and '.join(silent)}: installed, but no engine answers)" if silent else ""
-    raise TelemetryError(f"{HOW_TO_GET_ONE}{remark}")
-
-
-def _engine_answers(path: str) -> bool:
-    with suppress(OSError, subprocess.TimeoutExpired):
-        # Unlike `version`, both have to ask the engine for this.
-        return _run([path, "ps", "--quiet"], ENGINE_SECONDS).returncode == 0
-    return False
-
-
-def _run(command: Sequence[str], seconds: float | None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(  # noqa: S603 - a container engine, with names of ours
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=seconds,
-    )
-
-
-def _choose_ports(options: StartOptions) -> _Ports:
-    return _Ports(
+def _choose_ports(options: StartOptions) -> Ports:
+    return Ports(
         _choose("--ui-port", options.ui_port, UI_PORT),
         _choose("--http-port", options.http_port, HTTP_PORT),
         _choose("--grpc-port", options.grpc_port, GRPC_PORT),
@@ -248,24 +173,15 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _fetch(engine: str) -> None:
-    """Fetch the image, unless it is there."""
-    if _run([engine, "image", "inspect", IMAGE], ENGINE_SECONDS).returncode == 0:
-        return
-    done = _run([engine, "pull", "--quiet", IMAGE], None)
-    if done.returncode:
-        raise TelemetryError(f"{IMAGE} cannot be fetched: {done.stdout.strip()}")
-
-
 def _start(
-    home: Path, program: _Program, ports: _Ports, options: StartOptions
+    home: Path, program: Program, ports: Ports, options: StartOptions
 ) -> tuple[KeptJaeger, "subprocess.Popen[bytes]"]:
     directory = place(home)
     storage = directory / "traces"
     if options.keep:
         storage.mkdir(exist_ok=True)
     container = f"raysched-jaeger-{os.getpid()}" if program.engine else ""
-    command = _command(program, ports, directory, container, keep=options.keep)
+    command = command_of(program, ports, directory, container, keep=options.keep)
     log = directory / "jaeger.log"
     with log.open("wb") as file:
         output = None if options.foreground else file
@@ -304,82 +220,7 @@ def _start(
     return kept, process
 
 
-def _command(
-    program: _Program, ports: _Ports, directory: Path, container: str, *, keep: bool
-) -> list[str]:
-    storage = directory / "traces"
-    if not program.engine:
-        return [program.path, f"--config=yaml:{_config('127.0.0.1', ports, keep and storage)}"]
-    _fetch(program.path)
-    inside = _Ports(UI_PORT, HTTP_PORT, GRPC_PORT)
-    published = [(ports.ui, inside.ui), (ports.http, inside.http), (ports.grpc, inside.grpc)]
-    config = _config("0.0.0.0", inside, keep and Path("/traces"))  # noqa: S104 - in the container
-    return [
-        *(program.path, "run", "--rm", "--name", container),
-        *(f"--publish=127.0.0.1:{outer}:{inner}" for outer, inner in published),
-        # The files that it keeps are this user's.
-        f"--user={os.getuid()}:{os.getgid()}",
-        *(["--userns=keep-id"] if program.engine == "podman" else []),
-        *([f"--volume={storage}:/traces"] if keep else []),
-        *(IMAGE, f"--config=yaml:{config}"),
-    ]
-
-
-def _config(host: str, ports: _Ports, kept_in: Path | Literal[False]) -> str:
-    """Return a configuration of Jaeger 2, as JSON, which is YAML.
-
-    Nothing listens but the pages and the two receivers: no Zipkin, no metrics, no debugging pages.
-    Source: Jaeger's `cmd/jaeger/internal/all-in-one.yaml` and `config-badger.yaml`.
-    """
-    storage: dict[str, Any] = {"memory": {"max_traces": MOST_TRACES}}
-    if kept_in:
-        keys_and_values = {"keys": f"{kept_in}/keys", "values": f"{kept_in}/values"}
-        storage = {
-            "badger": {
-                "directories": keys_and_values,
-                "ephemeral": False,
-                "ttl": {"spans": KEPT_FOR},
-            }
-        }
-    config = {
-        "service": {
-            "extensions": ["jaeger_storage", "jaeger_query"],
-            "pipelines": {
-                "traces": {
-                    "receivers": ["otlp"],
-                    "processors": ["batch"],
-                    "exporters": ["jaeger_storage_exporter"],
-                }
-            },
-            "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "info"}},
-        },
-        "extensions": {
-            "jaeger_storage": {"backends": {"runs": storage}},
-            "jaeger_query": {
-                "storage": {"traces": "runs"},
-                "http": {"endpoint": f"{host}:{ports.ui}"},
-                # Its own interface for programs, which nobody here uses: any free port.
-                "grpc": {"endpoint": "127.0.0.1:0"},
-                # Otherwise it adds traces of its own pages to those of the runs.
-                "enable_tracing": False,
-            },
-        },
-        "receivers": {
-            "otlp": {
-                "protocols": {
-                    "grpc": {"endpoint": f"{host}:{ports.grpc}"},
-                    "http": {"endpoint": f"{host}:{ports.http}"},
-                }
-            }
-        },
-        # By default 200 ms: a trace should be there when its link is printed.
-        "processors": {"batch": {"timeout": "50ms"}},
-        "exporters": {"jaeger_storage_exporter": {"trace_storage": "runs"}},
-    }
-    return json.dumps(config)
-
-
-def _wait(process: "subprocess.Popen[bytes]", kept: KeptJaeger, program: _Program) -> None:
+def _wait(process: "subprocess.Popen[bytes]", kept: KeptJaeger, program: Program) -> None:
     """Wait until it answers.
 
     Raises:
@@ -422,7 +263,7 @@ def _end(kept: KeptJaeger) -> None:
     if kept.container:
         # Its client passes signals on, unless it was killed.
         with suppress(OSError, subprocess.TimeoutExpired):
-            _run([kept.engine, "rm", "--force", kept.container], ENGINE_SECONDS)
+            run_engine([kept.engine, "rm", "--force", kept.container], ENGINE_SECONDS)
 
 
 @contextmanager

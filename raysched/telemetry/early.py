@@ -53,7 +53,11 @@ class Early:
         Without those of which several executions have something.
         """
         states, told = members.states, members.told
-        fresh = sorted(i for i in indices if states[i] >= FIRST_TERMINAL and not told[i])
+        fresh: Sequence[int] = indices
+        part = slice(indices[0], indices[-1] + 1) if indices else slice(0)
+        whole = isinstance(indices, range) and min(states[part], default=0) >= FIRST_TERMINAL
+        if not whole or any(told[part]):
+            fresh = sorted(i for i in indices if states[i] >= FIRST_TERMINAL and not told[i])
         if len(self._run.executions) == 1:
             yield self._part(1), fresh
             return
@@ -81,8 +85,11 @@ class Early:
         ready = positions
         if not self._are_ready(needs, positions):
             ready = [position for position in positions if self._is_ready(needs, position)]
-        for position in ready:
-            members.told[position] = 1
+        if isinstance(ready, range):
+            members.told[ready.start : ready.stop] = b"\x01" * len(ready)
+        else:
+            for position in ready:
+                members.told[position] = 1
         return group_spans(needs, ready)
 
     def _part(self, number: int) -> "EarlyPart":

@@ -9,8 +9,8 @@ first.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from functools import cache, lru_cache
-from itertools import repeat
+from functools import cache
+from itertools import chain, repeat
 from struct import Struct
 from typing import Any, NamedTuple, TypeAlias
 
@@ -267,7 +267,7 @@ def resource(of: Attributes) -> bytes:
 
 def scope_spans(spans: Iterable[bytes]) -> bytes:
     """Return the `ScopeSpans` of encoded spans of our own."""
-    return _scope() + b"".join(_repeated(2, spans))
+    return _scope() + _repeated(2, spans)
 
 
 def traces_request(resource: bytes, spans: Sequence[bytes], scopes: Iterable[bytes] = ()) -> bytes:
@@ -279,7 +279,7 @@ def traces_request(resource: bytes, spans: Sequence[bytes], scopes: Iterable[byt
         scopes: Encoded `ScopeSpans` of others.
     """
     own = (scope_spans(spans),) if spans else ()
-    return field(1, field(1, resource) + b"".join(_repeated(2, (*own, *scopes))))
+    return field(1, field(1, resource) + _repeated(2, (*own, *scopes)))
 
 
 def logs_request(resource: bytes, records: Iterable[bytes]) -> bytes:
@@ -289,21 +289,17 @@ def logs_request(resource: bytes, records: Iterable[bytes]) -> bytes:
         resource: Encoded `Resource`.
         records: Encoded `LogRecord`s.
     """
-    scope_logs = _scope() + b"".join(_repeated(2, records))
+    scope_logs = _scope() + _repeated(2, records)
     return field(1, field(1, resource) + field(2, scope_logs))
 
 
-def _repeated(number: int, messages: Iterable[bytes]) -> Iterable[bytes]:
-    """Yield the pieces of a repeated field."""
-    tag = varint(number << 3 | 2)
-    for message in messages:
-        yield _before(tag, len(message))
-        yield message
-
-
-@lru_cache(maxsize=4096)
-def _before(tag: bytes, size: int) -> bytes:
-    return tag + varint(size)
+def _repeated(number: int, messages: Iterable[bytes]) -> bytes:
+    """Return a repeated field."""
+    messages = list(messages)
+    tag, sizes = varint(number << 3 | 2), list(map(len, messages))
+    before = {size: tag + varint(size) for size in set(sizes)}
+    pieces = zip(map(before.__getitem__, sizes), messages, strict=True)
+    return b"".join(chain.from_iterable(pieces))
 
 
 @cache

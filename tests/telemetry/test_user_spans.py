@@ -355,7 +355,8 @@ class TestOwnProviders:
             provider.add_span_processor(SimpleSpanProcessor(exporter))
             trace.set_tracer_provider(provider)
 
-        @task
+        # A worker of its own: others shall not get the provider.
+        @task(runtime_env={"env_vars": {"OWN_PROVIDER": "1"}})
         def work() -> None:
             if in_worker:
                 set_up()

@@ -69,9 +69,6 @@ class Configuration:
     clock: Clock = field(default_factory=SystemClock)
 
 
-TOLD_AGAIN_NS = 7 * 24 * 3600 * 10**9
-"""Runs that were opened earlier are not told again without being asked for (ns)."""
-
 _lock = threading.Lock()
 _configuration = Configuration()
 _engine: Engine | None = None
@@ -204,7 +201,7 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
     faults.arm(chosen.fault_points)
     storage = open_storage(chosen.resolved_result_storage())
     backend = make_backend(configuration, chosen)
-    tracing = _open_tracing(chosen) if configuration.telemetry is None else None
+    tracing = _open_tracing(configuration, chosen)
     store = OpeningStore(partial(_open_store, chosen))
     if backend.pumped:
         # There is nothing to wait for meanwhile, and what is wrong is said at once.
@@ -233,14 +230,16 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
     return engine
 
 
-def _open_tracing(chosen: Settings) -> "Tracing | None":
+def _open_tracing(configuration: Configuration, chosen: Settings) -> "Tracing | None":
     from raysched.telemetry.wanted import is_wanted
 
-    if not is_wanted(chosen):
+    if configuration.telemetry is not None or not is_wanted(chosen):
         return None
     from raysched.telemetry.tracing import Tracing
 
-    return Tracing(chosen, partial(KeptHistory, chosen.resolved_database_url()))
+    kept = partial(KeptHistory, chosen.resolved_database_url())
+    # The command line, which has a target, says it in its summary.
+    return Tracing(chosen, kept, announce=not configuration.target)
 
 
 class KeptHistory:
@@ -257,7 +256,9 @@ class KeptHistory:
 
     def undelivered(self, limit: int) -> list[str]:
         """See `History.undelivered`."""
-        since = time.time_ns() - TOLD_AGAIN_NS
+        from raysched.telemetry.history import MAX_AGE_NS
+
+        since = time.time_ns() - MAX_AGE_NS
         return [run.id for run in self._reader.undelivered(since, limit=limit)]
 
     def replay(self, run_id: str) -> Iterator[tuple[FlowRunRow, Batch]]:

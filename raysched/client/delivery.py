@@ -24,14 +24,6 @@ SEND_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
 """How long a collector may take to answer whether it is there (seconds)."""
 
-MOST_LOST = 20
-"""Lost runs that are looked after at once, the newest ones."""
-
-LOST_DAYS = 7
-"""Runs that were lost earlier are left to `raysched trace --unsent`."""
-
-_DAY = 24 * 3600 * 10**9
-
 logger = logging.getLogger("raysched.telemetry")
 
 
@@ -186,5 +178,7 @@ def send_lost() -> None:
 
 
 def _lost(reader: "Reader") -> "list[RunView]":
-    since = time.time_ns() - LOST_DAYS * _DAY
-    return [run for run in reader.undelivered(since, limit=MOST_LOST) if run.lost]
+    from raysched.telemetry.history import MAX_AGE_NS, MAX_RUNS
+
+    since = time.time_ns() - MAX_AGE_NS
+    return [run for run in reader.undelivered(since, limit=MAX_RUNS) if run.lost]

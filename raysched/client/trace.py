@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from raysched.client.spans import Span, Tree
 from raysched.errors import UsageError
 from raysched.model.rows import Execution, FlowRunRow
 from raysched.model.traces import NO_SPAN, TraceParent, flow_span_id, trace_id
 from raysched.settings import settings
-from raysched.telemetry import jaeger
+from raysched.telemetry.pages import trace_url
 
 if TYPE_CHECKING:
     from raysched.client.critical_path import CriticalPath
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 MOST_DRAWN = 20_000
 """Task runs of which each has spans to look at; of more, maps are folded as in what is sent."""
-
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +100,7 @@ class RunTrace:
     @property
     def url(self) -> str:
         """Where people look at that trace, or "" if that is not known."""
-        return trace_url(self.trace_id) if self.trace_id else ""
+        return trace_url(settings(), self.trace_id) if self.trace_id else ""
 
     def waterfall(self, execution: int | None = None) -> Waterfall:
         """Return what happened when, to look at.
@@ -194,7 +191,7 @@ class RunTrace:
         place = TraceParent.parse(_placed(top).executions[-1].traceparent)
         assert place is not None  # noqa: S101 - see _placed
         name = place.trace_id.hex()
-        url = trace_url(name, to)
+        url = trace_url(settings(), name, to)
         return Sent(top.id, top.flow, done.spans, done.unsent, to.url, name, url, done.reason)
 
     def _top(self) -> "RunView":
@@ -203,32 +200,6 @@ class RunTrace:
         while view.parent:
             view = self._reader.find_run(view.parent)
         return view
-
-
-def trace_url(trace_id: str, to: "Destination | None" = None) -> str:
-    """Return where people look at a trace, or "" if that is not known.
-
-    That is what `RAYSCHED_TRACE_URL` says, else the Jaeger of `raysched jaeger` if spans go there.
-
-    Args:
-        trace_id: Its id, 32 hexadecimal digits.
-        to: Where its spans go, by default where those of runs go.
-    """
-    template = settings().trace_url
-    if template:
-        return template.replace("{trace_id}", trace_id)
-    kept = jaeger.running(settings().home)
-    if kept is None:
-        return ""
-    from raysched.telemetry.wanted import traces_destination
-
-    to = to or traces_destination(settings())
-    if to is None:
-        return ""
-    where = urlsplit(to.endpoint if "//" in to.endpoint else f"//{to.endpoint}")
-    taken = {urlsplit(url).port for url in (kept.http, kept.grpc)}
-    there = where.hostname in _LOOPBACK and where.port in taken
-    return kept.trace_url(trace_id) if there else ""
 
 
 def _span(read: "SpanView") -> Span:

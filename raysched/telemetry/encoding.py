@@ -7,6 +7,7 @@ from raysched.model.rows import PlaceRow
 from raysched.model.states import FAILURES, SUCCESSES, StateType
 from raysched.model.traces import NO_SPAN
 from raysched.telemetry import otlp
+from raysched.telemetry.failures import error_type
 from raysched.telemetry.members import Attempt, Members, TaskRun
 from raysched.telemetry.needs import Links, Needs
 from raysched.telemetry.otlp import LOCAL_PARENT, SAMPLED, SpanId, Value
@@ -178,7 +179,7 @@ def flow_span(part: Part, counts: "Counts") -> bytes:
         state = change.state if change is not None else row.state
         message = change.message if change is not None else row.message
         failure = change.error if change is not None else row.error
-        error = (failure.type or failure.kind) if failure is not None else ""
+        error = error_type(failure)
         if change is not None and change.attempts > 1:
             of["raysched.flow.attempts"] = change.attempts
     if state is not None:

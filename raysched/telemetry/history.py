@@ -15,7 +15,10 @@ from raysched.telemetry.traces import told
 logger = logging.getLogger("raysched.telemetry")
 
 MAX_RUNS = 20
-"""So many runs of earlier drivers are told again by one process; others do so later."""
+"""So many runs of earlier drivers, the newest ones, are told by one process; others do so later."""
+
+MAX_AGE_NS = 7 * 24 * 3600 * 10**9
+"""Runs that were lost earlier (ns) are left to `raysched trace --unsent`."""
 
 FLUSH_SECONDS = 10.0
 """How long the spans of one of them may take (seconds), before no more is tried."""

@@ -19,8 +19,8 @@ from raysched.model.rows import (
     TaskRunColumns,
 )
 from raysched.model.states import FAILED_ITSELF, FIRST_TERMINAL, StateType
-from raysched.model.values import ErrorInfo
 from raysched.telemetry.earlier import Replay, earlier_batches, nothing_kept
+from raysched.telemetry.failures import error_type
 from raysched.telemetry.instruments import (
     ACTIVE,
     ATTEMPT_DURATION,
@@ -124,7 +124,7 @@ class Measuring:
     def _flow_run(self, row: FlowRunRow, change: FlowRunChange) -> None:
         attributes: Attributes = ((FLOW_NAME, _text(row.flow)), (FLOW_STATE, change.state.name))
         if change.state in FAILED_ITSELF:
-            attributes += ((ERROR_TYPE, error_type(change.error, change.state)),)
+            attributes += ((ERROR_TYPE, error_type(change.error) or change.state.name),)
         duration = _durations((_last_started(row),), (change.ended,))
         self._recorder.record(FLOW_DURATION, attributes, duration)
 
@@ -141,7 +141,7 @@ class Measuring:
                 continue
             attributes = (*group.attributes, (TASK_STATE, row.state.name))
             if row.state in FAILED_ITSELF:
-                kind = errors[row.group, row.index] = error_type(row.error, row.state)
+                kind = errors[row.group, row.index] = error_type(row.error) or row.state.name
                 attributes += ((ERROR_TYPE, kind),)
             if row.started:
                 durations.setdefault(attributes, []).append(max(0, row.ended - row.started))
@@ -202,18 +202,6 @@ class Measuring:
             active = group.states.count(StateType.RUNNING)
             if active:
                 self._recorder.add(ACTIVE, group.attributes, -active)
-
-
-def error_type(error: ErrorInfo | None, state: StateType) -> str:
-    """Return what `error.type` says of a failure.
-
-    The qualified name of the exception's class, that of a builtin without its module; where no
-    exception was raised, what happened to it, or else the state. Source: OpenTelemetry semantic
-    conventions, `error.type`.
-    """
-    if error is None:
-        return state.name
-    return _text(error.type.removeprefix("builtins.") or error.kind or state.name)
 
 
 def _text(value: str) -> str:

@@ -22,6 +22,7 @@ from raysched.model.rows import (
 )
 from raysched.model.states import FAILED_ITSELF, FIRST_TERMINAL, StateType
 from raysched.model.values import CrashKind
+from raysched.telemetry.failures import error_type
 from raysched.telemetry.links import Edge, edges_of
 
 
@@ -306,7 +307,7 @@ class OpenRun:
             row.place,
             *(
                 (
-                    self._shared(error.type or error.kind),
+                    self._shared(error_type(error)),
                     self._shared(error.message),
                     self._shared(error.traceback),
                 )

@@ -1,6 +1,7 @@
 """The telemetry of a driver: where its flow runs stand in traces, and what is exported of them."""
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from raysched.model.rows import Batch, FlowRunRow
 from raysched.model.traces import TraceParent, flow_span_id
 from raysched.settings import Settings
+from raysched.telemetry.pages import trace_url
 
 if TYPE_CHECKING:
     from raysched.telemetry.exports import Exports
@@ -24,11 +26,17 @@ class Tracing:
     Args:
         settings: Settings of this process.
         open_history: Opens what is kept of runs; called by that thread.
+        announce: Whether to say on standard error where the trace of each flow run can be looked
+            at, for programs that nobody else says it for.
     """
 
     extension = "raysched.telemetry.workers:user_spans"
 
-    def __init__(self, settings: Settings, open_history: "Callable[[], History]") -> None:
+    def __init__(
+        self, settings: Settings, open_history: "Callable[[], History]", *, announce: bool = False
+    ) -> None:
+        self._settings = settings
+        self._announce = announce
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._is_closed = False
@@ -78,7 +86,9 @@ class Tracing:
     def __call__(self, run: FlowRunRow, batch: Batch) -> None:
         """See `engine.ports.Observer`."""
         if batch.flow_run is not None and batch.flow_run.state.is_terminal:
-            self._places.pop(run.id, None)
+            place = self._places.pop(run.id, None)
+            if self._announce and place is not None and place.sampled and not run.parent:
+                self._say(place)
         self.opened().put(run, batch)
 
     def close(self) -> None:
@@ -88,6 +98,11 @@ class Tracing:
         if closed or os.getpid() != self._process or self._opening.exception() is not None:
             return
         self.opened().close()
+
+    def _say(self, place: TraceParent) -> None:
+        url = trace_url(self._settings, place.trace_id.hex())
+        if url:
+            sys.stderr.write(f"trace: {url}\n")
 
     def _place(self, row: FlowRunRow) -> TraceParent | None:
         """Return the `flow` span of an open flow run; None if nothing is traced."""

@@ -47,8 +47,8 @@ class UserSpans:
         if not self._is_ready:
             self._is_ready = True
             install(LightProvider(self._take, lambda: self._around, in_worker=True))
-        span_id = attempt_span_id(header.run_id, header.execution, task, index, attempt)
-        context = context_below(flow._replace(span_id=span_id), remote=True)
+        span = _AttemptSpan(flow, (header.run_id, header.execution, task, index, attempt))
+        context = set_span_in_context(span, _EMPTY)
         attach(context)
         # Only where one item runs at a time, it is known whose a thread without a context is.
         alone = asyncio._get_running_loop() is None and (  # noqa: SLF001 - documented, does not raise
@@ -78,6 +78,28 @@ class UserSpans:
         self.buffer.put(span)
 
 
+class _AttemptSpan(NonRecordingSpan):
+    """The `run` span of an attempt: its id is derived when something below it asks.
+
+    Few task runs have spans of their own, and that is most of what an item would pay.
+
+    Args:
+        flow: The flow span.
+        of: What the id derives from, see `attempt_span_id`.
+    """
+
+    def __init__(self, flow: TraceParent, of: tuple[str, int, str, int, int]) -> None:
+        self._flow = flow
+        self._of = of
+
+    def get_span_context(self) -> SpanContext:
+        """See `NonRecordingSpan`."""
+        return _span_context(self._flow._replace(span_id=attempt_span_id(*self._of)), remote=True)
+
+    def __repr__(self) -> str:
+        return f"_AttemptSpan({self.get_span_context()!r})"
+
+
 _parsed = lru_cache(maxsize=64)(TraceParent.parse)
 
 
@@ -89,11 +111,14 @@ def context_below(place: TraceParent, around: Context = _EMPTY, *, remote: bool 
         around: What else is in the context: baggage.
         remote: Whether it belongs to another process.
     """
+    return set_span_in_context(NonRecordingSpan(_span_context(place, remote=remote)), around)
+
+
+def _span_context(place: TraceParent, *, remote: bool) -> SpanContext:
     trace_id, span_id, sampled = place
-    context = SpanContext(
+    return SpanContext(
         int.from_bytes(trace_id), int.from_bytes(span_id), remote, trace_flags=_FLAGS[sampled]
     )
-    return set_span_in_context(NonRecordingSpan(context), around)
 
 
 @lru_cache(maxsize=64)

@@ -11,6 +11,8 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from faults.drivers import Place
+from raysched import flow
+from raysched.client import get_runs
 from raysched.settings import settings
 from raysched.telemetry.environment import Protocol
 from telemetry.receiver import Receiver, free_port, receiving, rotel
@@ -156,6 +158,29 @@ class TestCollectors:
             assert "sent" not in driver.output
         (run,) = [run for run in either_place.look("runs") if run["flow"] == "program"]
         assert receiver.spans()[0].trace_id.hex() == run["id"]
+
+    def test_a_plain_program_says_where_its_traces_are(
+        self,
+        home: Path,
+        collector: Receiver,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        del home, collector
+        monkeypatch.setenv("RAYSCHED_TRACE_URL", "http://pages/{trace_id}")
+        settings.cache_clear()
+
+        @flow
+        def below() -> None:
+            """Do nothing."""
+
+        @flow
+        def above() -> None:
+            below()
+
+        above()
+        (run,) = get_runs()
+        assert capsys.readouterr().err == f"trace: http://pages/{run.id}\n"
 
     @pytest.mark.parametrize("protocol", Protocol)
     def test_a_burst_through_another_collector(self, place: Place, protocol: Protocol) -> None:

@@ -15,14 +15,12 @@ class Told:
     Attributes:
         total: Sum of the results.
         seconds: What counts as its time (seconds).
-        repeated: How many tasks ran again although their results had been kept.
-        lost: How many ran again since their results had not been kept yet.
+        figures: What else it has counted (see `metrics.counted`).
     """
 
     total: int
     seconds: float
-    repeated: int = 0
-    lost: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

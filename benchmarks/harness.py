@@ -159,8 +159,7 @@ def _turn(side: Side, size: int, task_runs: int, database: str) -> Turn:
         _peak_memory(),
         after.bytes - before.bytes,
         after.rows - before.rows,
-        told.repeated,
-        told.lost,
+        told.figures,
     )
 
 

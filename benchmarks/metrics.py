@@ -1,7 +1,7 @@
 """What a turn took, what is read from it, and what is aimed at."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 
@@ -19,8 +19,7 @@ class Turn:
         driver_peak: Most memory that the driver has held so far (bytes).
         database: What the database grew by (bytes).
         rows: How many rows came to the database.
-        repeated: How many tasks ran again although their results had been kept.
-        lost: How many ran again since their results had not been kept yet.
+        figures: What else the work has counted, by name.
     """
 
     task_runs: int
@@ -29,8 +28,7 @@ class Turn:
     driver_peak: int
     database: int
     rows: int = 0
-    repeated: int = 0
-    lost: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,11 @@ class Metric:
     typical: Callable[[Sequence[float]], float] = median
 
 
+def counted(name: str) -> Callable[[Turn], float]:
+    """Return what reads a figure that the work has counted itself, 0 where it has not."""
+    return lambda turn: turn.figures.get(name, 0)
+
+
 RATE = Metric("tasks/s", lambda turn: turn.task_runs / turn.seconds, higher_is_better=True)
 DURATION = Metric("seconds", lambda turn: turn.seconds, decimals=2)
 FIRST = Metric("seconds to the first result", lambda turn: turn.seconds, decimals=3)
@@ -60,9 +63,20 @@ DRIVER_CPU = Metric(
 )
 DRIVER_PEAK = Metric("driver peak, MB", lambda turn: turn.driver_peak / 1e6, typical=max)
 FIRST_NEW = Metric("seconds to a new task run", lambda turn: turn.seconds, decimals=2)
-REPEATED = Metric("kept, and run again", lambda turn: turn.repeated, typical=max)
-LOST = Metric("in flight, and run again", lambda turn: turn.lost, typical=max)
+REPEATED = Metric("kept, and run again", counted("repeated"), typical=max)
+LOST = Metric("in flight, and run again", counted("lost"), typical=max)
 ROWS = Metric("database, rows a task run", lambda turn: turn.rows / turn.task_runs, decimals=2)
+WORKER_CPU = Metric(
+    "worker CPU, µs a task",
+    lambda turn: 1e6 * counted("worker_cpu")(turn) / turn.task_runs,
+    decimals=1,
+)
+STALL = Metric("driver's threads wait, ms, p99", lambda turn: 1e3 * counted("stall")(turn), 1)
+DELIVERED = Metric("seconds until all has arrived", counted("delivered"), decimals=2)
+SPANS = Metric("spans", counted("spans"))
+MISSING = Metric("spans that have not arrived", counted("missing"), typical=max)
+TWICE = Metric("spans that have arrived twice", counted("twice"), typical=max)
+WIRE = Metric("bytes a span", lambda turn: counted("bytes")(turn) / (counted("spans")(turn) or 1))
 DATABASE = Metric("database, bytes a task run", lambda turn: turn.database / turn.task_runs)
 
 

@@ -14,7 +14,7 @@ from benchmarks.granularity import Curve
 from benchmarks.machine import Machine
 from benchmarks.metrics import TIMES, Of
 
-FORMAT = 2
+FORMAT = 3
 """Version of the JSON."""
 
 

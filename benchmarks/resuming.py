@@ -127,7 +127,7 @@ def _resumed(name: str, size: int) -> Told:
     seconds = (min(began for _, began in runs) - called) / 1e9
     twice = len(runs) - len({number for number, _ in runs})
     lost = len({number for number, _ in runs} & began_before - kept)
-    return Told(total, seconds, len(again) + twice, lost)
+    return Told(total, seconds, {"repeated": len(again) + twice, "lost": lost})
 
 
 def _kill(name: str, size: int, directory: str) -> None:

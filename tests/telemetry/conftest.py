@@ -12,7 +12,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from raysched import wiring
 from raysched.settings import settings
+from raysched.telemetry import exports
 from raysched.telemetry.environment import Protocol
+from raysched.telemetry.provider import DriverSpans
 from telemetry.receiver import Receiver, receiving
 from telemetry.seen import Seen
 
@@ -29,6 +31,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     settings.cache_clear()
     wiring.disconnect()
+    # Its sampler is that of the environment of its first span.
+    monkeypatch.setattr(exports, "driver_spans", DriverSpans())
     yield tmp_path / "home"
     wiring.disconnect()
     settings.cache_clear()

@@ -1,7 +1,11 @@
 """Chunks: spans that stand for the folded task runs of a task."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from math import ceil
+from operator import sub
 
 from raysched.model.states import FAILURES, StateType
 from raysched.telemetry import otlp
@@ -10,6 +14,8 @@ from raysched.telemetry.members import Members
 from raysched.telemetry.parts import FOLDED, Part
 
 _NS_PER_S = 1e9
+
+_FOLDED_ONES = re.compile(re.escape(bytes((FOLDED,))) + b"+")
 
 
 @dataclass(slots=True)
@@ -43,6 +49,15 @@ class Chunk:
         self.end = max(self.end, ended, start)
         if started and state != StateType.CACHED:
             self.took.append(max(0, ended - started))
+
+    def add_all(self, states: bytearray, started: Sequence[int], ended: Sequence[int]) -> None:
+        """Fold task runs that ran, at least one."""
+        self.count += len(states)
+        self.failed += sum(map(states.count, FAILURES))
+        first, last, end = min(started), max(started), max(ended)
+        self.start = min(self.start, first) if self.start else first
+        self.end = max(self.end, last, end)
+        self.took += map(max, repeat(0), map(sub, ended, started))
 
     def percentile(self, share: float) -> float:
         """Return how long the quicker ones of this share took at most (seconds)."""
@@ -81,13 +96,27 @@ def fold(part: Part, members: Members, chunks: dict[tuple[str, int], Chunk]) -> 
     """Add the folded members of a group to chunks; return how many spans that saves."""
     task, block = members.row.task, part.blocks[members.row.task]
     saved = 0
-    for position, fate in enumerate(part.fates[members.row.id]):
-        if fate != FOLDED:
-            continue
-        first = (members.row.first + position) // block * block
-        chunk = chunks.setdefault((task, first), Chunk(first, first + block - 1))
-        started, ended = members.started[position], members.ended[position]
-        ended = ended or part.run.ended(members, position)
-        chunk.add(members.states[position], started, ended)
-        saved += 2 if started and members.states[position] != StateType.CACHED else 1
+    for run in _FOLDED_ONES.finditer(part.fates[members.row.id]):
+        at = run.start()
+        while at < run.end():
+            first = (members.row.first + at) // block * block
+            stop = min(run.end(), first + block - members.row.first)
+            chunk = chunks.setdefault((task, first), Chunk(first, first + block - 1))
+            saved += _add(chunk, part, members, range(at, stop))
+            at = stop
+    return saved
+
+
+def _add(chunk: Chunk, part: Part, members: Members, positions: range) -> int:
+    """Fold adjacent members; return how many spans that saves."""
+    start, stop = positions.start, positions.stop
+    states, begun = members.states[start:stop], members.started[start:stop]
+    ends = members.ended[start:stop]
+    if min(begun) and min(ends) and StateType.CACHED not in states:
+        chunk.add_all(states, begun, ends)
+        return 2 * len(positions)
+    saved = 0
+    for position, state, started, ended in zip(positions, states, begun, ends, strict=True):
+        chunk.add(state, started, ended or part.run.ended(members, position))
+        saved += 2 if started and state != StateType.CACHED else 1
     return saved

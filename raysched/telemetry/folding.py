@@ -197,8 +197,11 @@ class Selection:
         """Note for the task runs that are not kept what becomes of them."""
         part = task.part
         for members in task.groups:
-            fates = _fates(part, members)
-            for position in part.present(members):
+            fates, present = _fates(part, members), part.present(members)
+            if folded and isinstance(present, range):
+                fates[:] = fates.replace(bytes(1), bytes((FOLDED,)))
+                continue
+            for position in present:
                 if fates[position] == KEPT:
                     continue
                 if folded:
@@ -254,10 +257,13 @@ def _census(part: Part, members: Members) -> tuple[int, int]:
     if not isinstance(present, range):
         return len(present), sum(_cost(part, (members, position)) for position in present)
     # A span each, and one for the attempt of those that had one.
-    columns = zip(members.states, members.numbers, members.started, strict=True)
-    spans = len(present) + sum(
-        1 for state, number, at in columns if number and at and state != StateType.CACHED
-    )
+    if min(members.numbers) and min(members.started) and StateType.CACHED not in members.states:
+        spans = 2 * len(present)
+    else:
+        columns = zip(members.states, members.numbers, members.started, strict=True)
+        spans = len(present) + sum(
+            1 for state, number, at in columns if number and at and state != StateType.CACHED
+        )
     for position in members.attempts:
         ran = members.numbers[position] and members.started[position]
         cached = members.states[position] == StateType.CACHED

@@ -232,7 +232,7 @@ class Part:
                 continue
             slow: Sequence[int] = sorted(members.attempts)
             if alone:
-                times = [at for column in (members.started, members.ended) for at in column if at]
+                times = [at for column in (members.started, members.ended) for at in _ends(column)]
                 if members.row.created:
                     times.append(members.row.created)
                 if times:
@@ -282,3 +282,9 @@ def parts_of(run: OpenRun, number: int, parent: Part | None = None) -> list[Part
                 part.children.append(below[0])
                 parts += below
     return parts
+
+
+def _ends(times: Sequence[int]) -> tuple[int, ...]:
+    """Return the first and the last of these times that are known (ns)."""
+    known = times if min(times, default=0) else [at for at in times if at]
+    return (min(known), max(known)) if known else ()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from raysched.model.rows import PlaceRow
 from raysched.model.states import FAILURES, SUCCESSES, StateType
 from raysched.model.traces import NO_SPAN
+from raysched.model.values import CrashKind
 from raysched.telemetry import otlp
 from raysched.telemetry.failures import error_type
 from raysched.telemetry.members import Attempt, Members, TaskRun
@@ -14,9 +15,6 @@ from raysched.telemetry.otlp import LOCAL_PARENT, SAMPLED, SpanId, Value
 from raysched.telemetry.parts import Interval, Part
 
 FLAGS = SAMPLED | LOCAL_PARENT
-
-
-DRIVER_LOST = "driver lost"
 
 
 def task_attributes(members: Members, state: StateType, attempts: int) -> dict[str, Value]:
@@ -174,7 +172,7 @@ def flow_span(part: Part, counts: "Counts") -> bytes:
     if not part.is_last:
         lost = any(part.run.execution_at(at) == part.number for at in part.run.lost)
         state = StateType.CRASHED if lost else None
-        message, error = DRIVER_LOST, DRIVER_LOST
+        message, error = CrashKind.DRIVER_LOST.value, ""
     else:
         state = change.state if change is not None else row.state
         message = change.message if change is not None else row.message
@@ -185,7 +183,7 @@ def flow_span(part: Part, counts: "Counts") -> bytes:
     if state is not None:
         of["raysched.flow.state"] = state.name
     if state in FAILURES:
-        of["error.type"] = error or str(state)
+        of["error.type"] = error or state.name
         status = otlp.error_status(message)
     if part.number > 1:
         of["raysched.flow.execution"] = part.number

@@ -98,7 +98,7 @@ class Members:
     numbers: "array[int]" = field(default_factory=lambda: array("H"))
     started: "array[int]" = field(default_factory=lambda: array("q"))
     ended: "array[int]" = field(default_factory=lambda: array("q"))
-    places: "array[int]" = field(default_factory=lambda: array("H"))
+    places: "array[int]" = field(default_factory=lambda: array("I"))
     told: bytearray = field(default_factory=bytearray)
     attempts: dict[int, dict[int, Attempt]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
@@ -137,7 +137,7 @@ class Members:
             self.started[part] = array("q", columns.started)
             self.ended[part] = array("q", columns.ended)
             if columns.places:
-                self.places[part] = array("H", columns.places)
+                self.places[part] = array("I", columns.places)
         else:
             for place, index in enumerate(indices):
                 self.states[index] = columns.states[place]

@@ -10,6 +10,7 @@ from raysched.model.rows import (
     FlowRunChange,
     FlowRunRow,
     GroupRow,
+    PlaceRow,
     TaskRunColumns,
 )
 from raysched.model.states import StateType
@@ -92,9 +93,26 @@ def test_each_execution_has_a_trace_with_what_ran_in_its_time() -> None:
     before, after = flows[trace_id(RUN)], flows[trace_id(RUN, 2)]
     assert after.links == [before.id]
     assert before.attributes["raysched.flow.state"] == "CRASHED"
-    assert before.error == "driver lost"
+    assert (before.error, before.attributes["error.type"]) == ("driver lost", "CRASHED")
     assert after.error is None
     assert after.attributes["raysched.tasks.total"] == 1
+
+
+def test_a_worker_for_each_task_run_may_be_one_of_many() -> None:
+    worker = PlaceRow(70_000, "node", "worker", 4711, "host")
+    row = FlowRunRow(RUN, "main", "calm-otter", StateType.RUNNING, started=START)
+    told = columns([0], [START + 100], [1])
+    told.places = [worker.id]
+    spans = built(
+        [
+            (row, Batch(1, flow_run=OPENED, groups=[GroupRow(0, "load", 0, 1)])),
+            (row, Batch(1, places=[worker], task_runs=[told])),
+            (row, Batch(1, flow_run=ENDED)),
+        ],
+        Executions.LAST,
+    )
+    ran = next(span for span in spans if span.name == "run load")
+    assert ran.attributes["process.pid"] == 4711
 
 
 def test_what_was_delivered_is_not_told_again() -> None:

@@ -20,6 +20,7 @@ from raysched.cli.output import (
 )
 from raysched.cli.why_words import plain
 from raysched.client import OWN_FAILURES, Run, TaskRun, describe_error
+from raysched.client.trace import RunTrace, Waterfall
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass
 
@@ -75,7 +76,7 @@ def print_summary(run: Run, returned: str, tell: Callable[[Run], None] | None = 
     print_tasks(run)
     say()
     say(("run   ", "dim"), run.id)
-    print_trace(run)
+    print_trace(run.trace)
     if run.state.is_completed():
         say(("next  ", "dim"), "raysched show last   raysched logs last")
         return
@@ -83,9 +84,9 @@ def print_summary(run: Run, returned: str, tell: Callable[[Run], None] | None = 
     say(("go on ", "dim"), f"raysched resume {run.id[:SHORT_ID]}")
 
 
-def print_trace(run: Run) -> None:
-    """Print where people find the trace of a run, if it was traced."""
-    where = run.trace.url or run.trace.trace_id
+def print_trace(trace: RunTrace | Waterfall) -> None:
+    """Print where people find a trace, if it was exported."""
+    where = trace.url or trace.trace_id
     if where:
         say(("trace: ", "dim"), where)
 

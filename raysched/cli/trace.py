@@ -44,7 +44,7 @@ def draw(text: str, execution: int | None, limit: int | None) -> None:
     )
     say()
     print_critical_path(drawn.path)
-    print_trace(run)
+    print_trace(drawn)
 
 
 def write(text: str, output: Path | None) -> None:

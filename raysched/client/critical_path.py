@@ -27,6 +27,9 @@ from raysched.client.spans import CHUNK, FLOW, RUN, TASK, Span, Tree
 
 _NS_PER_MS = 1_000_000
 
+_UNKNOWN = (None, None)
+"""Worker of an attempt that was lost before it had told where it ran. It may have been any."""
+
 
 class Part(StrEnum):
     """What a step is made of."""
@@ -177,7 +180,7 @@ class _Inside:
         self._ends = [child.end for child in self._by_end]
         self._chunks: dict[str, list[Span]] = {}
         self._workers: dict[bytes, object] = {}
-        self._by_worker: dict[object, list[tuple[int, Span]]] = {}
+        self._by_worker: dict[object, list[tuple[int, Span]]] = {_UNKNOWN: []}
         for child in below:
             if child.kind == CHUNK:
                 self._chunks.setdefault(child.title, []).append(child)
@@ -185,7 +188,8 @@ class _Inside:
                 if run.kind == RUN:
                     worker = (run.attributes.get("host.name"), run.attributes.get("process.pid"))
                     self._workers.setdefault(child.id, worker)
-                    self._by_worker.setdefault(worker, []).append((run.end, child))
+                    for each in {worker, _UNKNOWN}:
+                        self._by_worker.setdefault(each, []).append((run.end, child))
         for ended in self._by_worker.values():
             ended.sort(key=lambda each: each[0])
 

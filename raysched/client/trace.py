@@ -39,6 +39,9 @@ class Waterfall:
         start: Where its time begins (ns since the epoch).
         end: Where it ends.
         path: Its critical path.
+        trace_id: Id of its trace, 32 hexadecimal digits, or "" if that was not traced, or not
+            sampled.
+        url: Where people look at that, or "" if that is not known.
     """
 
     number: int
@@ -47,6 +50,8 @@ class Waterfall:
     start: int
     end: int
     path: "CriticalPath"
+    trace_id: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +97,7 @@ class RunTrace:
 
         "" if that was not traced, or not sampled, and for a subflow.
         """
-        if not self._view.executions:
-            return ""
-        place = TraceParent.parse(self._view.executions[-1].traceparent)
-        return place.trace_id.hex() if place is not None and place.sampled else ""
+        return _exported(self._view.executions[-1]) if self._view.executions else ""
 
     @property
     def url(self) -> str:
@@ -119,9 +121,8 @@ class RunTrace:
         executions = _placed(top).executions
         number = len(executions) if execution is None else execution
         if not 1 <= number <= len(executions):
-            raise UsageError(
-                f"--execution {number}: run {top.id[:8]} has executions 1 to {len(executions)}"
-            )
+            has = f"executions 1 to {len(executions)}" if len(executions) > 1 else "one execution"
+            raise UsageError(f"--execution {number}: run {top.id[:8]} has {has}")
         small = sum(top.counts.values()) <= MOST_DRAWN
         place = TraceParent.parse(executions[number - 1].traceparent)
         assert place is not None  # noqa: S101 - see _placed
@@ -131,7 +132,9 @@ class RunTrace:
         flow = tree.spans[flow_span_id(top.id, number)]
         path = critical_path(tree, flow)
         lines = waterfall(tree, path.spans)
-        return Waterfall(number, len(executions), lines, flow.start, flow.end, path)
+        exported = _exported(top.executions[number - 1]) if top.executions else ""
+        url = trace_url(settings(), exported) if exported else ""
+        return Waterfall(number, len(executions), lines, flow.start, flow.end, path, exported, url)
 
     def encoded(self, max_spans: int, *, undelivered: bool = False) -> Iterator[Sequence[bytes]]:
         """Yield all spans of all executions, encoded as OTLP's `Span`, in parts.
@@ -200,6 +203,12 @@ class RunTrace:
         while view.parent:
             view = self._reader.find_run(view.parent)
         return view
+
+
+def _exported(execution: Execution) -> str:
+    """Return the id of the trace that an execution was exported in, in hexadecimal; "" for none."""
+    place = TraceParent.parse(execution.traceparent)
+    return place.trace_id.hex() if place is not None and place.sampled else ""
 
 
 def _span(read: "SpanView") -> Span:

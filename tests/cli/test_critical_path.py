@@ -16,6 +16,9 @@ SECOND = 10**9
 TRACE = bytes(15) + b"\1"
 FLOW = b"flow".rjust(8)
 
+LOST = -1
+"""Worker of attempts that were lost before they had told where they ran."""
+
 
 def span_id(name: str) -> bytes:
     return name.encode().rjust(8)[-8:]
@@ -53,6 +56,8 @@ def task(  # noqa: PLR0913 - what a task run may be
     for number, (start, end) in enumerate(times, 1):
         there: dict[str, Any] = {"raysched.attempt.number": number, "host.name": "a"}
         there["process.pid"] = worker or hash(name)
+        if worker == LOST:
+            del there["host.name"], there["process.pid"]
         if number in failing:
             there["error.type"] = "builtins.ValueError"
         run = span_id(f"{name}.{number}")
@@ -111,6 +116,19 @@ class TestCriticalPath:
         assert [(share.name, share.seconds) for share in path.shares] == [
             ("slow", 2.0),
             ("quick", 1.0),
+        ]
+
+    def test_what_was_lost_may_have_waited_for_any_worker(self) -> None:
+        _, path = found(
+            5,
+            task("one", (0, 2), worker=1),
+            task("two", (2, 4), worker=1, queued=2),
+            task("three", (4, 5), worker=LOST, queued=4, failing=[1]),
+        )
+        assert [(share.name, share.seconds) for share in path.shares] == [
+            ("one", 2.0),
+            ("two", 2.0),
+            ("three", 1.0),
         ]
 
     def test_time_between_attempts_is_told_apart(self) -> None:

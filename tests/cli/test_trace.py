@@ -133,7 +133,24 @@ class TestDraws:
         kept.close()
         done = looking("trace", "last", "--execution", "2")
         assert (done.code, done.out) == (2, "")
-        assert "has executions 1 to 1" in done.err
+        assert "has one execution" in done.err
+
+    def test_link_is_that_of_the_execution_that_is_shown(self, looking: Command) -> None:
+        now = time.time_ns()
+        later = bytes(reversed(TRACE))
+        executions = (
+            Execution(now, str(TraceParent(TRACE))),
+            Execution(now + SECOND, str(TraceParent(later))),
+        )
+        row = FlowRunRow(
+            "a" * 32, "nightly", "n", StateType.RUNNING, started=now, executions=executions
+        )
+        kept = store()
+        kept.open_run(row)
+        kept.close()
+        first = looking("trace", "last", "--execution", "1").out
+        assert first.endswith(f"trace: {TRACE.hex()}\n")
+        assert looking("trace", "last").out.endswith(f"trace: {later.hex()}\n")
 
     def test_run_that_goes_on_as_far_as_it_is(self, looking: Command) -> None:
         kept = store()

@@ -104,15 +104,6 @@ def is_disabled() -> bool:
     return _Variables(Signal.TRACES).flag("OTEL_SDK_DISABLED")
 
 
-def local_endpoint(signal: Signal) -> str:
-    """Return the general endpoint of a collector on this machine, on the port of the protocol.
-
-    Raises:
-        SettingsError: The protocol is not supported.
-    """
-    return f"http://localhost:{_USUAL_PORTS[_Variables(signal).protocol()]}"
-
-
 def destination(signal: Signal, fallback: str = "", *, endpoint: str = "") -> Destination | None:
     """Return where a signal goes, or None if it is not exported.
 

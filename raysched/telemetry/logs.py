@@ -20,7 +20,7 @@ from raysched.model.traces import TraceParent, attempt_span_id, flow_span_id, ta
 from raysched.telemetry.earlier import Replay, earlier_batches, nothing_kept
 from raysched.telemetry.environment import destination
 from raysched.telemetry.members import OpenRun
-from raysched.telemetry.otlp import SAMPLED, Severity
+from raysched.telemetry.otlp import SAMPLED
 from raysched.telemetry.ports import Signal, Transport
 from raysched.telemetry.sender import Sender
 from raysched.telemetry.transports import open_transport
@@ -134,7 +134,7 @@ def severity(level: int) -> int:
     """
     tens = max(0, min(level // 10, logging.CRITICAL // 10))
     more = max(0, min(level - tens * 10, _STEPS - 1))
-    return Severity.TRACE + _STEPS * tens + more
+    return SeverityNumber.SEVERITY_NUMBER_TRACE + _STEPS * tens + more
 
 
 def _record(run: _Run, log: LogRow) -> LogRecord:

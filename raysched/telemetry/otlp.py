@@ -1,6 +1,6 @@
-"""OTLP, encoded directly: spans, log records and the requests that carry them.
+"""OTLP, encoded directly: spans and the requests that carry them.
 
-The protobuf of opentelemetry-proto (trace/v1, logs/v1, common/v1, resource/v1, collector/*/v1),
+The protobuf of opentelemetry-proto (trace/v1, common/v1, resource/v1, collector/trace/v1),
 written as bytes without making its messages: 100,000 spans are templates with a few holes each.
 Source of the wire format: https://protobuf.dev/programming-guides/encoding. Numbers of fields are
 those of the `.proto` files; their order in a message is free, so what spans have in common comes
@@ -8,7 +8,6 @@ first.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from enum import IntEnum
 from functools import cache
 from itertools import chain, repeat
 from struct import Struct
@@ -40,17 +39,6 @@ _DOUBLE = Struct("<d").pack
 
 _KIND_INTERNAL = b"\x30\x01"
 """Field 6, `SPAN_KIND_INTERNAL`."""
-
-
-class Severity(IntEnum):
-    """Severity numbers of log records; their ranges have four steps each."""
-
-    TRACE = 1
-    DEBUG = 5
-    INFO = 9
-    WARN = 13
-    ERROR = 17
-    FATAL = 21
 
 
 class SpanId(NamedTuple):
@@ -230,36 +218,6 @@ def hole_of(number: int, key: str, code: str, size: int) -> bytes:
     return varint(number << 3 | 2) + varint(len(before) + size) + before
 
 
-def log_record(  # noqa: PLR0913, PLR0917 - the fields of one message
-    at: int,
-    severity: int,
-    severity_text: str,
-    body: str,
-    of: Attributes,
-    span: SpanId | None = None,
-) -> bytes:
-    """Return a `LogRecord`.
-
-    Args:
-        at: When it was made (ns since the epoch).
-        severity: `Severity`, or one of the numbers between.
-        severity_text: The level's name.
-        body: The message.
-        of: Attributes.
-        span: The span that was active, or None.
-    """
-    where = b""
-    if span is not None:
-        where = b"\x45" + _U32(SAMPLED) + field(9, span.trace_id) + field(10, span.span_id)
-    return b"".join(
-        (
-            b"\x09" + _U64(at) + b"\x59" + _U64(at),
-            b"\x10" + varint(severity) + field(3, text(severity_text)),
-            field(5, any_value(body)) + attributes(6, of) + where,
-        )
-    )
-
-
 def resource(of: Attributes) -> bytes:
     """Return a `Resource`."""
     return attributes(1, of)
@@ -280,17 +238,6 @@ def traces_request(resource: bytes, spans: Sequence[bytes], scopes: Iterable[byt
     """
     own = (scope_spans(spans),) if spans else ()
     return field(1, field(1, resource) + _repeated(2, (*own, *scopes)))
-
-
-def logs_request(resource: bytes, records: Iterable[bytes]) -> bytes:
-    """Return an `ExportLogsServiceRequest`.
-
-    Args:
-        resource: Encoded `Resource`.
-        records: Encoded `LogRecord`s.
-    """
-    scope_logs = _scope() + _repeated(2, records)
-    return field(1, field(1, resource) + field(2, scope_logs))
 
 
 def _repeated(number: int, messages: Iterable[bytes]) -> bytes:

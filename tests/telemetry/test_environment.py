@@ -8,7 +8,6 @@ from raysched.telemetry.environment import (
     Protocol,
     destination,
     is_disabled,
-    local_endpoint,
     resource,
 )
 from raysched.telemetry.ports import Signal
@@ -87,12 +86,6 @@ def test_another_endpoint_where_the_environment_has_none(environment: Environmen
     found = destination(Signal.TRACES, "http://here:1")
     assert found is not None
     assert found.endpoint == "http://there:2/v1/traces"
-
-
-def test_the_collector_of_this_machine(environment: Environment) -> None:
-    assert local_endpoint(Signal.TRACES) == "http://localhost:4318"
-    environment(EXPORTER_OTLP_PROTOCOL="grpc")
-    assert local_endpoint(Signal.TRACES) == "http://localhost:4317"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,8 @@ from collections.abc import Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
@@ -145,26 +143,3 @@ def test_a_request_has_our_scope_and_those_of_others(
     assert [span for scope in own for span in scope.spans] == list(map(Span.FromString, spans))
     assert all(scope.scope.version for scope in own)
     assert [scope for scope in told.scope_spans if scope not in own] == others
-
-
-@given(TIMES, st.sampled_from(list(otlp.Severity)), TEXT, ATTRIBUTES, st.none() | SPANS)
-def test_log_records_are_those_of_the_official_classes(
-    at: int, severity: int, body: str, attributes: dict[str, Value], span: SpanId | None
-) -> None:
-    record = otlp.log_record(at, severity, "INFO", body, attributes, span)
-    request = otlp.logs_request(otlp.resource({"service.name": "me"}), [record, record])
-    (told,) = ExportLogsServiceRequest.FromString(request).resource_logs
-    (scope,) = told.scope_logs
-    assert scope.scope.name == "raysched"
-    expected = LogRecord(
-        time_unix_nano=at,
-        observed_time_unix_nano=at,
-        severity_number=severity,  # type: ignore[arg-type] # any of the steps of a range
-        severity_text="INFO",
-        body=AnyValue(string_value=body),
-        attributes=pairs(attributes),
-        trace_id=span.trace_id if span else b"",
-        span_id=span.span_id if span else b"",
-        flags=1 if span else 0,
-    )
-    assert list(scope.log_records) == [expected, expected]

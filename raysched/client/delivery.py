@@ -97,14 +97,16 @@ def destination(endpoint: str = "") -> "Destination":
         found = environment.destination(Signal.TRACES, endpoint=endpoint)
     else:
         found = traces_destination(settings())
-    if found is None:
+    if found is not None:
+        return found
+    if environment.is_off(Signal.TRACES):
         raise TelemetryError(
             "OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER says that traces are not exported"
-            if endpoint
-            else "nothing says where traces go: raysched jaeger starts a Jaeger on this machine; "
-            "--endpoint http://host:4318, or OTEL_EXPORTER_OTLP_ENDPOINT, names a collector"
         )
-    return found
+    raise TelemetryError(
+        "nothing says where traces go: raysched jaeger starts a Jaeger on this machine; "
+        "--endpoint http://host:4318, or OTEL_EXPORTER_OTLP_ENDPOINT, names a collector"
+    )
 
 
 def encoder() -> "Encode":

@@ -104,6 +104,11 @@ def is_disabled() -> bool:
     return _Variables(Signal.TRACES).flag("OTEL_SDK_DISABLED")
 
 
+def is_off(signal: Signal) -> bool:
+    """Whether the environment says that a signal is not exported, wherever it would go."""
+    return is_disabled() or not _is_wanted(signal)
+
+
 def destination(signal: Signal, fallback: str = "", *, endpoint: str = "") -> Destination | None:
     """Return where a signal goes, or None if it is not exported.
 
@@ -118,7 +123,7 @@ def destination(signal: Signal, fallback: str = "", *, endpoint: str = "") -> De
     Raises:
         SettingsError: A variable has an impossible value, or one that is not supported.
     """
-    if is_disabled() or not _is_wanted(signal):
+    if is_off(signal):
         return None
     variables = _Variables(signal)
     name, given = variables.first("ENDPOINT")
@@ -128,13 +133,14 @@ def destination(signal: Signal, fallback: str = "", *, endpoint: str = "") -> De
     if not given:
         return None
     protocol = variables.protocol()
+    said_by = "--endpoint" if endpoint else name
     if protocol is Protocol.HTTP:
-        url = _http_url(name, given)
+        url = _http_url(said_by, given)
         if name == general:
             url = url._replace(path=f"{url.path.rstrip('/')}/v1/{signal}")
         secure = url.scheme == "https"
     else:
-        url = _grpc_url(name, given)
+        url = _grpc_url(said_by, given)
         secure = url.scheme == "https" or (not url.scheme and not variables.insecure())
     key, certificate = variables.file("CLIENT_KEY"), variables.file("CLIENT_CERTIFICATE")
     if key and not certificate:

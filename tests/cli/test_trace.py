@@ -232,6 +232,25 @@ class TestSends:
         assert (done.code, done.out) == (1, "")
         assert "raysched jaeger starts a Jaeger" in done.err
 
+    def test_traces_are_off(self, looking: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+        kept = store()
+        keep_nightly(kept)
+        kept.close()
+        monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+        for more in ((), ("--endpoint", "http://127.0.0.1:1")):
+            done = looking("trace", "last", "--send", *more)
+            assert done.code != 0
+            assert "OTEL_TRACES_EXPORTER says that traces are not exported" in done.err
+
+    def test_endpoint_that_is_none(self, looking: Command) -> None:
+        kept = store()
+        keep_nightly(kept)
+        kept.close()
+        done = looking("trace", "last", "--send", "--endpoint", "localhost")
+        assert done.code != 0
+        assert "--endpoint: 'localhost' is no URL" in done.err
+        assert "OTEL" not in done.err
+
     def test_what_was_not_delivered_is_sent_once(
         self, raysched: Command, traced: Receiver, outer: str
     ) -> None:

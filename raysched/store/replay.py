@@ -7,7 +7,7 @@ from itertools import compress, groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, Select, case, select
+from sqlalchemy import Connection, Result, Row, Select, and_, case, select
 
 from raysched.model.events import ClusterEvent
 from raysched.model.rows import (
@@ -45,8 +45,9 @@ def replay(
 
     Of each run first the opening, then groups, places, the task runs that have ended with their
     attempts, then the runs that it called, log records, events, and last its closing. The task runs
-    of a group come in the order of their ends. Rows are read as they are asked for, so that a
-    million task runs need little memory; values are not read.
+    of a group come in the order of their ends, and before them the attempts of those that have not
+    ended, but wait for the next one. Rows are read as they are asked for, so that a million task
+    runs need little memory; values are not read.
 
     What the loss of a driver has crashed is told as a takeover would write it, with the last moment
     of which the run tells as its end. A run that goes on has no closing yet, and its open task runs
@@ -101,7 +102,7 @@ class ReplayReader(Snapshots):
             return last_told(connection, run.number)
 
     def committed(self, run: RunView, ended: int) -> Iterator[Batch]:
-        """Yield groups, places, and the task runs that have ended with their attempts.
+        """Yield groups, places, attempts, and the task runs that have ended with theirs.
 
         Args:
             run: The run.
@@ -112,6 +113,8 @@ class ReplayReader(Snapshots):
                 yield Batch(run.number, run.epoch, groups=[group_row(row) for row in page])
             if places := read_places(connection, run.number):
                 yield Batch(run.number, run.epoch, places=places)
+            for rows in _execute(connection, _select_unfinished(run)).mappings().partitions():
+                yield Batch(run.number, run.epoch, attempts=[attempt(row) for row in rows])
             for page in _pages(connection, _select_ended(run, ended)):
                 attempts = _attempts(connection, run, page, ended)
                 task_runs = [*_columns(run, page)]
@@ -126,7 +129,11 @@ class ReplayReader(Snapshots):
 
 
 def _pages(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Row[Any]]]:
-    return connection.execute(query, execution_options={"yield_per": ROWS}).partitions()
+    return _execute(connection, query).partitions()
+
+
+def _execute(connection: Connection, query: Select[Any]) -> Result[Any]:
+    return connection.execute(query, execution_options={"yield_per": ROWS})
 
 
 def _log(row: Row[Any]) -> LogRow:
@@ -135,7 +142,6 @@ def _log(row: Row[Any]) -> LogRow:
 
 def _select_ended(run: RunView, ended: int) -> Select[Any]:
     """Return the query for all of the task runs that have ended but their values."""
-    states = [state for state in StateType if shown_state(state, lost=run.lost).is_terminal]
     end = case((TASK_RUN.c.state < FIRST_TERMINAL, ended), else_=ENDED).label("ended")
     return (
         select(
@@ -154,9 +160,31 @@ def _select_ended(run: RunView, ended: int) -> Select[Any]:
             TASK_RUN.c.rolled_back,
             TASK_RUN.c.location,
         )
-        .where(TASK_RUN.c.run == run.number, TASK_RUN.c.state.in_([int(each) for each in states]))
+        .where(TASK_RUN.c.run == run.number, TASK_RUN.c.state.in_(_ended_states(run)))
         .order_by(TASK_RUN.c.grp, end, TASK_RUN.c.idx)
     )
+
+
+def _select_unfinished(run: RunView) -> Select[Any]:
+    """Return the query for the attempts of the task runs that have not ended."""
+    return (
+        select(ATTEMPT)
+        .join(
+            TASK_RUN,
+            and_(
+                TASK_RUN.c.run == ATTEMPT.c.run,
+                TASK_RUN.c.grp == ATTEMPT.c.grp,
+                TASK_RUN.c.idx == ATTEMPT.c.idx,
+            ),
+        )
+        .where(ATTEMPT.c.run == run.number, TASK_RUN.c.state.not_in(_ended_states(run)))
+        .order_by(ATTEMPT.c.grp, ATTEMPT.c.idx, ATTEMPT.c.attempt)
+    )
+
+
+def _ended_states(run: RunView) -> list[int]:
+    """Return the recorded states of task runs that have ended, as they are shown."""
+    return [int(each) for each in StateType if shown_state(each, lost=run.lost).is_terminal]
 
 
 def _columns(run: RunView, page: Sequence[Row[Any]]) -> Iterator[TaskRunColumns]:

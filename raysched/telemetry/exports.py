@@ -85,6 +85,8 @@ class Exports:
     def put(self, row: FlowRunRow, batch: Batch) -> None:
         """Tell a committed batch, sooner or later."""
         self._pipeline.put(row, batch)
+        if self._retelling is not None:
+            self._retelling.begin()
 
     def close(self) -> None:
         """Deliver what is left, for a bounded time, and say what was not."""

@@ -50,7 +50,9 @@ class History(Protocol):
 class Retelling:
     """Tells runs of earlier drivers, from a thread of its own, until there is no more or it stops.
 
-    Nothing waits for it, and it leaves alone what a collector that is away would not take.
+    Begins when this process has a run: one that it resumes is not lost any more then, and whoever
+    observes it tells of it. Nothing waits for this, and it leaves alone what a collector that is
+    away would not take.
 
     Args:
         history: Knows them.
@@ -73,8 +75,15 @@ class Retelling:
         self._sink = sink
         self._progress = progress
         self._is_stopped = False
-        self._thread = threading.Thread(target=self._work, name="raysched-retelling", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Begin, unless it has begun."""
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._work, name="raysched-retelling", daemon=True
+            )
+            self._thread.start()
 
     def stop(self) -> None:
         """Tell no more; what was begun stays unmarked."""

@@ -300,6 +300,20 @@ class TestOpenRun:
         assert changes(batches) == [(row.id, StateType.RUNNING)]
         assert [index for _, index, *_ in members(batches)] == [1]
 
+    def test_has_the_attempts_of_what_will_be_tried_again(
+        self, store: SqlStore, reader: Reader
+    ) -> None:
+        """A resume that goes on with them tells of them in the trace of the execution before."""
+        row = flow_run()
+        number = store.open_run(row)
+        columns = task_runs(0, range(2))
+        columns.states = [StateType.AWAITING_RETRY, StateType.FAILED]
+        rows = [AttemptRow(0, index, 1, StateType.FAILED, NOON, NOON + 1) for index in range(2)]
+        store.commit(Batch(number, groups=[group(size=3)], task_runs=[columns], attempts=rows))
+        batches = told(reader, row.id)
+        assert attempts(batches) == rows
+        assert [index for _, index, *_ in members(batches)] == [1]
+
 
 class TestLostRun:
     @pytest.fixture

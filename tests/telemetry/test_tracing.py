@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from faults.drivers import Place
 from raysched import flow
@@ -16,6 +15,7 @@ from raysched.client import get_runs
 from raysched.settings import settings
 from raysched.telemetry.environment import Protocol
 from telemetry.receiver import Receiver, free_port, receiving, rotel
+from telemetry.trees import check_tree
 
 FLOWS = """
 import os, signal, sys, time
@@ -101,24 +101,6 @@ def either_place(request: pytest.FixtureRequest, place: Place) -> Place:
 def send_to(place: Place, receiver: Receiver) -> None:
     place.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = receiver.endpoint
     place.environment["OTEL_EXPORTER_OTLP_PROTOCOL"] = receiver.protocol
-
-
-def check_tree(spans: list[Span], linked: bytes = b"") -> None:
-    """Check that spans are one trace without orphans, each within the time of the one above."""
-    assert len({span.trace_id for span in spans}) == 1
-    by_id = {span.span_id: span for span in spans}
-    assert len(by_id) == len(spans)
-    for span in spans:
-        above = by_id.get(span.parent_span_id)
-        assert (above is None) == (not span.parent_span_id), span
-        if above is not None:
-            assert above.start_time_unix_nano <= span.start_time_unix_nano, span
-            assert span.end_time_unix_nano <= above.end_time_unix_nano, span
-        for link in span.links:
-            there = (
-                link.span_id in by_id if link.trace_id == span.trace_id else link.trace_id == linked
-            )
-            assert there, span
 
 
 WHOLE = {

@@ -16,12 +16,14 @@ from chaos.oracle import Found, Judge
 from chaos.resumed import judge_resumed
 from chaos.sides import judge_sides
 from chaos.story import TASK_RUNS, Story
+from chaos.traces import judge_traces
 from raysched.client import Run
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import CrashKind
 
 if TYPE_CHECKING:
     from servers import Server
+    from telemetry.receiver import Receiver
 
 GRAPH = "n"
 """How the names of a graph's tasks begin, and those of its sides do not."""
@@ -30,12 +32,13 @@ CLEAN_SECONDS = 30.0
 """How long a cluster may take to take back what a driver had."""
 
 
-def play(
+def play(  # noqa: PLR0913, PLR0917 - all that there may be
     seed: int,
     fault: str,
     place: Path,
     cluster: Cluster | None = None,
     server: "Server | None" = None,
+    receiver: "Receiver | None" = None,
 ) -> Story:
     """Play a story and judge it.
 
@@ -45,6 +48,7 @@ def play(
         place: A directory for it, made here.
         cluster: Where it runs; None for inline.
         server: The PostgreSQL that has its database; None for SQLite.
+        receiver: Where its traces go; None if it is not traced.
 
     Returns:
         The story; it went well if nothing is in `wrong`.
@@ -52,6 +56,8 @@ def play(
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     story = Story(seed, fault, place, cluster, server)
+    if receiver is not None:
+        story.environment["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = receiver.destination().endpoint
     graph = make(seed, inline=cluster is None, two_nodes=cluster is not None)
     (place / "graph.json").write_text(graph.to_json())
     faults_of(inline=cluster is None, postgresql=server is not None)[fault](story)
@@ -60,6 +66,11 @@ def play(
         _judge_example(story, code)
     else:
         _judge(story, code)
+    if receiver is not None and story.has_run:
+        story.start("-m", "raysched", "trace", "--unsent")
+        if story.finish():
+            story.wrong.append("not all spans were sent")
+        story.wrong += judge_traces(story, receiver)
     _look_for_what_is_left(story)
     return story
 

@@ -10,7 +10,9 @@ from chaos.cluster import Cluster, cluster
 from chaos.graphs import Graph, make
 from chaos.sides import WAYS
 from chaos.stories import play
+from raysched.telemetry.environment import Protocol
 from servers import Server, server
+from telemetry.receiver import Receiver, receiving
 
 ON_A_CLUSTER = (
     (1, "workers killed at random moments"),
@@ -35,20 +37,36 @@ def own_server() -> Iterator[Server]:
         yield running
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Where the traces of a story go."""
+    with receiving(Protocol.HTTP) as running:
+        yield running
+
+
 @pytest.mark.parametrize("fault", INLINE)
-def test_inline(seed: int, fault: str, tmp_path: Path) -> None:
-    assert play(seed, fault, tmp_path / "story").wrong == []
+def test_inline(fault: str, tmp_path: Path) -> None:
+    assert play(1, fault, tmp_path / "story").wrong == []
+
+
+@pytest.mark.parametrize("fault", INLINE)
+def test_inline_and_traced(fault: str, tmp_path: Path, receiver: Receiver) -> None:
+    story = play(2, fault, tmp_path / "story", receiver=receiver)
+    assert story.wrong == []
+    assert receiver.spans()
 
 
 @pytest.mark.parametrize("fault", faults_of(inline=True, postgresql=True))
-def test_on_postgresql(fault: str, tmp_path: Path, own_server: Server) -> None:
-    assert play(3, fault, tmp_path / "story", server=own_server).wrong == []
+def test_on_postgresql(fault: str, tmp_path: Path, own_server: Server, receiver: Receiver) -> None:
+    story = play(3, fault, tmp_path / "story", server=own_server, receiver=receiver)
+    assert story.wrong == []
 
 
 @pytest.mark.parametrize(("seed", "fault"), ON_A_CLUSTER)
-def test_on_a_cluster(seed: int, fault: str, tmp_path: Path, there: Cluster) -> None:
-    assert play(seed, fault, tmp_path / "story", there).wrong == []
+def test_on_a_cluster(
+    seed: int, fault: str, tmp_path: Path, there: Cluster, receiver: Receiver
+) -> None:
+    assert play(seed, fault, tmp_path / "story", there, receiver=receiver).wrong == []
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from raysched.settings import Settings
 from raysched.telemetry import jaeger
-from raysched.telemetry.wanted import traces_destination
+from raysched.telemetry.wanted import has_own_tracer, traces_destination
 
 if TYPE_CHECKING:
     from raysched.telemetry.environment import Destination
@@ -16,7 +16,8 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 def trace_url(settings: Settings, trace_id: str, to: "Destination | None" = None) -> str:
     """Return where people look at a trace, or "" if that is not known.
 
-    That is what `RAYSCHED_TRACE_URL` says, else the Jaeger of `raysched jaeger` if spans go there.
+    That is what `RAYSCHED_TRACE_URL` says, else the Jaeger of `raysched jaeger` if spans go there;
+    where those go that a provider of the program gets, only the program knows.
 
     Args:
         settings: Settings of this process.
@@ -25,6 +26,8 @@ def trace_url(settings: Settings, trace_id: str, to: "Destination | None" = None
     """
     if settings.trace_url:
         return settings.trace_url.replace("{trace_id}", trace_id)
+    if to is None and has_own_tracer():
+        return ""
     kept = jaeger.running(settings.home)
     to = to or (traces_destination(settings) if kept is not None else None)
     if kept is None or to is None:

@@ -1,7 +1,9 @@
 """Tracer providers: the program's own, which is used and never replaced, and ours."""
 
+import os
 import threading
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from opentelemetry import baggage, trace
@@ -14,6 +16,8 @@ from opentelemetry.util._once import Once
 
 from raysched import flow, task, wiring
 from raysched.settings import settings
+from raysched.telemetry import jaeger
+from raysched.telemetry.pages import trace_url
 from telemetry.receiver import Receiver
 from telemetry.seen import Seen
 
@@ -99,6 +103,19 @@ class TestOwn:
         program()
         assert seen.one("flow program").parent is None
         assert collector.spans() == []
+
+    def test_no_link_leads_to_a_jaeger_that_gets_nothing(
+        self, home: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        jaeger.place(home).mkdir(parents=True)
+        ui, http, grpc = (f"http://localhost:{port}" for port in (16686, 4318, 4317))
+        own = os.getpid()
+        kept = jaeger.KeptJaeger("jaeger", own, jaeger.began_at(own), ui, http, grpc, "", "", 0.0)
+        jaeger.record(home, kept)
+        assert trace_url(settings(), "1" * 32) == f"http://localhost:16686/trace/{'1' * 32}"
+        request.getfixturevalue("seen")
+        program()
+        assert not capsys.readouterr().err
 
 
 class TestOurs:

@@ -5,6 +5,7 @@ import sysconfig
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -20,9 +21,11 @@ from raysched.cli.output import (
 )
 from raysched.cli.why_words import plain
 from raysched.client import OWN_FAILURES, Run, TaskRun, describe_error
-from raysched.client.trace import RunTrace, Waterfall
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass
+
+if TYPE_CHECKING:
+    from raysched.client.trace import RunTrace, Waterfall
 
 MOST_FAILURES = 5
 """Failures, or kinds of them, that are described one by one."""
@@ -84,7 +87,7 @@ def print_summary(run: Run, returned: str, tell: Callable[[Run], None] | None = 
     say(("go on ", "dim"), f"raysched resume {run.id[:SHORT_ID]}")
 
 
-def print_trace(trace: RunTrace | Waterfall) -> None:
+def print_trace(trace: "RunTrace | Waterfall") -> None:
     """Print where people find a trace, if it was exported."""
     where = trace.url or trace.trace_id
     if where:

@@ -6,8 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from raysched.errors import RayschedError, TelemetryError
 from raysched.settings import settings
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from raysched.store.reader import Reader
     from raysched.store.views import RunView
     from raysched.telemetry.environment import Destination
-    from raysched.telemetry.spans import Encode
 
 SEND_SECONDS = 5.0
 """How long the last spans that are sent may take to arrive (seconds)."""
@@ -109,18 +107,6 @@ def destination(endpoint: str = "") -> "Destination":
     )
 
 
-def encoder() -> "Encode":
-    """Return what makes a request of encoded spans, with what the environment says of this service.
-
-    Raises:
-        SettingsError: An `OTEL_*` variable has an impossible value.
-    """
-    from raysched.telemetry import environment, otlp
-
-    resource = cast("otlp.Attributes", environment.resource().attributes)
-    return partial(otlp.traces_request, otlp.resource(resource))
-
-
 def deliver(run_id: str, spans: Iterable[Sequence[bytes]], to: "Destination") -> Delivery:
     """Send the spans of a run.
 
@@ -129,7 +115,7 @@ def deliver(run_id: str, spans: Iterable[Sequence[bytes]], to: "Destination") ->
         spans: All of its spans, encoded, in parts.
         to: Where to.
     """
-    from raysched.telemetry.spans import SpanSender
+    from raysched.telemetry.spans import SpanSender, encoder
     from raysched.telemetry.transports import open_transport
 
     sender = SpanSender(open_transport(to), encoder())

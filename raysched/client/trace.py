@@ -163,8 +163,8 @@ class RunTrace:
 
         Source: OpenTelemetry Protocol, JSON Protobuf Encoding.
         """
-        from raysched.client.delivery import encoder
         from raysched.telemetry.reading import to_json
+        from raysched.telemetry.spans import encoder
 
         spans = [*chain.from_iterable(self.encoded(settings().trace_max_spans))]
         return to_json(encoder()(spans, ()))

@@ -177,6 +177,23 @@ def resource() -> "Resource":
     return found
 
 
+def traces_resource() -> "Resource":
+    """Return the same for spans: without the random `service.instance.id` of this process.
+
+    A run is told by whichever process is there: its driver, one that resumes it, one that sends it
+    later. What they send of a span has to be the same, or backends take it for two.
+    """
+    from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, OTELResourceDetector, Resource
+
+    found, named = resource(), OTELResourceDetector().detect().attributes
+    kept = {
+        name: value
+        for name, value in found.attributes.items()
+        if name != SERVICE_INSTANCE_ID or name in named
+    }
+    return Resource(kept, found.schema_url)
+
+
 class _Variables:
     """The variables of one signal; each goes before its general one, and "" counts as unset."""
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Collection, Mapping
-from functools import partial
 from importlib.metadata import version
 from typing import cast
 
@@ -22,7 +21,7 @@ from raysched.telemetry.progress import Progress
 from raysched.telemetry.provider import driver_spans
 from raysched.telemetry.provider_sink import ProviderSink
 from raysched.telemetry.sampling import sampler_of_environment, stand
-from raysched.telemetry.spans import SpanSender
+from raysched.telemetry.spans import SpanSender, encoder
 from raysched.telemetry.traces import Traces
 from raysched.telemetry.transports import open_transport
 from raysched.telemetry.wanted import program_tracer, traces_destination
@@ -56,7 +55,7 @@ class Exports:
         self._metrics = open_metrics(settings, resource, history.replay)
         logs = open_logs(resource, history.replay)
         self._has_logs = logs is not None
-        self._open_sink(resource)
+        self._open_sink()
         consumers: list[Consumer] = []
         if self._sink is not None:
             traces = Traces(
@@ -98,7 +97,7 @@ class Exports:
             self._say(self._sink)
         self._history.close()
 
-    def _open_sink(self, resource: bytes) -> None:
+    def _open_sink(self) -> None:
         tracer = program_tracer(version("raysched"))
         if tracer is not None:
             self._sink = ProviderSink(tracer, self._progress.delivered)
@@ -106,8 +105,7 @@ class Exports:
             return
         target = traces_destination(self._settings)
         if target is not None:
-            encode = partial(otlp.traces_request, resource)
-            self._sink = SpanSender(open_transport(target), encode, self._progress.delivered)
+            self._sink = SpanSender(open_transport(target), encoder(), self._progress.delivered)
             self._sampler = sampler_of_environment()
 
     def _mark(self, run_id: str, executions: int) -> None:

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
+from raysched.telemetry import environment, otlp
 from raysched.telemetry.ports import Transport
 from raysched.telemetry.sender import MAX_BYTES, REQUEST_BYTES, REQUEST_ITEMS, Sender, ignore
 
@@ -15,6 +18,16 @@ Encode = Callable[[Sequence[bytes], Sequence[bytes]], bytes]
 class _Piece:
     spans: Sequence[bytes]
     scopes: Sequence[bytes]
+
+
+def encoder() -> Encode:
+    """Return what makes a request of encoded spans, with what the environment says of this service.
+
+    Raises:
+        SettingsError: An `OTEL_*` variable has an impossible value.
+    """
+    attributes = cast("otlp.Attributes", environment.traces_resource().attributes)
+    return partial(otlp.traces_request, otlp.resource(attributes))
 
 
 class SpanSender:

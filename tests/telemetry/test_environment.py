@@ -9,6 +9,7 @@ from raysched.telemetry.environment import (
     destination,
     is_disabled,
     resource,
+    traces_resource,
 )
 from raysched.telemetry.ports import Signal
 
@@ -286,3 +287,15 @@ def test_the_service(environment: Environment, variables: dict[str, str], name: 
     assert attributes["service.name"] == name
     assert attributes["telemetry.sdk.language"] == "python"
     assert attributes.get("team") == ("data one" if "team" in str(variables) else None)
+
+
+def test_spans_do_not_tell_which_process_has_sent_them(environment: Environment) -> None:
+    environment(RESOURCE_ATTRIBUTES="team=data")
+    assert "service.instance.id" in resource().attributes
+    assert traces_resource().attributes == {
+        name: value
+        for name, value in resource().attributes.items()
+        if name != "service.instance.id"
+    }
+    environment(RESOURCE_ATTRIBUTES="service.instance.id=blue")
+    assert traces_resource().attributes["service.instance.id"] == "blue"

@@ -24,6 +24,7 @@ from raysched.model.rows import Batch, FlowRunRow
 from raysched.results.storage import open_storage
 from raysched.settings import Settings, settings
 from raysched.store.opening import OpeningStore
+from raysched.telemetry.wanted import is_wanted, situation
 from raysched.worker.objects import objects
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Configuration:
 _lock = threading.Lock()
 _configuration = Configuration()
 _engine: Engine | None = None
+_situation: tuple[object, ...] = ()
+"""What its telemetry rests on."""
 
 
 def configure(configuration: Configuration) -> Configuration:
@@ -101,7 +104,7 @@ class ProcessEngine:
         return self._engine(start.spec).open_run(start)
 
     def _engine(self, spec: FlowSpec) -> Engine:
-        global _configuration, _engine  # noqa: PLW0603 - one engine a process
+        global _configuration, _engine, _situation  # noqa: PLW0603 - one engine a process
         with _lock:
             if _engine is not None and _engine.is_broken:
                 # The store or Ray may be back.
@@ -109,6 +112,7 @@ class ProcessEngine:
                 _engine = None
             if _engine is None:
                 _configuration = _with_runner(_configuration, spec)
+                _situation = situation(settings())
                 _engine = _make(_configuration, settings())
                 # Again for each, and so after what Ray registers when it is imported: what is
                 # registered last is called first, and workers have to be there still.
@@ -121,6 +125,8 @@ class ProcessEngine:
                     f"process is connected to {used}; one process uses one cluster"
                 )
                 raise UsageError(message)
+            else:
+                _follow(_engine)
             return _engine
 
 
@@ -188,6 +194,25 @@ def disconnect() -> None:
         objects.close()
 
 
+def _follow(engine: Engine) -> None:
+    """Exchange the telemetry if the program has a provider now, say, which it had not."""
+    global _situation  # noqa: PLW0603 - with the engine
+    if _configuration.telemetry is not None or not engine.is_idle:
+        return
+    chosen, now = settings(), situation(settings())
+    if now == _situation:
+        return
+
+    def make() -> "Tracing | None":
+        tracing = _open_tracing(_configuration, chosen)
+        if tracing is not None:
+            tracing.opened()
+        return tracing
+
+    engine.exchange_telemetry(make)
+    _situation = now
+
+
 def _with_runner(configuration: Configuration, spec: FlowSpec) -> Configuration:
     """Add what the flow's task runner says to what the program has left open."""
     return replace(
@@ -231,8 +256,6 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
 
 
 def _open_tracing(configuration: Configuration, chosen: Settings) -> "Tracing | None":
-    from raysched.telemetry.wanted import is_wanted
-
     if configuration.telemetry is not None or not is_wanted(chosen):
         return None
     from raysched.telemetry.tracing import Tracing

@@ -30,7 +30,7 @@ from raysched.engine.recording import fill, group_row, is_told, publish
 from raysched.engine.reports import Reports
 from raysched.engine.requests import Requests
 from raysched.engine.resuming import answer, recorded_of
-from raysched.engine.tracing import Tracing
+from raysched.engine.tracing import Tracing, observing
 from raysched.engine.units import needed_values, refused, unit_call
 from raysched.engine.values import KeptValues
 from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunChange, LogRow
@@ -101,8 +101,10 @@ class Engine:
         self.callbacks = Callbacks(inline=backend.pumped)
         self._requests = Requests(store, self._interrupt) if takes_requests else None
         self.tracing = Tracing(telemetry, clock)
-        observers = (*observers, telemetry) if telemetry is not None else observers
-        self._keeper = Keeper(store, settings.store_patience_seconds, observers)
+        self._observers = observers
+        self._keeper = Keeper(
+            store, settings.store_patience_seconds, observing(observers, telemetry)
+        )
         self._values = KeptValues(self._keeper.values, settings.values_in_memory_bytes)
         self._clock = clock
         self._target = target
@@ -146,6 +148,20 @@ class Engine:
     def is_broken(self) -> bool:
         """Whether the store or the backend is gone for good, so that nothing goes on here."""
         return self._loop.is_broken
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no flow run is open."""
+        return not self._open_runs.all()
+
+    def exchange_telemetry(self, make: Callable[[], Telemetry | None]) -> None:
+        """Close the telemetry of an idle engine, and go on with what is made then."""
+        self.tracing.close()
+        # Whatever making it raises, nothing is told to one that is closed.
+        self.tracing, self._keeper.observers = Tracing(None, self._clock), self._observers
+        telemetry = make()
+        self.tracing = Tracing(telemetry, self._clock)
+        self._keeper.observers = observing(self._observers, telemetry)
 
     def stop(self) -> None:
         """Let go of the backend, the telemetry and the store. Idempotent."""

@@ -107,7 +107,7 @@ class Keeper:
     def __init__(self, store: Store, patience: float, observers: Sequence[Observer]) -> None:
         self._store = store
         self._patience = patience
-        self._observers = observers
+        self.observers = observers
         # A database that is locked or full can still be read.
         self._reading = _Patience(patience)
         self._writing = _Patience(patience)
@@ -206,7 +206,7 @@ class Keeper:
             self._tell(row, note)
 
     def _tell(self, row: FlowRunRow, batch: Batch) -> None:
-        for observer in self._observers:
+        for observer in self.observers:
             try:
                 observer(row, batch)
             except Exception:

@@ -1,12 +1,12 @@
 """Where the flow runs of an engine stand in traces."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from raysched.define.ports import FlowRunStart
-from raysched.engine.ports import Clock, Telemetry
+from raysched.engine.ports import Clock, Observer, Telemetry
 from raysched.model.rows import Execution, FlowRunRow
 from raysched.worker.protocol import RunHeader
 
@@ -76,3 +76,8 @@ def _asked(question: Callable[[], T], otherwise: T) -> T:
     except Exception:
         logger.exception("telemetry raised")
         return otherwise
+
+
+def observing(observers: Sequence[Observer], telemetry: Telemetry | None) -> Sequence[Observer]:
+    """Return who looks at committed batches: telemetry last."""
+    return observers if telemetry is None else (*observers, telemetry)

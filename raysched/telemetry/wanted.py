@@ -1,5 +1,6 @@
 """Whether this process exports anything; asked before each engine, so it imports nothing heavy."""
 
+import os
 import sys
 from typing import Any
 
@@ -29,6 +30,21 @@ def is_wanted(settings: Settings) -> bool:
         or has_own_meter()
         or any(destination(signal) for signal in (Signal.METRICS, Signal.LOGS))
         or traces_destination(settings)
+    )
+
+
+def situation(settings: Settings) -> tuple[object, ...]:
+    """Return what the telemetry of this process rests on: another one is due where that changes.
+
+    Args:
+        settings: Settings of this process.
+    """
+    variables = sorted(item for item in os.environ.items() if item[0].startswith("OTEL_"))
+    return (
+        sys.modules["opentelemetry.trace"].get_tracer_provider() if has_own_tracer() else None,
+        sys.modules["opentelemetry.metrics"].get_meter_provider() if has_own_meter() else None,
+        jaeger.running(settings.home),
+        variables,
     )
 
 

@@ -44,6 +44,21 @@ class Marks(SpanProcessor):
 
 
 class TestOwn:
+    @pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:9"])
+    def test_that_is_set_between_two_flows_gets_the_second_one(
+        self, monkeypatch: pytest.MonkeyPatch, endpoint: str
+    ) -> None:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        program()
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+        program()
+        seen = Seen(exporter)
+        assert seen.path(seen.one("run double")) == ["flow program", "task double", "run double"]
+        assert seen.path(seen.one("user")) == ["flow program", "user"]
+
     def test_its_resource_and_processors_are_for_our_spans_too(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

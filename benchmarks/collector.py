@@ -4,6 +4,7 @@ It keeps requests as they come, so that it takes little of the machine while a t
 ends with the process that has started it.
 """
 
+import gzip
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 TRACES, METRICS = "/v1/traces", "/v1/metrics"
 
-LOOK_SECONDS = 0.01
+LOOK_SECONDS = 0.05
 PATIENCE_SECONDS = 60.0
 """A trace that has not come until then does not come."""
 
@@ -88,18 +89,20 @@ class _Kept:
 
     def _clear(self) -> None:
         self._bodies: list[bytes] = []
+        self._bytes = 0
         self.flows = 0
         self._at = 0.0
 
-    def put(self, body: bytes) -> None:
+    def put(self, body: bytes, *, compressed: bool) -> None:
         with self._lock:
             self._at = time.monotonic()
-            self._bodies.append(body)
-            self.flows += body.count(IN_FLOW_SPAN)
+            self._bytes += len(body)
+            self._bodies.append(gzip.decompress(body) if compressed else body)
+            self.flows += self._bodies[-1].count(IN_FLOW_SPAN)
 
     def take(self) -> Collected:
         with self._lock:
-            bodies, at = self._bodies, self._at
+            bodies, size, at = self._bodies, self._bytes, self._at
             self._clear()
         ids = [
             (span.trace_id, span.span_id)
@@ -108,7 +111,7 @@ class _Kept:
             for scope in resource.scope_spans
             for span in scope.spans
         ]
-        return Collected(len(ids), len(set(ids)), sum(map(len, bodies)), len(bodies), at)
+        return Collected(len(ids), len(set(ids)), size, len(bodies), at)
 
 
 def _handler(kept: _Kept) -> type[BaseHTTPRequestHandler]:
@@ -121,7 +124,7 @@ def _handler(kept: _Kept) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.path == TRACES:
-                kept.put(body)
+                kept.put(body, compressed=self.headers["Content-Encoding"] == "gzip")
             self._answer(b"", "application/x-protobuf")
 
         def do_GET(self) -> None:

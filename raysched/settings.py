@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     trace_max_spans: int = Field(default=5000, ge=0)
     """Spans of one trace from which on maps are told by `chunk` spans; 0 for all spans."""
 
-    trace_url: str = ""
+    trace_url: str = Field(default="", pattern=r"^$|\{trace_id\}")
     """Where people look at a trace: `http://localhost:16686/trace/{trace_id}`."""
 
     jaeger: str = ""

@@ -169,4 +169,4 @@ def _lost(reader: "Reader") -> "list[RunView]":
     from raysched.telemetry.history import MAX_AGE_NS, MAX_RUNS
 
     since = time.time_ns() - MAX_AGE_NS
-    return [run for run in reader.undelivered(since, limit=MAX_RUNS) if run.lost]
+    return reader.undelivered(since, limit=MAX_RUNS, only_lost=True)

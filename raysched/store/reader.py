@@ -148,7 +148,7 @@ class Reader(EvidenceReader, EndingsReader, EarlierReader, CacheReader, TraceRea
         """Where it is noted which spans have been delivered."""
         return Traces(self._database)
 
-    def undelivered(self, since_ns: int, *, limit: int) -> list[RunView]:
+    def undelivered(self, since_ns: int, *, limit: int, only_lost: bool = False) -> list[RunView]:
         """Return runs with spans that nobody delivers any more, newest first.
 
         They have ended, or were lost, with a sampled execution that is not among `traced`, and
@@ -157,15 +157,22 @@ class Reader(EvidenceReader, EndingsReader, EarlierReader, CacheReader, TraceRea
         Args:
             since_ns: Only runs that were opened at that time (ns since the epoch) or later.
             limit: At most so many.
+            only_lost: Only those whose driver was lost.
         """
         # Compared, so that the index serves: it has only these.
         untraced = _select_runs().where(
             FLOW_RUN.c.untraced == true(), FLOW_RUN.c.started >= since_ns
         )
         newest = untraced.order_by(FLOW_RUN.c.number.desc())
-        found = self._rows(newest.with_only_columns(FLOW_RUN.c.number, DRIVER.c.id))
+        found = self._rows(
+            newest.with_only_columns(FLOW_RUN.c.number, FLOW_RUN.c.state, DRIVER.c.id)
+        )
         living = self._database.living({row["id"] for row in found}) if found else set()
-        numbers = [row["number"] for row in found if row["id"] not in living]
+        numbers = [
+            row["number"]
+            for row in found
+            if row["id"] not in living and not (only_lost and row["state"] >= FIRST_TERMINAL)
+        ]
         return self._views(self._rows(newest.where(FLOW_RUN.c.number.in_(numbers[:limit]))))
 
     def groups(self, run: RunView) -> list[GroupRow]:

@@ -88,6 +88,9 @@ def _task_span(needs: Needs, task_run: TaskRun, above: bytes, within: Interval |
         of["raysched.task.reason"] = members.reasons[position]
     of |= links_attributes(needs, links)
     start, end = _held(within, task_run.start, task_run.end)
+    if start == end:
+        # One that never ran. Jaeger takes a span without a duration for a mistake.
+        start, end = _held(within, end - 1, end)
     return b"".join(
         (
             otlp.span_head(f"task {members.row.task}", part.trace_id, above, FLAGS),

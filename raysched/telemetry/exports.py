@@ -87,6 +87,11 @@ class Exports:
         if self._retelling is not None:
             self._retelling.begin()
 
+    def settle(self) -> None:
+        """Hand over, within a bounded time, what a program may flush or shut down by itself."""
+        if isinstance(self._sink, ProviderSink):
+            self._pipeline.settle(self._settings.telemetry_flush_seconds)
+
     def close(self) -> None:
         """Deliver what is left, for a bounded time, and say what was not."""
         driver_spans.detach()

@@ -215,7 +215,10 @@ def _open(groups: dict[int, _Group], run: FlowRunRow, row: GroupRow) -> None:
         return
     attributes = ((FLOW_NAME, _text(run.flow)), (TASK_NAME, _text(row.task)))
     times = array("q", bytes(8 * row.size))
-    groups[row.id] = _Group(attributes, row.created, edges_of(row), bytearray(row.size), times)
+    # Nobody waits for a worker while there is no driver.
+    began = run.executions[-1].started if run.executions else 0
+    created = max(row.created, began) if row.created else 0
+    groups[row.id] = _Group(attributes, created, edges_of(row), bytearray(row.size), times)
 
 
 def _learn(groups: dict[int, _Group], run: FlowRunRow, batch: Batch) -> None:

@@ -92,9 +92,13 @@ class Needs:
 
     @cached_property
     def ready(self) -> int:
-        """End of the last thing that all need, or when the group was recorded (ns)."""
+        """End of the last thing that all need, or when the group was recorded (ns); 0 if unknown.
+
+        Not before the execution began: nobody waits for a worker while there is no driver.
+        """
         ends = (max(parent.ended[at.start : at.stop], default=0) for parent, at in self._common)
-        return max(self.members.row.created, *ends, 0)
+        known = max(self.members.row.created, *ends, 0)
+        return max(known, self.part.started) if known else 0
 
     def links(self, position: int) -> Links:
         """Return the links of a member."""

@@ -48,9 +48,10 @@ class _Told:
 
 @dataclass(slots=True)
 class _Wish:
-    """What a thread waits for: that consumers have flushed, and are closed if it is the last."""
+    """What a thread waits for: that consumers have taken all, flushed, and are closed at last."""
 
     deadline: float
+    flushes: bool
     is_last: bool
     done: threading.Event
 
@@ -118,23 +119,27 @@ class Pipeline:
             waiting = {told.top for told in self._queue if isinstance(told, _Told)}
             return frozenset(self._behind | waiting | ({self._taking} - {""}))
 
+    def settle(self, seconds: float) -> bool:
+        """Have consumers take all that was put, for at most so long; return whether they have."""
+        return self._wish(seconds, flushes=False, is_last=False)
+
     def flush(self, seconds: float) -> bool:
         """Tell all that was put, and let consumers flush, for at most so long.
 
         Returns:
             Whether that was enough time for everyone to try.
         """
-        return self._wish(seconds, is_last=False)
+        return self._wish(seconds, flushes=True, is_last=False)
 
     def close(self, seconds: float) -> None:
         """Flush for at most so long, and let go of everything. Idempotent."""
-        if self._wish(seconds, is_last=True):
+        if self._wish(seconds, flushes=True, is_last=True):
             self._thread.join(_CLOSING_SECONDS)
 
-    def _wish(self, seconds: float, *, is_last: bool) -> bool:
+    def _wish(self, seconds: float, *, flushes: bool, is_last: bool) -> bool:
         if os.getpid() != self._process:
             return True
-        wish = _Wish(time.monotonic() + seconds, is_last, threading.Event())
+        wish = _Wish(time.monotonic() + seconds, flushes, is_last, threading.Event())
         with self._changed:
             if self._is_closed:
                 return True
@@ -172,7 +177,7 @@ class Pipeline:
             time.sleep(min(time.perf_counter() - began, _LONGEST_NAP))
 
     def _fulfil(self, wish: _Wish) -> None:
-        for number in range(len(self._consumers), 0, -1):
+        for number in range(len(self._consumers) if wish.flushes else 0, 0, -1):
             left = max(0.0, wish.deadline - time.monotonic())
             with self._harmless(self._consumers[number - 1]):
                 self._consumers[number - 1].flush(left / number)

@@ -21,7 +21,8 @@ FLUSH_SECONDS = 30.0
 class ProviderSink:
     """The span processors of the program's provider, as a `telemetry.ports.SpanSink`.
 
-    What they have taken counts as sent: whether their exporters succeed, they tell nobody.
+    What they have taken counts as sent: whether their exporters succeed, they tell nobody. Once
+    they have flushed it counts as delivered.
 
     Args:
         tracer: A tracer of the provider.
@@ -59,26 +60,21 @@ class ProviderSink:
             if not self._begun or seconds <= 0:
                 # Processors also send in the background, and say that they failed without time.
                 return
-            problem = self._flushed(seconds)
             begun, self._begun = self._begun, Counter()
-            if problem:
-                self._failed(begun, problem)
-        for run_id in begun:
+            flushed = False
+            try:
+                # Also false where the program has shut its provider down, which flushed before.
+                flushed = self._processor.force_flush(int(seconds * 1000))
+            except Exception as error:  # noqa: BLE001 - as above
+                self._failed(begun, f"{type(error).__name__}: {error}")
+        for run_id in begun if flushed else ():
             if not self.unsent().get(run_id):
                 self._delivered(run_id)
-
-    def _flushed(self, seconds: float) -> str:
-        """Have the processors flush; return what went wrong."""
-        try:
-            flushed = self._processor.force_flush(int(seconds * 1000))
-        except Exception as error:  # noqa: BLE001 - as above
-            return f"{type(error).__name__}: {error}"
-        return "the program's tracer provider did not flush them" if flushed is False else ""
 
     def unsent(self) -> dict[str, int]:
         """See `SpanSink.unsent`."""
         # Without the lock, which an exporter that hangs would keep.
-        return dict(self._lost + self._begun)
+        return dict(self._lost)
 
     def reason(self) -> str:
         """See `SpanSink.reason`."""

@@ -85,11 +85,13 @@ class Tracing:
 
     def __call__(self, run: FlowRunRow, batch: Batch) -> None:
         """See `engine.ports.Observer`."""
+        self.opened().put(run, batch)
         if batch.flow_run is not None and batch.flow_run.state.is_terminal:
             place = self._places.pop(run.id, None)
-            if self._announce and place is not None and place.sampled and not run.parent:
-                self._say(place)
-        self.opened().put(run, batch)
+            if place is not None and place.sampled and not run.parent:
+                self.opened().settle()
+                if self._announce:
+                    self._say(place)
 
     def close(self) -> None:
         """See `Telemetry.close`."""

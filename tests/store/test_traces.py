@@ -238,6 +238,7 @@ class TestDelivered:
         assert [each.lost for each in found] == [False, True, False]
         assert [each.id for each in reader.undelivered(0, limit=1)] == [half]
         assert reader.undelivered(NOON + 1, limit=9) == []
+        assert [each.id for each in reader.undelivered(0, limit=1, only_lost=True)] == [lost]
         for run_id in (half, lost, ended):
             reader.traces.delivered(run_id, 3)
         assert reader.undelivered(0, limit=9) == []

@@ -14,13 +14,13 @@ from typer.main import get_command
 
 from raysched.cli.app import app
 from raysched.settings import Settings, settings
-from raysched.telemetry.aggregation import Aggregation
-from raysched.telemetry.environment import destination
-from raysched.telemetry.instruments import BOUNDARIES, INSTRUMENTS, Kind
-from raysched.telemetry.jaeger_server import IMAGE
-from raysched.telemetry.metrics_export import export_interval
+from raysched.telemetry.jaeger.program import IMAGE
+from raysched.telemetry.metrics.aggregation import Aggregation
+from raysched.telemetry.metrics.export import export_interval
+from raysched.telemetry.metrics.instruments import BOUNDARIES, INSTRUMENTS, Kind
+from raysched.telemetry.metrics.prometheus import PrometheusCollector
 from raysched.telemetry.ports import Signal
-from raysched.telemetry.prometheus import PrometheusCollector
+from raysched.telemetry.sending.environment import destination
 from raysched.testing import inline
 
 ROOT = Path(__file__).parents[1]

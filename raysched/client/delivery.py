@@ -14,7 +14,7 @@ from raysched.settings import settings
 if TYPE_CHECKING:
     from raysched.store.reader import Reader
     from raysched.store.views import RunView
-    from raysched.telemetry.environment import Destination
+    from raysched.telemetry.sending.environment import Destination
 
 SEND_SECONDS = 5.0
 """How long the last spans that are sent may take to arrive (seconds)."""
@@ -60,7 +60,7 @@ def ask_collector() -> Answer | None:
         SettingsError: An `OTEL_*` variable has an impossible value.
     """
     from raysched.telemetry.ports import Refused, Unavailable
-    from raysched.telemetry.transports import open_transport
+    from raysched.telemetry.sending.transports import open_transport
     from raysched.telemetry.wanted import traces_destination
 
     to = traces_destination(settings())
@@ -87,8 +87,8 @@ def destination(endpoint: str = "") -> "Destination":
         TelemetryError: Nothing says where to.
         SettingsError: An `OTEL_*` variable has an impossible value.
     """
-    from raysched.telemetry import environment
     from raysched.telemetry.ports import Signal
+    from raysched.telemetry.sending import environment
     from raysched.telemetry.wanted import traces_destination
 
     if endpoint:
@@ -115,8 +115,8 @@ def deliver(run_id: str, spans: Iterable[Sequence[bytes]], to: "Destination") ->
         spans: All of its spans, encoded, in parts.
         to: Where to.
     """
-    from raysched.telemetry.spans import SpanSender, encoder
-    from raysched.telemetry.transports import open_transport
+    from raysched.telemetry.sending.spans import SpanSender, encoder
+    from raysched.telemetry.sending.transports import open_transport
 
     sender = SpanSender(open_transport(to), encoder())
     count = 0

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from raysched.settings import settings
 from raysched.telemetry import jaeger
-from raysched.telemetry.jaeger import KeptJaeger
+from raysched.telemetry.jaeger.record import KeptJaeger
 
 if TYPE_CHECKING:
     import subprocess
@@ -36,7 +36,7 @@ def start_jaeger(
         TelemetryError: There is none to start, a port is taken, it does not start, or the home
             cannot be written.
     """
-    from raysched.telemetry import jaeger_server
+    from raysched.telemetry.jaeger import server as jaeger_server
 
     options = jaeger_server.StartOptions(
         settings().jaeger, ui_port, http_port, grpc_port, keep=keep, foreground=foreground
@@ -59,6 +59,6 @@ def end_jaeger() -> KeptJaeger | None:
     Raises:
         TelemetryError: Its record cannot be read, or the home cannot be written.
     """
-    from raysched.telemetry import jaeger_server
+    from raysched.telemetry.jaeger import server as jaeger_server
 
     return jaeger_server.stop(settings().home)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from raysched.client.waterfall import Line
     from raysched.store.reader import Reader
     from raysched.store.views import RunView
-    from raysched.telemetry.environment import Destination
     from raysched.telemetry.reading import SpanView
+    from raysched.telemetry.sending.environment import Destination
 
 MOST_DRAWN = 20_000
 """Task runs of which each has spans to look at; of more, maps are folded as in what is sent."""
@@ -147,7 +147,7 @@ class RunTrace:
             undelivered: Only executions that are sampled, and were not delivered.
         """
         from raysched.store.replay import replay
-        from raysched.telemetry.building import Executions, TraceBuilder
+        from raysched.telemetry.building.builder import Executions, TraceBuilder
 
         top = self._top()
         builder = TraceBuilder(max_spans, Executions.UNDELIVERED if undelivered else Executions.ALL)
@@ -164,7 +164,7 @@ class RunTrace:
         Source: OpenTelemetry Protocol, JSON Protobuf Encoding.
         """
         from raysched.telemetry.reading import to_json
-        from raysched.telemetry.spans import encoder
+        from raysched.telemetry.sending.spans import encoder
 
         spans = [*chain.from_iterable(self.encoded(settings().trace_max_spans))]
         return to_json(encoder()(spans, ()))

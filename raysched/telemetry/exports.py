@@ -11,19 +11,20 @@ from raysched.errors import StoreError
 from raysched.model.rows import Batch, FlowRunRow
 from raysched.model.traces import TraceParent
 from raysched.settings import Settings
-from raysched.telemetry import environment, otlp
+from raysched.telemetry import otlp
 from raysched.telemetry.history import History, Retelling
 from raysched.telemetry.logs import open_logs
-from raysched.telemetry.metrics import open_metrics
-from raysched.telemetry.pipeline import Pipeline
+from raysched.telemetry.metrics.consumer import open_metrics
 from raysched.telemetry.ports import Consumer, Signal, SpanSink
 from raysched.telemetry.progress import Progress
 from raysched.telemetry.provider import driver_spans
 from raysched.telemetry.provider_sink import ProviderSink
 from raysched.telemetry.sampling import sampler_of_environment, stand
-from raysched.telemetry.spans import SpanSender, encoder
+from raysched.telemetry.sending import environment
+from raysched.telemetry.sending.pipeline import Pipeline
+from raysched.telemetry.sending.spans import SpanSender, encoder
+from raysched.telemetry.sending.transports import open_transport
 from raysched.telemetry.traces import Traces
-from raysched.telemetry.transports import open_transport
 from raysched.telemetry.wanted import program_tracer, traces_destination
 
 logger = logging.getLogger("raysched.telemetry")

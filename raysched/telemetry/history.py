@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from raysched.model.rows import Batch, FlowRunRow
-from raysched.telemetry.building import Executions, TraceBuilder
+from raysched.telemetry.building.builder import Executions, TraceBuilder
 from raysched.telemetry.ports import SpanSink
 from raysched.telemetry.progress import Progress
 from raysched.telemetry.traces import told

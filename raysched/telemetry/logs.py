@@ -17,13 +17,13 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs, SeverityN
 from raysched.model.ids import task_run_key
 from raysched.model.rows import ENGINE_LOGGER, Batch, FlowRunRow, GroupRow, LogRow
 from raysched.model.traces import TraceParent, attempt_span_id, flow_span_id, task_span_id
+from raysched.telemetry.building.members import OpenRun
 from raysched.telemetry.earlier import Replay, earlier_batches, nothing_kept
-from raysched.telemetry.environment import destination
-from raysched.telemetry.members import OpenRun
 from raysched.telemetry.otlp import SAMPLED
 from raysched.telemetry.ports import Signal, Transport
-from raysched.telemetry.sender import Sender
-from raysched.telemetry.transports import open_transport
+from raysched.telemetry.sending.environment import destination
+from raysched.telemetry.sending.sender import Sender
+from raysched.telemetry.sending.transports import open_transport
 
 _STEPS = 4
 """Severities within a range: `WARN`, `WARN2`, …"""

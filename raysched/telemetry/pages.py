@@ -8,7 +8,7 @@ from raysched.telemetry import jaeger
 from raysched.telemetry.wanted import has_own_tracer, traces_destination
 
 if TYPE_CHECKING:
-    from raysched.telemetry.environment import Destination
+    from raysched.telemetry.sending.environment import Destination
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 

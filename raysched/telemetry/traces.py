@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from raysched.model.rows import Batch, FlowRunRow
 from raysched.model.traces import TraceParent
-from raysched.telemetry.building import Executions, Spans, TraceBuilder
+from raysched.telemetry.building.builder import Executions, Spans, TraceBuilder
 from raysched.telemetry.ports import SpanSink
 from raysched.telemetry.progress import Progress
 from raysched.telemetry.readable import SpanBuffer

@@ -6,8 +6,8 @@ from typing import Any
 
 from raysched.settings import Settings
 from raysched.telemetry import jaeger
-from raysched.telemetry.environment import Destination, Protocol, destination, is_disabled
 from raysched.telemetry.ports import Signal
+from raysched.telemetry.sending.environment import Destination, Protocol, destination, is_disabled
 
 _LOCAL = "http://localhost:4318", "http://localhost:4317"
 """Where a collector on this machine listens, by HTTP and by gRPC. Source: OTLP, default ports."""

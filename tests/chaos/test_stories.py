@@ -10,7 +10,7 @@ from chaos.cluster import Cluster, cluster
 from chaos.graphs import Graph, make
 from chaos.sides import WAYS
 from chaos.stories import play
-from raysched.telemetry.environment import Protocol
+from raysched.telemetry.sending.environment import Protocol
 from servers import Server, server
 from telemetry.receiver import Receiver, receiving
 

@@ -9,7 +9,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from raysched.store import open_reader
 from raysched.store.replay import replay
-from raysched.telemetry.building import Executions, TraceBuilder
+from raysched.telemetry.building.builder import Executions, TraceBuilder
 
 if TYPE_CHECKING:
     from chaos.story import Story

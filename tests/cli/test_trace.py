@@ -21,7 +21,7 @@ from cli.kept_runs import (
 from raysched.model.rows import Batch, Execution, FlowRunRow, GroupRow
 from raysched.model.states import StateType
 from raysched.model.traces import TraceParent
-from raysched.telemetry.environment import Protocol
+from raysched.telemetry.sending.environment import Protocol
 from telemetry.receiver import Answer, Receiver, free_port, receiving
 
 RETRYING = """

@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from raysched import wiring
 from raysched.settings import settings
 from raysched.telemetry import exports
-from raysched.telemetry.environment import Protocol
 from raysched.telemetry.provider import DriverSpans
+from raysched.telemetry.sending.environment import Protocol
 from telemetry.receiver import Receiver, receiving
 from telemetry.seen import Seen
 

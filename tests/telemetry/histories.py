@@ -17,7 +17,7 @@ from raysched.model.rows import (
 )
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
-from raysched.telemetry.building import Executions, TraceBuilder
+from raysched.telemetry.building.builder import Executions, TraceBuilder
 from raysched.telemetry.reading import SpanView, read_spans
 
 START = 1_700_000_000_000_000_000

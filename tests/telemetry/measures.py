@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from raysched.model.rows import TaskRunColumns
-from raysched.telemetry.aggregation import Aggregation, Distribution
-from raysched.telemetry.instruments import Attributes, Instrument
+from raysched.telemetry.metrics.aggregation import Aggregation, Distribution
+from raysched.telemetry.metrics.instruments import Attributes, Instrument
 
 SECOND = 10**9
 NOON = 1_700_000_000 * SECOND

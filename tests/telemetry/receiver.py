@@ -21,8 +21,8 @@ import grpc
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from raysched.telemetry.environment import Destination, Protocol
 from raysched.telemetry.ports import Signal
+from raysched.telemetry.sending.environment import Destination, Protocol
 from telemetry.messages import PARTIAL, REQUESTS, SERVICES, retry_info
 
 WAIT_SECONDS = 30.0

@@ -8,10 +8,10 @@ from functools import partial
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from raysched.telemetry import otlp
-from raysched.telemetry.environment import Destination
-from raysched.telemetry.sender import ignore
-from raysched.telemetry.spans import SpanSender
-from raysched.telemetry.transports import open_transport
+from raysched.telemetry.sending.environment import Destination
+from raysched.telemetry.sending.sender import ignore
+from raysched.telemetry.sending.spans import SpanSender
+from raysched.telemetry.sending.transports import open_transport
 
 
 @contextmanager

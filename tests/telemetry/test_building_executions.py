@@ -16,7 +16,7 @@ from raysched.model.rows import (
 from raysched.model.states import StateType
 from raysched.model.traces import attempt_span_id, flow_span_id, trace_id
 from raysched.model.values import CrashKind, ErrorInfo, FailureClass
-from raysched.telemetry.building import Executions, Spans, TraceBuilder
+from raysched.telemetry.building.builder import Executions, Spans, TraceBuilder
 from raysched.telemetry.reading import SpanView, read_spans
 from telemetry.histories import START
 

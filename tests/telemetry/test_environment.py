@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 
 from raysched.errors import SettingsError
-from raysched.telemetry.environment import (
+from raysched.telemetry.ports import Signal
+from raysched.telemetry.sending.environment import (
     Protocol,
     destination,
     is_disabled,
     resource,
     traces_resource,
 )
-from raysched.telemetry.ports import Signal
 
 GENERAL = "OTEL_EXPORTER_OTLP_ENDPOINT"
 

@@ -10,7 +10,7 @@ from raysched.model.rows import Batch, FlowRunRow
 from raysched.settings import settings
 from raysched.store import open_reader
 from raysched.store.replay import replay
-from raysched.telemetry.building import TraceBuilder
+from raysched.telemetry.building.builder import TraceBuilder
 from raysched.telemetry.otlp import SpanId
 from raysched.telemetry.reading import SpanView, read_spans, trees
 from raysched.wiring import Configuration, configure, disconnect

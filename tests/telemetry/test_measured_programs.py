@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from raysched.telemetry.environment import Protocol
 from raysched.telemetry.ports import Signal
+from raysched.telemetry.sending.environment import Protocol
 from telemetry.receiver import Receiver, free_port, receiving
 
 FLOW = """

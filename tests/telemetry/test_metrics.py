@@ -23,8 +23,9 @@ from raysched.model.rows import (
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 from raysched.settings import settings
-from raysched.telemetry.aggregation import Aggregation
-from raysched.telemetry.instruments import (
+from raysched.telemetry.metrics.aggregation import Aggregation
+from raysched.telemetry.metrics.consumer import Metrics
+from raysched.telemetry.metrics.instruments import (
     ACTIVE,
     ATTEMPT_DURATION,
     BOUNDARIES,
@@ -35,7 +36,6 @@ from raysched.telemetry.instruments import (
     TASK_DURATION,
     TASKS,
 )
-from raysched.telemetry.metrics import Metrics
 from raysched.testing import FakeClock
 from raysched.wiring import Configuration, configure
 from telemetry.measures import NOON, SECOND, columns, counts, durations, sums

@@ -11,9 +11,15 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from raysched.errors import SettingsError
 from raysched.model.rows import Batch, FlowRunRow, GroupRow
 from raysched.model.states import StateType
-from raysched.telemetry.aggregation import Aggregation
-from raysched.telemetry.environment import Protocol
-from raysched.telemetry.instruments import (
+from raysched.telemetry.metrics.aggregation import Aggregation
+from raysched.telemetry.metrics.consumer import MeterRecorder, Metrics
+from raysched.telemetry.metrics.export import (
+    MetricsExport,
+    Temporality,
+    export_interval,
+    temporality,
+)
+from raysched.telemetry.metrics.instruments import (
     ACTIVE,
     BOUNDARIES,
     DROPPED,
@@ -21,15 +27,9 @@ from raysched.telemetry.instruments import (
     TASKS,
     Attributes,
 )
-from raysched.telemetry.metrics import MeterRecorder, Metrics
-from raysched.telemetry.metrics_export import (
-    MetricsExport,
-    Temporality,
-    export_interval,
-    temporality,
-)
 from raysched.telemetry.ports import Signal
-from raysched.telemetry.transports import open_transport
+from raysched.telemetry.sending.environment import Protocol
+from raysched.telemetry.sending.transports import open_transport
 from telemetry.measures import NOON, SECOND, columns, durations, sums
 from telemetry.receiver import Answer, Receiver, receiving
 

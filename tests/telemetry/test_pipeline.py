@@ -20,8 +20,8 @@ from raysched.model.rows import (
 )
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
-from raysched.telemetry.pipeline import Pipeline
 from raysched.telemetry.ports import Consumer
+from raysched.telemetry.sending.pipeline import Pipeline
 
 WAIT_SECONDS = 30.0
 
@@ -248,7 +248,7 @@ def test_a_consumer_that_hangs_does_not_keep_the_end_waiting() -> None:
 def test_a_program_ends_beside_a_consumer_that_hangs_and_so_does_its_fork() -> None:
     script = """
 import os, threading
-from raysched.telemetry.pipeline import Pipeline
+from raysched.telemetry.sending.pipeline import Pipeline
 from telemetry.test_pipeline import RUN, Recorder, batch
 consumer = Recorder()
 consumer.gate.clear()

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from raysched.telemetry.aggregation import Aggregation
-from raysched.telemetry.instruments import (
+from raysched.telemetry.metrics.aggregation import Aggregation
+from raysched.telemetry.metrics.instruments import (
     ACTIVE,
     BOUNDARIES,
     DROPPED,
@@ -23,7 +23,7 @@ from raysched.telemetry.instruments import (
     Attributes,
     Kind,
 )
-from raysched.telemetry.prometheus import PrometheusServer
+from raysched.telemetry.metrics.prometheus import PrometheusServer
 from telemetry.measures import SECOND
 from telemetry.receiver import free_port
 

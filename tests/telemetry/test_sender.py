@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
-from raysched.telemetry.environment import Protocol
-from raysched.telemetry.sender import REQUEST_BYTES, REQUEST_ITEMS, Sender
-from raysched.telemetry.spans import SpanSender
-from raysched.telemetry.transports import open_transport
+from raysched.telemetry.sending.environment import Protocol
+from raysched.telemetry.sending.sender import REQUEST_BYTES, REQUEST_ITEMS, Sender
+from raysched.telemetry.sending.spans import SpanSender
+from raysched.telemetry.sending.transports import open_transport
 from telemetry.messages import REJECTED
 from telemetry.receiver import SAID, WAIT_SECONDS, Answer, Receiver, receiving
 from telemetry.sending import names, sending, spans

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raysched.telemetry.environment import Protocol
+from raysched.telemetry.sending.environment import Protocol
 from telemetry.receiver import WAIT_SECONDS, Answer, Receiver, receiving, rotel
 from telemetry.sending import names, sending, spans
 
@@ -73,9 +73,9 @@ def test_a_program_ends_beside_a_collector_that_does_not_take_anything(
 import sys
 from functools import partial
 from raysched.telemetry import otlp
-from raysched.telemetry.environment import Destination, Protocol, Signal
-from raysched.telemetry.spans import SpanSender
-from raysched.telemetry.transports import open_transport
+from raysched.telemetry.sending.environment import Destination, Protocol, Signal
+from raysched.telemetry.sending.spans import SpanSender
+from raysched.telemetry.sending.transports import open_transport
 destination = Destination(Signal.TRACES, Protocol(sys.argv[1]), sys.argv[2], timeout=3600)
 sender = SpanSender(open_transport(destination), partial(otlp.traces_request, b""))
 sender.put("run", [b""] * 10)

@@ -20,10 +20,10 @@ from raysched.model.rows import (
 from raysched.model.states import StateType
 from raysched.model.traces import TraceParent, attempt_span_id, flow_span_id, task_span_id
 from raysched.settings import settings
-from raysched.telemetry.environment import Protocol
 from raysched.telemetry.logs import Logs, severity
 from raysched.telemetry.ports import Signal
-from raysched.telemetry.transports import open_transport
+from raysched.telemetry.sending.environment import Protocol
+from raysched.telemetry.sending.transports import open_transport
 from raysched.wiring import Configuration, configure
 from telemetry.measures import NOON, SECOND
 from telemetry.receiver import Answer, Receiver, receiving

@@ -13,7 +13,7 @@ from faults.drivers import Place
 from raysched import flow
 from raysched.client import get_runs
 from raysched.settings import settings
-from raysched.telemetry.environment import Protocol
+from raysched.telemetry.sending.environment import Protocol
 from telemetry.receiver import Receiver, free_port, receiving, rotel
 from telemetry.trees import check_tree
 

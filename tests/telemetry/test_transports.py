@@ -16,9 +16,9 @@ import trustme
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from raysched.errors import SettingsError
-from raysched.telemetry.environment import Destination, Protocol
 from raysched.telemetry.ports import Refused, Signal, Transport, Unavailable
-from raysched.telemetry.transports import open_transport
+from raysched.telemetry.sending.environment import Destination, Protocol
+from raysched.telemetry.sending.transports import open_transport
 from telemetry.messages import REJECTED
 from telemetry.receiver import (
     SAID,
@@ -322,8 +322,8 @@ def test_a_fork_may_end_as_it_likes(protocol: Protocol) -> None:
     script = """
 import os, sys
 from contextlib import closing
-from raysched.telemetry.transports import open_transport
-from raysched.telemetry.sender import Sender
+from raysched.telemetry.sending.transports import open_transport
+from raysched.telemetry.sending.sender import Sender
 from telemetry.receiver import Answer, Protocol, receiving
 with receiving(Protocol(sys.argv[1])) as receiver:
     sender = Sender(open_transport(receiver.destination()), b"".join, linger_seconds=0)
@@ -358,9 +358,9 @@ with receiving(Protocol(sys.argv[1])) as receiver:
 def test_a_lost_connection_is_told_and_not_printed(protocol: Protocol) -> None:
     script = """
 import sys
-from raysched.telemetry.environment import Destination, Protocol, Signal
+from raysched.telemetry.sending.environment import Destination, Protocol, Signal
 from raysched.telemetry.ports import Unavailable
-from raysched.telemetry.transports import open_transport
+from raysched.telemetry.sending.transports import open_transport
 transport = open_transport(Destination(Signal.TRACES, Protocol(sys.argv[1]), sys.argv[2]))
 try:
     transport.send(b"", 60)

@@ -12,7 +12,7 @@ import pytest
 from faults.drivers import Place, until
 from raysched.client import get_unsent_runs
 from raysched.settings import settings
-from raysched.telemetry.environment import Protocol
+from raysched.telemetry.sending.environment import Protocol
 from telemetry.receiver import Answer, receiving, rotel
 from telemetry.trees import check_tree, kept_names, own_names
 

@@ -15,9 +15,9 @@ import requests
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
 
-from raysched.telemetry.answers import rejected, rejected_as_json, shown
-from raysched.telemetry.environment import Destination
 from raysched.telemetry.ports import Refused, Unavailable
+from raysched.telemetry.sending.answers import rejected, rejected_as_json, shown
+from raysched.telemetry.sending.environment import Destination
 
 PROTOBUF = "application/x-protobuf"
 

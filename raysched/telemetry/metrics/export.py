@@ -25,8 +25,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from raysched.errors import SettingsError
-from raysched.telemetry.aggregation import Aggregation, Distribution, Snapshot
-from raysched.telemetry.instruments import (
+from raysched.telemetry.metrics.aggregation import Aggregation, Distribution, Snapshot
+from raysched.telemetry.metrics.instruments import (
     BOUNDARIES,
     DROPPED,
     NANOSECONDS,

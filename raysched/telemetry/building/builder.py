@@ -10,19 +10,19 @@ from enum import Enum
 
 from raysched.model.rows import Batch, FlowRunRow
 from raysched.model.states import FAILURES, StateType
-from raysched.telemetry.adopting import adopt
-from raysched.telemetry.bulk import group_spans
-from raysched.telemetry.chunks import Chunk, chunk_span, fold
-from raysched.telemetry.early import Early
-from raysched.telemetry.encoding import (
+from raysched.telemetry.building.adopting import adopt
+from raysched.telemetry.building.bulk import group_spans
+from raysched.telemetry.building.chunks import Chunk, chunk_span, fold
+from raysched.telemetry.building.early import Early
+from raysched.telemetry.building.encoding import (
     Counts,
     computed_again,
     flow_span,
 )
-from raysched.telemetry.folding import Selection
-from raysched.telemetry.members import Members, OpenRun
-from raysched.telemetry.needs import Needs
-from raysched.telemetry.parts import FOLDED, KEPT, Part, parts_of, top_of
+from raysched.telemetry.building.folding import Selection
+from raysched.telemetry.building.members import Members, OpenRun
+from raysched.telemetry.building.needs import Needs
+from raysched.telemetry.building.parts import FOLDED, KEPT, Part, parts_of, top_of
 
 HELD_BYTES = 16 * 1024**2
 """So large may be what user code has made of a trace that is not decided yet (bytes); more is

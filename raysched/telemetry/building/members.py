@@ -22,8 +22,8 @@ from raysched.model.rows import (
 )
 from raysched.model.states import FAILED_ITSELF, FIRST_TERMINAL, StateType
 from raysched.model.values import CrashKind
+from raysched.telemetry.building.links import Edge, edges_of
 from raysched.telemetry.failures import error_type
-from raysched.telemetry.links import Edge, edges_of
 
 
 class Attempt(NamedTuple):

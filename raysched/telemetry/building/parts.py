@@ -15,7 +15,7 @@ from raysched.model.traces import (
     task_span_id,
     trace_id,
 )
-from raysched.telemetry.members import Attempt, Members, OpenRun, TaskRun
+from raysched.telemetry.building.members import Attempt, Members, OpenRun, TaskRun
 from raysched.telemetry.otlp import SpanId
 
 KEPT, FOLDED = 1, 2

@@ -9,9 +9,9 @@ from operator import sub
 
 from raysched.model.states import FAILURES, StateType
 from raysched.telemetry import otlp
-from raysched.telemetry.encoding import FLAGS
-from raysched.telemetry.members import Members
-from raysched.telemetry.parts import FOLDED, Part
+from raysched.telemetry.building.encoding import FLAGS
+from raysched.telemetry.building.members import Members
+from raysched.telemetry.building.parts import FOLDED, Part
 
 _NS_PER_S = 1e9
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raysched.telemetry import otlp
-from raysched.telemetry.links import MAX_LINKS, Edge
-from raysched.telemetry.members import Members
+from raysched.telemetry.building.links import MAX_LINKS, Edge
+from raysched.telemetry.building.members import Members
+from raysched.telemetry.building.parts import Part, Place
 from raysched.telemetry.otlp import SpanId
-from raysched.telemetry.parts import Part, Place
 
 _NS_PER_MS = 1e6
 

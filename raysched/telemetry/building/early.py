@@ -6,11 +6,11 @@ Which ones, rests on the row of their group: what is told early is what would be
 from collections.abc import Iterator, Sequence
 
 from raysched.model.states import FIRST_TERMINAL
-from raysched.telemetry.bulk import group_spans
-from raysched.telemetry.folding import HEAD
-from raysched.telemetry.members import Members, OpenRun
-from raysched.telemetry.needs import Needs
-from raysched.telemetry.parts import KEPT, Part, top_of
+from raysched.telemetry.building.bulk import group_spans
+from raysched.telemetry.building.folding import HEAD
+from raysched.telemetry.building.members import Members, OpenRun
+from raysched.telemetry.building.needs import Needs
+from raysched.telemetry.building.parts import KEPT, Part, top_of
 
 SHARE = 2
 """One in so many of the spans that a trace may have are told early at most; the others are left for

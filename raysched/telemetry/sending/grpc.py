@@ -11,9 +11,9 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from raysched.errors import SettingsError
-from raysched.telemetry.answers import rejected, shown
-from raysched.telemetry.environment import Destination
 from raysched.telemetry.ports import Refused, Signal, Unavailable
+from raysched.telemetry.sending.answers import rejected, shown
+from raysched.telemetry.sending.environment import Destination
 
 _METHODS = {
     Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from raysched.model.rows import Batch, FlowRunRow
 from raysched.settings import Settings
-from raysched.telemetry.aggregation import Aggregation
 from raysched.telemetry.earlier import Replay, nothing_kept
-from raysched.telemetry.environment import destination
-from raysched.telemetry.instruments import (
+from raysched.telemetry.metrics.aggregation import Aggregation
+from raysched.telemetry.metrics.instruments import (
     BOUNDARIES,
     DROPPED,
     INSTRUMENTS,
@@ -22,9 +21,10 @@ from raysched.telemetry.instruments import (
     Kind,
     Recorder,
 )
-from raysched.telemetry.measuring import Measuring
+from raysched.telemetry.metrics.measuring import Measuring
 from raysched.telemetry.ports import Signal
-from raysched.telemetry.transports import open_transport
+from raysched.telemetry.sending.environment import destination
+from raysched.telemetry.sending.transports import open_transport
 from raysched.telemetry.wanted import has_own_meter
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def open_metrics(
 
         recorders.append(MeterRecorder(get_meter_provider()))
     elif (target := destination(Signal.METRICS)) is not None:
-        from raysched.telemetry.metrics_export import MetricsExport, export_interval, temporality
+        from raysched.telemetry.metrics.export import MetricsExport, export_interval, temporality
 
         outlets.append(
             MetricsExport(
@@ -129,7 +129,7 @@ def open_metrics(
             )
         )
     if settings.metrics_port:
-        from raysched.telemetry.prometheus import PrometheusServer
+        from raysched.telemetry.metrics.prometheus import PrometheusServer
 
         outlets.append(PrometheusServer(aggregation, settings.metrics_port))
     if outlets:

@@ -7,9 +7,16 @@ from typing import cast
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
-from raysched.telemetry import environment, otlp
+from raysched.telemetry import otlp
 from raysched.telemetry.ports import Transport
-from raysched.telemetry.sender import MAX_BYTES, REQUEST_BYTES, REQUEST_ITEMS, Sender, ignore
+from raysched.telemetry.sending import environment
+from raysched.telemetry.sending.sender import (
+    MAX_BYTES,
+    REQUEST_BYTES,
+    REQUEST_ITEMS,
+    Sender,
+    ignore,
+)
 
 Encode = Callable[[Sequence[bytes], Sequence[bytes]], bytes]
 

@@ -18,8 +18,7 @@ from pathlib import Path
 import psutil
 
 from raysched.errors import TelemetryError
-from raysched.telemetry.jaeger import KeptJaeger, began_at, load, place, record, record_path
-from raysched.telemetry.jaeger_program import (
+from raysched.telemetry.jaeger.program import (
     ENGINE_SECONDS,
     GRPC_PORT,
     HTTP_PORT,
@@ -30,6 +29,7 @@ from raysched.telemetry.jaeger_program import (
     find_program,
     run_engine,
 )
+from raysched.telemetry.jaeger.record import KeptJaeger, began_at, load, place, record, record_path
 
 START_SECONDS = 60.0
 """How long it may take to answer. It takes about a second where the machine is not busy."""

@@ -8,11 +8,11 @@ from raysched.model.states import FAILURES, SUCCESSES, StateType
 from raysched.model.traces import NO_SPAN
 from raysched.model.values import CrashKind
 from raysched.telemetry import otlp
+from raysched.telemetry.building.members import Attempt, Members, TaskRun
+from raysched.telemetry.building.needs import Links, Needs
+from raysched.telemetry.building.parts import Interval, Part
 from raysched.telemetry.failures import error_type
-from raysched.telemetry.members import Attempt, Members, TaskRun
-from raysched.telemetry.needs import Links, Needs
 from raysched.telemetry.otlp import LOCAL_PARENT, SAMPLED, SpanId, Value
-from raysched.telemetry.parts import Interval, Part
 
 FLAGS = SAMPLED | LOCAL_PARENT
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
-from raysched.telemetry.parts import FOLDED, KEPT, Part
+from raysched.telemetry.building.parts import FOLDED, KEPT, Part
 
 
 def adopt(scopes: Sequence[bytes], parts: Iterable[Part]) -> list[bytes]:

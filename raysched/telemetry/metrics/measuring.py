@@ -19,9 +19,10 @@ from raysched.model.rows import (
     TaskRunColumns,
 )
 from raysched.model.states import FAILED_ITSELF, FIRST_TERMINAL, StateType
+from raysched.telemetry.building.links import Edge, edges_of
 from raysched.telemetry.earlier import Replay, earlier_batches, nothing_kept
 from raysched.telemetry.failures import error_type
-from raysched.telemetry.instruments import (
+from raysched.telemetry.metrics.instruments import (
     ACTIVE,
     ATTEMPT_DURATION,
     DROPPED,
@@ -39,7 +40,6 @@ from raysched.telemetry.instruments import (
     Attributes,
     Recorder,
 )
-from raysched.telemetry.links import Edge, edges_of
 from raysched.telemetry.ports import Signal
 
 Column = TypeVar("Column", bytearray, "array[int]")

@@ -10,15 +10,15 @@ from typing import Any
 
 from raysched.model.states import StateType
 from raysched.telemetry import otlp
-from raysched.telemetry.encoding import (
+from raysched.telemetry.building.encoding import (
     FLAGS,
     links_attributes,
     place_attributes,
     task_attributes,
     task_run_spans,
 )
-from raysched.telemetry.links import MAX_LINKS
-from raysched.telemetry.needs import Needs
+from raysched.telemetry.building.links import MAX_LINKS
+from raysched.telemetry.building.needs import Needs
 from raysched.telemetry.otlp import SpanTemplate, hole_of
 
 _LINK_BYTES = 33

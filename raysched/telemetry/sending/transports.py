@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from raysched.telemetry.environment import Destination, Protocol
 from raysched.telemetry.ports import Transport
+from raysched.telemetry.sending.environment import Destination, Protocol
 
 _VERBOSITY = "GRPC_VERBOSITY"
 
@@ -18,10 +18,10 @@ def open_transport(destination: Destination) -> Transport:
     """
     if destination.protocol is Protocol.GRPC:
         with _quiet_grpc():
-            from raysched.telemetry.grpc import GrpcTransport
+            from raysched.telemetry.sending.grpc import GrpcTransport
 
         return GrpcTransport(destination)
-    from raysched.telemetry.http import HttpTransport
+    from raysched.telemetry.sending.http import HttpTransport
 
     return HttpTransport(destination)
 

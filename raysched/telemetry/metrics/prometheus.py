@@ -22,8 +22,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from raysched.telemetry.aggregation import Aggregation
-from raysched.telemetry.instruments import (
+from raysched.telemetry.metrics.aggregation import Aggregation
+from raysched.telemetry.metrics.instruments import (
     BOUNDARIES,
     NANOSECONDS,
     Attributes,

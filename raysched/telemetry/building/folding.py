@@ -15,8 +15,8 @@ from heapq import nsmallest
 from operator import sub
 
 from raysched.model.states import FAILED_ITSELF, StateType
-from raysched.telemetry.members import Members
-from raysched.telemetry.parts import FOLDED, KEPT, Part, Place
+from raysched.telemetry.building.members import Members
+from raysched.telemetry.building.parts import FOLDED, KEPT, Part, Place
 
 HEAD = 50
 """So many first task runs of a folded task are told one by one."""

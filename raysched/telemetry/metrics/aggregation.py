@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import sub
 
-from raysched.telemetry.instruments import (
+from raysched.telemetry.metrics.instruments import (
     BOUNDARIES,
     MOST_SERIES,
     NANOSECONDS,

@@ -1,0 +1,1 @@
+"""What is measured of flow runs, and how it is told."""

@@ -1,0 +1,1 @@
+"""Requests on their way to collectors: where to, by what, how, and again."""

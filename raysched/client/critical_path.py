@@ -162,7 +162,8 @@ class _Walk:
         for run in reversed(runs):
             at = self._add(Part.RETRY, span, run.end, at)
             at = self._add(Part.TASK, span, run.start, at)
-        return at if runs else self._add(Part.TASK, span, span.start, at)
+        # A task run without attempts took no time.
+        return self._add(Part.TASK, span, span.start, at) if span.kind == CHUNK else at
 
     def _add(self, part: Part, span: Span, start: int, end: int) -> int:
         """Add a step, unless it is empty; return when it begins."""

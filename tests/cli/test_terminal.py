@@ -48,7 +48,9 @@ def hold() -> None:
     while True:
         try:
             print("holding")
-            time.sleep(600)
+            # In pieces: Python misses a signal that comes just before it sleeps until that is over.
+            for _ in range(6000):
+                time.sleep(0.1)
         except BaseException:
             print("still here")
 

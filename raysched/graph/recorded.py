@@ -93,7 +93,7 @@ class Recorded:
     def answers(self, spec: TaskSpec, group: RecordedGroup, positions: Sequence[int]) -> bytearray:
         """Return for each of these recorded task runs whether it may answer a call, 0 or 1.
 
-        Whether those that it needs are answered, too, is not asked here: see `Answered`.
+        Whether those that it needs are answered, too, is not asked here: see `answer_with_parents`.
         """
         choice = self.choice
         changed = bool(group.source) and group.source != choice.source_of(spec)

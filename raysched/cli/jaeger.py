@@ -1,7 +1,9 @@
 """`raysched jaeger`: the Jaeger that is kept running between runs."""
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from raysched.cli.output import console, duration, print_json, say
@@ -39,18 +41,30 @@ def start(
             keep=keep,
             foreground=foreground,
         )
+    attended = process if foreground else None
+    tell = partial(_tell, kept, process, attended=attended is not None, as_json=as_json)
+    if attended is not None:
+        return _attend(attended, tell)
+    tell()
+    return 0
+
+
+def _tell(
+    kept: KeptJaeger,
+    process: "subprocess.Popen[bytes] | None",
+    *,
+    attended: bool,
+    as_json: bool,
+) -> None:
     if as_json:
         print_json(jaeger_record(kept))
-    else:
-        say(("✔ ", "green"), "Jaeger is up" if process else "Jaeger is up already")
-        print_jaeger(kept)
-        say()
-        end = "Ctrl-C" if foreground and process else "raysched jaeger --stop"
-        say(f"Runs send their spans to it from now on; {end} ends it.")
-        _warn_of_endpoints()
-    if foreground and process is not None:
-        return _attend(process)
-    return 0
+        return
+    say(("✔ ", "green"), "Jaeger is up" if process else "Jaeger is up already")
+    print_jaeger(kept)
+    say()
+    end = "Ctrl-C" if attended else "raysched jaeger --stop"
+    say(f"Runs send their spans to it from now on; {end} ends it.")
+    _warn_of_endpoints()
 
 
 def stop(*, as_json: bool) -> int:
@@ -107,9 +121,10 @@ def tell_status() -> None:
         say("raysched jaeger starts a fresh one.")
 
 
-def _attend(process: "subprocess.Popen[bytes]") -> int:
+def _attend(process: "subprocess.Popen[bytes]", tell: Callable[[], None]) -> int:
     """Wait until a Jaeger of this terminal ends, by itself or by Ctrl-C; return the exit code."""
     try:
+        tell()
         process.wait()
     except KeyboardInterrupt:
         # The terminal has told it, too.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from faults.drivers import Place
 from raysched import flow
@@ -64,6 +65,11 @@ def wait(number):
         (HERE / "waiting").write_text(str(os.getpid()))
         time.sleep(600)
     return number
+
+@flow
+def patient():
+    while not (HERE / "told").exists():
+        time.sleep(0.05)
 
 @flow
 def waits():
@@ -204,6 +210,20 @@ class TestCollectors:
         assert place.look("runs") == []
 
 
+def _told(place: Place, receiver: Receiver, run_id: str) -> list[Span]:
+    """Run a program until it has told the trace of an earlier run; return that one's spans."""
+
+    def spans() -> list[Span]:
+        return [span for span in receiver.spans() if span.trace_id.hex() == run_id]
+
+    driver = place.run("flows.py:patient")
+    # The flow span is the last one, and travels with the others.
+    receiver.wait(lambda: any(span.name.startswith("flow ") for span in spans()))
+    (place.path / "told").touch()
+    assert driver.finish() == 0, driver.output
+    return spans()
+
+
 class TestLostDrivers:
     """What a driver that was killed could not tell, others do."""
 
@@ -227,9 +247,7 @@ class TestLostDrivers:
         ended = Counter(
             key.partition("[")[0] for key, state in states if state in {"COMPLETED", "CRASHED"}
         )
-        driver = place.run("flows.py:below", "-p", "number=1")
-        assert driver.finish() == 0, driver.output
-        spans = [span for span in receiver.spans() if span.trace_id.hex() == lost]
+        spans = _told(place, receiver, lost)
         names = Counter(span.name for span in spans)
         assert names["flow waits"] == 1
         assert names["task double"] == ended["double"] == 3
@@ -268,9 +286,7 @@ class TestLostDrivers:
         assert driver.finish() == 0, driver.output
         run_id = place.show()["id"]
         receiver.start()
-        again = place.run("flows.py:below", "-p", "number=1")
-        assert again.finish() == 0, again.output
-        spans = [span for span in receiver.spans() if span.trace_id.hex() == run_id]
+        spans = _told(place, receiver, run_id)
         assert Counter(span.name for span in spans) == {
             "flow below": 1,
             "task double": 1,

@@ -89,7 +89,8 @@ def below(number):
 def calls(number):
     return below(number)
 
-@task(crash_retries=1)
+# Each in a call of its own: a killed worker takes along what neighbours have not reported yet.
+@task(crash_retries=1, batch=False)
 def dies(number):
     with span("dying"):
         if number == 1 and runtime.task_run.run_count == 1:

@@ -37,6 +37,7 @@ class UserSpans:
 
     def __init__(self) -> None:
         self._is_ready = False
+        self._making_ready = threading.Lock()
         self._around: Context | None = None
 
     def enter(self, header: RunHeader, task: str, index: int, attempt: int) -> None:
@@ -45,8 +46,7 @@ class UserSpans:
         if flow is None:
             return
         if not self._is_ready:
-            self._is_ready = True
-            install(LightProvider(self._take, lambda: self._around, in_worker=True))
+            self._make_ready()
         span = _AttemptSpan(flow, (header.run_id, header.execution, task, index, attempt))
         context = set_span_in_context(span, _EMPTY)
         attach(context)
@@ -73,6 +73,13 @@ class UserSpans:
         # Several threads may end their first spans at once; setdefault lets one of them win.
         buffer: SpanBuffer = vars(self).setdefault("buffer", SpanBuffer(MAX_SPANS, MAX_BYTES))
         return buffer
+
+    def _make_ready(self) -> None:
+        # Items in threads begin at once, and none may run before its spans are taken.
+        with self._making_ready:
+            if not self._is_ready:
+                install(LightProvider(self._take, lambda: self._around, in_worker=True))
+                self._is_ready = True
 
     def _take(self, span: "ReadableSpan") -> None:
         self.buffer.put(span)

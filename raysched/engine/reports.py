@@ -34,11 +34,15 @@ class Sent:
         run: Its flow run.
         dispatched: The unit: the tracker may have closed it before the last report of it comes.
         logs_seen: How many of its log records have been taken.
+        spans_seen: How many of its messages of spans have been taken.
+        dropped_spans: How many of its spans are known to have been dropped.
     """
 
     run: "OpenFlowRun"
     dispatched: Dispatch
     logs_seen: int = 0
+    spans_seen: int = 0
+    dropped_spans: int = 0
 
 
 class Reports:
@@ -77,7 +81,7 @@ class Reports:
             self._lost(sent, message)
             return
         report = decode_report(message.report)
-        self._keep_spans(run, report)
+        self._keep_spans(sent, report)
         if report.missing:
             self._forget(message.unit)
             for problem in report.missing.values():
@@ -155,11 +159,16 @@ class Reports:
             place = sent.run.places.id_of(worker)
             note(sent.dispatched, unit.open if positions is None else positions, unit.open, place)
 
-    def _keep_spans(self, run: "OpenFlowRun", report: Report) -> None:
-        if report.spans or report.dropped_spans:
-            run.batch.spans += report.spans
-            run.batch.dropped_spans += report.dropped_spans
-            self._host.touch(run)
+    def _keep_spans(self, sent: Sent, report: Report) -> None:
+        fresh = report.fresh_spans(sent.spans_seen)
+        # A report that was overtaken knows of fewer.
+        dropped = max(0, report.dropped_spans - sent.dropped_spans)
+        if fresh or dropped:
+            sent.spans_seen += len(fresh)
+            sent.dropped_spans += dropped
+            sent.run.batch.spans += fresh
+            sent.run.batch.dropped_spans += dropped
+            self._host.touch(sent.run)
 
     def _forget(self, number: int) -> None:
         sent = self.units.pop(number)

@@ -16,6 +16,10 @@ from raysched.worker.protocol import LogRecord, NestedRun, Report, Unit, encode_
 UNACKNOWLEDGED_LOGS_MAX = 50_000
 """Log records of one unit beyond this number are dropped until the driver has taken some."""
 
+UNACKNOWLEDGED_SPANS_MAX_BYTES = 4 * 1024**2
+"""So large spans of one unit may be together before they wait for the driver to have taken some:
+where they come from, which has a bound of its own."""
+
 T = TypeVar("T")
 
 WorkerIdentity = tuple[str, str, int, str]
@@ -101,9 +105,9 @@ def _whereabouts(worker: WorkerIdentity) -> Evidence:
 class UnitProgress:
     """Collects what became of a unit's items. Thread-safe.
 
-    Outcomes and log records are numbered in the order in which they came. The channel sends them
-    once, in that order; what the driver acknowledged is forgotten, and the final report has the
-    rest. So each is delivered at least once, and its number tells repeats apart.
+    Outcomes, log records and users' spans are numbered in the order in which they came. The channel
+    sends them once, in that order; what the driver acknowledged is forgotten, and the final report
+    has the rest. So each is delivered at least once, and its number tells repeats apart.
 
     Args:
         unit: The unit.
@@ -137,14 +141,21 @@ class UnitProgress:
         self._outcomes = _Outcomes()
         self._held: list[Outcome] = []
         self._logs: list[LogRecord] = []
+        self._spans: list[bytes] = []
         self._nested: list[NestedRun] = []
         self._ended: set[int] = set()
         self._handed_back: list[int] = []
         self._sent_handed_back = 0
         self._sent_outcomes = 0
         self._sent_logs = 0
+        self._sent_spans = 0
         self._first_log = 0
+        self._first_span = 0
         self._dropped_logs = 0
+        self._dropped_spans = 0
+        self._told_dropped_spans = 0
+        # Reentrant: whoever is asked for spans may log.
+        self._collecting = threading.RLock()
 
     def begin(self, position: int, at: int) -> None:
         """Take note that an item runs since `at` (ns)."""
@@ -253,32 +264,39 @@ class UnitProgress:
             or self._sent_handed_back < len(self._handed_back)
         )
 
-    def take_unsent(self) -> tuple[bytes, int, int] | None:
+    def take_unsent(self) -> tuple[bytes, int, int, int] | None:
         """Return a partial report of what no partial report had before, or None.
 
-        With it, its numbers of outcomes and of log records.
+        With it, what `acknowledge` is to be told once the driver has it.
         """
-        spans, dropped = self._collected()
+        if sum(map(len, self._spans)) < UNACKNOWLEDGED_SPANS_MAX_BYTES:
+            self._collect_spans()
         with self._lock:
             outcomes = len(self._outcomes) - self._sent_outcomes
             logs = self._logs[self._sent_logs :]
+            spans = self._spans[self._sent_spans :]
             handed_back = self._handed_back[self._sent_handed_back :]
-            if not (outcomes or logs or handed_back or spans or dropped):
+            has_dropped = self._dropped_spans > self._told_dropped_spans
+            if not (outcomes or logs or handed_back or spans or has_dropped):
                 return None
             report = self._report(logs, self._first_log + self._sent_logs, handed_back)
-            report.spans, report.dropped_spans = spans, dropped
+            report.spans, report.first_span = spans, self._first_span + self._sent_spans
+            report.dropped_spans = self._dropped_spans
             self._outcomes.fill(report, self._sent_outcomes)
             self._sent_outcomes += outcomes
             self._sent_logs += len(logs)
+            self._sent_spans += len(spans)
             self._sent_handed_back += len(handed_back)
-        return encode_report(report), outcomes, len(logs)
+            self._told_dropped_spans = self._dropped_spans
+        return encode_report(report), outcomes, len(logs), len(spans)
 
-    def acknowledge(self, outcomes: int, logs: int) -> None:
+    def acknowledge(self, outcomes: int, logs: int, spans: int) -> None:
         """Forget what the driver has.
 
         Args:
             outcomes: How many more outcomes it has.
             logs: How many more log records it has.
+            spans: How many more of `protocol.Report.spans` it has.
         """
         with self._lock:
             self._outcomes.forget(outcomes)
@@ -286,31 +304,38 @@ class UnitProgress:
             del self._logs[:logs]
             self._sent_logs -= logs
             self._first_log += logs
+            del self._spans[:spans]
+            self._sent_spans -= spans
+            self._first_span += spans
 
     def final(self) -> bytes:
-        """Return the report of everything that the driver has not acknowledged.
-
-        Spans are told once, so that none comes twice: a channel that breaks may lose some.
-        """
-        spans, dropped = self._collected()
+        """Return the report of everything that the driver has not acknowledged."""
+        self._collect_spans()
         with self._lock:
             if self.missing:
                 report = Report(self.unit.id, worker=self._worker, missing=self.missing)
-                report.spans, report.dropped_spans = spans, dropped
-                return encode_report(report)
-            if self._dropped_logs:
-                self._logs.append(self._dropped_notice())
-            for outcome in self._held:
-                self._outcomes.add(self._located(outcome))
-            report = self._report(self._logs, self._first_log, self._handed_back)
-            report.nested, report.unkept = self._nested, self.unkept
-            report.spans, report.dropped_spans = spans, dropped
-            self._outcomes.fill(report)
+            else:
+                if self._dropped_logs:
+                    self._logs.append(self._dropped_notice())
+                for outcome in self._held:
+                    self._outcomes.add(self._located(outcome))
+                report = self._report(self._logs, self._first_log, self._handed_back)
+                report.nested, report.unkept = self._nested, self.unkept
+                self._outcomes.fill(report)
+            report.spans, report.first_span = self._spans, self._first_span
+            report.dropped_spans = self._dropped_spans
         return encode_report(report)
 
-    def _collected(self) -> tuple[Sequence[bytes], int]:
-        """Return what there is to report of what takes part; not under the lock: it may log."""
-        return self.collect() if self.collect is not None else ((), 0)
+    def _collect_spans(self) -> None:
+        """Take over what there is to report of what takes part."""
+        if self.collect is None:
+            return
+        # What one thread has been given, no other report may go without.
+        with self._collecting:
+            spans, dropped = self.collect()
+            with self._lock:
+                self._spans += spans
+                self._dropped_spans += dropped
 
     def _located(self, outcome: Outcome) -> Outcome:
         if not isinstance(outcome.value, tuple):

@@ -191,8 +191,10 @@ class Report:
         handed_back: Items that were not begun, for others to run.
         first_log: Number of the first of `logs` among all log records of the unit, from 0: whoever
             has seen more of them leaves the repeats out (`fresh_logs`).
-        spans: Spans of user code that ended since the last report, as encoded OTLP `ScopeSpans`.
-        dropped_spans: How many were left out, because there were too many.
+        spans: Spans of user code, as encoded OTLP `ScopeSpans`, each of some that ended together.
+        first_span: Number of the first of `spans` among all those of the unit, from 0, as of
+            `first_log` (`fresh_spans`).
+        dropped_spans: How many of the unit were left out so far, because there were too many.
     """
 
     unit: int
@@ -211,11 +213,16 @@ class Report:
     missing: dict[str, str] = field(default_factory=dict)
     unkept: str = ""
     spans: Sequence[bytes] = ()
+    first_span: int = 0
     dropped_spans: int = 0
 
     def fresh_logs(self, seen: int) -> list["LogRecord"]:
         """Return the log records that are new to whoever has seen the first `seen` of the unit."""
         return self.logs[max(0, seen - self.first_log) :]
+
+    def fresh_spans(self, seen: int) -> Sequence[bytes]:
+        """Return those of `spans` that are new to whoever has seen the first `seen` of the unit."""
+        return self.spans[max(0, seen - self.first_span) :]
 
 
 class LogRecord(NamedTuple):
@@ -304,6 +311,7 @@ def encode_report(report: Report) -> bytes:
             report.missing,
             report.unkept,
             report.spans,
+            report.first_span,
             report.dropped_spans,
         ),
         unicode_errors="surrogatepass",
@@ -338,6 +346,7 @@ def decode_report(data: bytes) -> Report:
         missing,
         unkept,
         spans,
+        first_span,
         dropped_spans,
     ) = fields
     return Report(
@@ -357,6 +366,7 @@ def decode_report(data: bytes) -> Report:
         missing,
         unkept,
         spans,
+        first_span,
         dropped_spans,
     )
 

@@ -275,8 +275,7 @@ class Reporter:
                 return
             part = run.progress.take_unsent()
             if part is not None:
-                report, outcomes, logs = part
-                channel.send(PROGRESSED, run.progress.unit.id, report, outcomes, logs)
+                channel.send(PROGRESSED, run.progress.unit.id, *part)
 
     def _send(self, *message: Any) -> None:
         if self._channel is not None:

@@ -9,7 +9,7 @@ from raysched.model.states import StateType
 from raysched.worker.progress import Outcome, UnitProgress
 from raysched.worker.protocol import LogRecord, Report, Stage, Unit, decode_report
 
-STEPS = st.lists(st.sampled_from(["log", "outcome", "send", "acknowledge"]), max_size=40)
+STEPS = st.lists(st.sampled_from(["log", "outcome", "span", "send", "acknowledge"]), max_size=40)
 
 
 def new_progress() -> UnitProgress:
@@ -22,19 +22,24 @@ class Driver:
 
     def __init__(self) -> None:
         self.logs: list[str] = []
+        self.spans: list[bytes] = []
         self.positions: list[int] = []
 
     def take(self, report: Report) -> None:
         assert report.first_log <= len(self.logs), "log records are missing"
         self.logs += [record.message for record in report.fresh_logs(len(self.logs))]
+        assert report.first_span <= len(self.spans), "spans are missing"
+        self.spans += report.fresh_spans(len(self.spans))
         self.positions += [each for each in report.positions if each not in self.positions]
 
 
 @given(STEPS)
 def test_everything_is_delivered_once_and_in_order(steps: list[str]) -> None:
     progress, driver = new_progress(), Driver()
-    logs = outcomes = 0
-    arrived: list[tuple[int, int]] = []
+    logs = outcomes = spans = 0
+    ended: list[bytes] = []
+    progress.collect = lambda: ([ended.pop(0) for _ in tuple(ended)], 0)
+    arrived: list[tuple[int, int, int]] = []
     for step in steps:
         if step == "log":
             progress.log(LogRecord(0, 1, 0, 20, "logger", str(logs)))
@@ -42,6 +47,9 @@ def test_everything_is_delivered_once_and_in_order(steps: list[str]) -> None:
         elif step == "outcome":
             progress.end(Outcome(outcomes, StateType.COMPLETED, 1, 2, b"value"))
             outcomes += 1
+        elif step == "span":
+            ended.append(str(spans).encode())
+            spans += 1
         elif step == "send":
             part = progress.take_unsent()
             if part is not None:
@@ -51,6 +59,7 @@ def test_everything_is_delivered_once_and_in_order(steps: list[str]) -> None:
             progress.acknowledge(*arrived.pop(0))
     driver.take(decode_report(progress.final()))
     assert driver.logs == [str(number) for number in range(logs)]
+    assert driver.spans == [str(number).encode() for number in range(spans)]
     assert driver.positions == list(range(outcomes))
 
 
@@ -58,15 +67,20 @@ def test_everything_is_delivered_once_and_in_order(steps: list[str]) -> None:
 def test_final_report_has_all_that_was_not_acknowledged(steps: list[str]) -> None:
     """What was sent and never arrived comes again."""
     progress, driver = new_progress(), Driver()
-    logs = 0
+    logs = spans = 0
+    ended: list[bytes] = []
+    progress.collect = lambda: ([ended.pop(0) for _ in tuple(ended)], 0)
     for step in steps:
         if step == "log":
             progress.log(LogRecord(0, 1, 0, 20, "logger", str(logs)))
             logs += 1
+        elif step == "span":
+            ended.append(b"span")
+            spans += 1
         elif step == "send":
             progress.take_unsent()
     driver.take(decode_report(progress.final()))
-    assert len(driver.logs) == logs
+    assert (len(driver.logs), len(driver.spans)) == (logs, spans)
 
 
 def test_first_outcome_of_an_item_counts() -> None:

@@ -301,12 +301,17 @@ class Listener:
             case (kind, int() as unit, tuple() as positions, int() as at) if kind == BEGAN:
                 self._know(unit, worker)
                 self._sink(Began(unit, positions, at))
-            case (kind, int() as unit, bytes() as report, int() as outcomes, int() as logs) if (
-                kind == PROGRESSED
-            ):
+            case (
+                kind,
+                int() as unit,
+                bytes() as report,
+                int() as outcomes,
+                int() as logs,
+                int() as spans,
+            ) if kind == PROGRESSED:
                 self._know(unit, worker)
                 self._sink(Progressed(unit, report))
-                self._acknowledge(worker, unit, outcomes, logs)
+                self._acknowledge(worker, unit, outcomes, logs, spans)
             case (kind, int() as unit) if kind == HEARD:
                 self._know(unit, worker)
                 self._cancelled.heard(unit)
@@ -323,11 +328,12 @@ class Listener:
         # It has the orders: they went to all.
         self._cancelled.known(unit)
 
-    def _acknowledge(self, worker: Link, unit: int, outcomes: int, logs: int) -> None:
+    def _acknowledge(self, worker: Link, unit: int, outcomes: int, logs: int, spans: int) -> None:
         before = worker.unacknowledged.get(unit, (0, 0))
         total = before[0] + outcomes, before[1] + logs
-        if sum(total) >= ACKNOWLEDGE_EVERY:
-            self._send(worker, ACKNOWLEDGE, unit, *total)
+        # Messages of spans are few, and may be large.
+        if spans or sum(total) >= ACKNOWLEDGE_EVERY:
+            self._send(worker, ACKNOWLEDGE, unit, *total, spans)
             total = (0, 0)
         # A worker runs one unit at a time.
         worker.unacknowledged = {unit: total}

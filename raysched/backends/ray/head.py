@@ -3,7 +3,6 @@
 Whoever starts or ends it holds a lock, so that two at once do not get in each other's way.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -12,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,6 +20,7 @@ import ray
 from ray._private.services import find_bootstrap_address
 from ray._private.utils import get_dashboard_dependency_error, get_ray_client_dependency_error
 
+from raysched import private
 from raysched.backends.ray.kept import (
     TOKEN,
     KeptRay,
@@ -68,7 +68,7 @@ def start(home: Path, options: StartOptions) -> bool:
     lacking = get_dashboard_dependency_error() if options.dashboard else None
     if lacking is not None:
         raise BackendError(f'Ray\'s dashboard cannot run ({lacking}): pip install "ray[default]"')
-    with _locked(home):
+    with private.locked(place(home), BackendError):
         found = load(home)
         if found is not None and found.is_alive():
             _refuse_other(found, options)
@@ -95,7 +95,7 @@ def stop(home: Path, *, force: bool) -> Look | None:
     """
     if load(home) is None:
         return None
-    with _locked(home):
+    with private.locked(place(home), BackendError):
         seen = look(home)
         if seen is None:
             return None
@@ -140,13 +140,13 @@ def _shown(options: StartOptions) -> str:
 
 def _start(home: Path, options: StartOptions) -> None:
     token_path = place(home) / "auth_token"
-    _write_private(token_path, secrets.token_hex(32))
+    private.write(token_path, secrets.token_hex(32))
     # Not in the home: names of sockets have at most 107 characters. For this user alone.
     session = Path(tempfile.mkdtemp(prefix="raysched-", dir=os.environ.get("RAY_TMPDIR", "/tmp")))  # noqa: S108 - where Ray keeps sessions, too
     try:
         _ray_start(session, token_path, options)
         kept = _record(session, token_path, options)
-        _write_private(record_path(home), kept.model_dump_json(indent=2))
+        private.write(record_path(home), kept.model_dump_json(indent=2))
     except BaseException:
         _end(_processes_of(session))
         shutil.rmtree(session, ignore_errors=True)
@@ -286,31 +286,3 @@ def _end(
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(alive, END_SECONDS)
-
-
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    directory = place(home)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(0o700)
-        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise BackendError(
-            f"{directory} cannot be written ({error.strerror}): set RAYSCHED_HOME to a directory "
-            "of your own"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file, whole or not at all, that only this user can read."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    fresh.replace(path)

@@ -5,11 +5,11 @@ and, where no Jaeger was started, costs the look for one file.
 """
 
 import json
-import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from raysched import private
 from raysched.errors import TelemetryError
 
 _STATE_FIELD, _START_FIELD = 0, 19
@@ -107,12 +107,7 @@ def load(home: Path) -> KeptJaeger | None:
 
 def record(home: Path, kept: KeptJaeger) -> None:
     """Write the record, whole or not at all, so that only this user can read it."""
-    path = record_path(home)
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(json.dumps(asdict(kept), indent=2))
-    fresh.replace(path)
+    private.write(record_path(home), json.dumps(asdict(kept), indent=2))
 
 
 def began_at(pid: int) -> int:

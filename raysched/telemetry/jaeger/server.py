@@ -4,19 +4,18 @@ It listens on the loopback interface only. Whoever starts or ends it holds a loc
 once do not get in each other's way.
 """
 
-import fcntl
 import http.client
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from raysched import private
 from raysched.errors import TelemetryError
 from raysched.telemetry.jaeger.program import (
     ENGINE_SECONDS,
@@ -78,7 +77,7 @@ def start(home: Path, options: StartOptions) -> tuple[KeptJaeger, "subprocess.Po
         TelemetryError: There is none to start, a port is taken, it does not start, one is there
             that these options do not describe, or the home cannot be written.
     """
-    with _locked(home):
+    with private.locked(place(home), TelemetryError):
         found = load(home)
         if found is not None and found.is_alive():
             _refuse_other(found, options)
@@ -98,7 +97,7 @@ def stop(home: Path) -> KeptJaeger | None:
     """
     if load(home) is None:
         return None
-    with _locked(home):
+    with private.locked(place(home), TelemetryError):
         found = load(home)
         if found is not None:
             _clear(home, found)
@@ -264,22 +263,3 @@ def _end(kept: KeptJaeger) -> None:
         # Its client passes signals on, unless it was killed.
         with suppress(OSError, subprocess.TimeoutExpired):
             run_engine([kept.engine, "rm", "--force", kept.container], ENGINE_SECONDS)
-
-
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    directory = place(home)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(0o700)
-        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise TelemetryError(
-            f"{directory} cannot be written ({error.strerror}): set RAYSCHED_HOME to a directory "
-            "of your own"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

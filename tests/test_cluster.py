@@ -16,7 +16,7 @@ from raysched.cli.app import app
 from raysched.settings import Settings, settings
 from raysched.telemetry.jaeger.program import IMAGE
 from raysched.telemetry.metrics.aggregation import Aggregation
-from raysched.telemetry.metrics.export import export_interval
+from raysched.telemetry.metrics.environment import export_interval
 from raysched.telemetry.metrics.instruments import BOUNDARIES, INSTRUMENTS, Kind
 from raysched.telemetry.metrics.prometheus import PrometheusCollector
 from raysched.telemetry.ports import Signal

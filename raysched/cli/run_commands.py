@@ -150,12 +150,7 @@ def run(
 
 
 def resume(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", show_default=False, help="A run's id, a unique prefix of it, or last."
-        ),
-    ] = "",
+    run: RunArgument = "",
     target: WhereArgument = "",
     *,
     all_lost: Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raysched.cli.options import JsonOption, examples
+from raysched.cli.options import JsonOption, RunArgument, examples
 from raysched.errors import UsageError
 
 app = typer.Typer()
@@ -25,12 +25,7 @@ def _port(help_text: str) -> Any:
     )
 )
 def trace(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", show_default=False, help="A run's id, a unique prefix of it, or last."
-        ),
-    ] = "",
+    run: RunArgument = "",
     *,
     limit: Annotated[
         int | None,

@@ -1,17 +1,16 @@
 """Tracer providers: the program's own, which gets our spans, and ours, where it has none."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind
 from opentelemetry.util._decorator import _agnosticcontextmanager
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Tracer
-    from opentelemetry.trace import Link, Span
+    from opentelemetry.trace import Span
 
     Take: TypeAlias = Callable[[ReadableSpan], None]
 
@@ -93,62 +92,26 @@ class LightTracer(trace.Tracer):
         tracer: Tracer = self._provider.sdk.get_tracer(*self._scope)
         return tracer
 
-    def start_span(  # noqa: PLR0913, PLR0917 - as in the API
-        self,
-        name: str,
-        context: Context | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-        attributes: Any = None,
-        links: "Sequence[Link] | None" = None,
-        start_time: int | None = None,
-        record_exception: bool = True,  # noqa: FBT001, FBT002 - the same
-        set_status_on_exception: bool = True,  # noqa: FBT001, FBT002 - the same
+    def start_span(
+        self, name: str, context: Context | None = None, *args: Any, **kwargs: Any
     ) -> "Span":
         """See `opentelemetry.trace.Tracer.start_span`."""
-        if context is None and not trace.get_current_span().get_span_context().is_valid:
-            context = self._provider.around()
-        return self._tracer.start_span(
-            name,
-            context,
-            kind,
-            attributes,
-            links,
-            start_time,
-            record_exception,
-            set_status_on_exception,
-        )
+        return self._tracer.start_span(name, self._around(context), *args, **kwargs)
 
     @_agnosticcontextmanager
-    def start_as_current_span(  # noqa: PLR0913, PLR0917 - as in the API
-        self,
-        name: str,
-        context: Context | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-        attributes: Any = None,
-        links: "Sequence[Link] | None" = None,
-        start_time: int | None = None,
-        record_exception: bool = True,  # noqa: FBT001, FBT002 - the same
-        set_status_on_exception: bool = True,  # noqa: FBT001, FBT002 - the same
-        end_on_exit: bool = True,  # noqa: FBT001, FBT002 - the same
+    def start_as_current_span(
+        self, name: str, context: Context | None = None, *args: Any, **kwargs: Any
     ) -> "Iterator[Span]":
         """See `opentelemetry.trace.Tracer.start_as_current_span`."""
-        span = self.start_span(
-            name,
-            context,
-            kind,
-            attributes,
-            links,
-            start_time,
-            record_exception,
-            set_status_on_exception,
-        )
-        with trace.use_span(
-            span,
-            end_on_exit=end_on_exit,
-            record_exception=record_exception,
-            set_status_on_exception=set_status_on_exception,
-        ) as current:
-            yield current
+        # Asked for when the block begins: the same object may decorate a function.
+        around = self._around(context)
+        with self._tracer.start_as_current_span(name, around, *args, **kwargs) as span:
+            yield span
+
+    def _around(self, context: Context | None) -> Context | None:
+        if context is None and not trace.get_current_span().get_span_context().is_valid:
+            return self._provider.around()
+        return context
 
 
 def install(provider: LightProvider) -> bool:

@@ -13,11 +13,9 @@ from raysched.model.rows import Batch, FlowRunRow, GroupRow
 from raysched.model.states import StateType
 from raysched.telemetry.metrics.aggregation import Aggregation
 from raysched.telemetry.metrics.consumer import MeterRecorder, Metrics
+from raysched.telemetry.metrics.environment import Temporality, export_interval, temporality
 from raysched.telemetry.metrics.export import (
     MetricsExport,
-    Temporality,
-    export_interval,
-    temporality,
 )
 from raysched.telemetry.metrics.instruments import (
     ACTIVE,

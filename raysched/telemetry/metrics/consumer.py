@@ -121,7 +121,8 @@ def open_metrics(
 
         recorders.append(MeterRecorder(get_meter_provider()))
     elif (target := destination(Signal.METRICS)) is not None:
-        from raysched.telemetry.metrics.export import MetricsExport, export_interval, temporality
+        from raysched.telemetry.metrics.environment import export_interval, temporality
+        from raysched.telemetry.metrics.export import MetricsExport
 
         outlets.append(
             MetricsExport(

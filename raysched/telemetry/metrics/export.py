@@ -4,12 +4,10 @@ Source: OpenTelemetry Protocol, metrics/v1, and the metrics data model.
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from enum import StrEnum
 from functools import cache
 from importlib.metadata import version
 
@@ -24,8 +22,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     NumberDataPoint,
 )
 
-from raysched.errors import SettingsError
 from raysched.telemetry.metrics.aggregation import Aggregation, Distribution, Snapshot
+from raysched.telemetry.metrics.environment import Temporality
 from raysched.telemetry.metrics.instruments import (
     BOUNDARIES,
     DROPPED,
@@ -46,48 +44,6 @@ RETRY_SECONDS = 0.2
 
 _CLOSING_SECONDS = 0.2
 """How long `close` waits for a request on its way (seconds)."""
-
-_INTERVAL = "OTEL_METRIC_EXPORT_INTERVAL"
-_TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
-
-
-class Temporality(StrEnum):
-    """What data points tell, as `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` calls it."""
-
-    CUMULATIVE = "cumulative"
-    """What was measured since the program began."""
-    DELTA = "delta"
-    """What was measured since the last request that was delivered; up-down counters tell all."""
-    LOWMEMORY = "lowmemory"
-    """For what is measured here the same as `DELTA`."""
-
-
-def export_interval() -> float:
-    """Return how much time is between two requests (seconds).
-
-    Raises:
-        SettingsError: `OTEL_METRIC_EXPORT_INTERVAL` is no number of milliseconds over 0.
-    """
-    value = os.environ.get(_INTERVAL, "").strip() or "60000"
-    if not value.isdecimal() or not int(value):
-        raise SettingsError(
-            f"{_INTERVAL}: {value!r} is no time over 0; give milliseconds, for example 60000"
-        )
-    return int(value) / 1000
-
-
-def temporality() -> Temporality:
-    """Return what data points tell.
-
-    Raises:
-        SettingsError: `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` is something else.
-    """
-    value = os.environ.get(_TEMPORALITY, "").strip().lower() or Temporality.CUMULATIVE
-    if value not in list(Temporality):
-        raise SettingsError(
-            f"{_TEMPORALITY}: {value!r} is unknown; set it to {', '.join(Temporality)}"
-        )
-    return Temporality(value)
 
 
 class MetricsExport:

@@ -7,7 +7,7 @@ import pytest
 from raysched.model.records import CacheClaim
 from raysched.model.rows import Batch, TaskRunColumns
 from raysched.model.states import StateType
-from raysched.store import open_reader, open_store
+from raysched.store import open_reader
 from raysched.store.cached import CacheEntryView, EntryState
 from raysched.store.reader import Reader
 from raysched.store.sql import SqlStore
@@ -16,13 +16,6 @@ from store.samples import NOON, flow_run, group, task_runs
 HOUR = 3600 * 10**9
 
 KEYS = [b"%016d" % number for number in range(5)]
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[SqlStore]:
-    store = open_store(url)
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -24,13 +24,6 @@ SIZE = 20
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[SqlStore]:
-    store = open_store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def other(url: str) -> Iterator[SqlStore]:
     """A store of another driver, if of this process."""
     store = open_store(url)

@@ -1,31 +1,13 @@
 """What a reader tells about failures."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-
-import pytest
 
 from raysched.model.rows import ENGINE_LOGGER, AttemptRow, Batch, InputRow
 from raysched.model.states import StateType
-from raysched.store import open_reader, open_store
 from raysched.store.reader import Reader
 from raysched.store.sql import SqlStore
 from raysched.store.views import SeenView
 from store.samples import ERROR, NOON, closing, execute, flow_run, group, log, task_runs
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[SqlStore]:
-    store = open_store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def reader(url: str) -> Iterator[Reader]:
-    reader = open_reader(url)
-    yield reader
-    reader.close()
 
 
 def failed(index: int, begun: int, fingerprint: str = "f" * 16) -> AttemptRow:

@@ -17,7 +17,7 @@ from raysched.model.events import ClusterEvent, EventKind
 from raysched.model.records import CacheClaim, CacheVerdict
 from raysched.model.rows import AttemptRow, Batch, FlowRunChange, InputRow, PlaceRow
 from raysched.model.states import StateType
-from raysched.store import open_housekeeping, open_reader, open_store, room
+from raysched.store import open_housekeeping, open_store, room
 from raysched.store.database import database
 from raysched.store.housekeeping import Housekeeping
 from raysched.store.reader import Reader
@@ -33,20 +33,6 @@ OLD, NEW = NOON, NOON + 10 * DAY
 """When runs ended."""
 
 BETWEEN = NOON + DAY
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[SqlStore]:
-    store = open_store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def reader(url: str) -> Iterator[Reader]:
-    reader = open_reader(url)
-    yield reader
-    reader.close()
 
 
 @pytest.fixture

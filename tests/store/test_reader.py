@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -13,20 +12,6 @@ from raysched.store.reader import Reader
 from raysched.store.sql import SqlStore
 from raysched.store.views import RunView
 from store.samples import ERROR, NOON, closing, flow_run, group, log, task_runs
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[SqlStore]:
-    store = open_store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def reader(url: str) -> Iterator[Reader]:
-    reader = open_reader(url)
-    yield reader
-    reader.close()
 
 
 class TestNothing:

@@ -1,6 +1,6 @@
 """What is kept of a run, told as if it was committed just now, on every store."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -18,7 +18,7 @@ from raysched.model.rows import (
 )
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind
-from raysched.store import open_reader, open_store
+from raysched.store import open_store
 from raysched.store.reader import Reader
 from raysched.store.replay import ROWS, replay
 from raysched.store.sql import SqlStore
@@ -30,20 +30,6 @@ HERE = PlaceRow(1, "ab", "cd", 4711, "ant")
 REMOVED = ClusterEvent(EventKind.NODE_REMOVED, NOON + 5, "node bee: health check failed", {"n": 1})
 
 Told = list[tuple[FlowRunRow, Batch]]
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[SqlStore]:
-    store = open_store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def reader(url: str) -> Iterator[Reader]:
-    reader = open_reader(url)
-    yield reader
-    reader.close()
 
 
 def told(reader: Reader, run_id: str, *, logs: bool = True) -> Told:

@@ -28,20 +28,6 @@ from raysched.store.sqlite import SQLite
 from store.samples import ERROR, NOON, closing, execute, flow_run, group, log, task_runs
 
 
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    store = open_store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def reader(url: str) -> Iterator[Reader]:
-    reader = open_reader(url)
-    yield reader
-    reader.close()
-
-
 class TestRuns:
     def test_comes_back_as_it_was_opened(self, store: Store, reader: Reader) -> None:
         row = flow_run(

@@ -1,17 +1,14 @@
 """Random batches, some committed twice, against a plain dict."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysched.model.records import Kept
 from raysched.model.rows import AttemptRow, Batch, TaskRunColumns
 from raysched.model.states import StateType
-from raysched.store import open_reader, open_store
 from raysched.store.reader import Reader
 from raysched.store.sql import SqlStore
 from store.samples import ERROR, NOON, flow_run, group, log
@@ -116,20 +113,6 @@ batches = st.builds(
         st.builds(log, st.text(st.characters(codec="ascii", exclude_characters="\0"))), max_size=3
     ),
 )
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[SqlStore]:
-    store = open_store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def reader(url: str) -> Iterator[Reader]:
-    reader = open_reader(url)
-    yield reader
-    reader.close()
 
 
 # Each example has a run of its own, so they may share the database.

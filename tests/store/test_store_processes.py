@@ -51,13 +51,6 @@ def start(url: str) -> Iterator[Start]:
         process.communicate()
 
 
-@pytest.fixture
-def reader(url: str) -> Iterator[Reader]:
-    reader = open_reader(url)
-    yield reader
-    reader.close()
-
-
 def wait_for_line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
     line = process.stdout.readline()

@@ -1,6 +1,5 @@
 """What a resume reads of an earlier execution."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,13 +11,6 @@ from raysched.model.rows import Batch, FlowRunChange, TaskRunColumns
 from raysched.model.states import StateType
 from raysched.store import open_store
 from store.samples import NOON, closing, flow_run, group, identities, task_runs
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    store = open_store(url)
-    yield store
-    store.close()
 
 
 def test_of_a_run_that_has_done_nothing_are_empty(store: Store) -> None:

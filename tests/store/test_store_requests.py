@@ -1,7 +1,6 @@
 """What other processes ask of a flow run, on every store."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -9,24 +8,10 @@ import pytest
 from raysched.engine.ports import Store
 from raysched.errors import RunNotFound, StoreVersionError
 from raysched.model.rows import Batch
-from raysched.store import open_reader, open_store
+from raysched.store import open_reader
 from raysched.store.reader import Reader
 from raysched.store.requests import Requests
 from store.samples import execute, flow_run, task_runs
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    store = open_store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def reader(url: str) -> Iterator[Reader]:
-    reader = open_reader(url)
-    yield reader
-    reader.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from raysched.errors import RunNotFound, RunOwned, RunTakenOver
 from raysched.model.rows import AttemptRow, Batch, FlowRunChange
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind
-from raysched.store import open_reader, open_store
+from raysched.store import open_store
 from raysched.store.reader import Reader
 from raysched.store.sql import SqlStore
 from store.samples import ERROR, NOON, closing, flow_run, group, log, resumed, task_runs
@@ -24,25 +24,11 @@ Start = Callable[[str], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[SqlStore]:
-    store = open_store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def other(url: str) -> Iterator[SqlStore]:
     """A store of another driver, if of this process."""
     store = open_store(url)
     yield store
     store.close()
-
-
-@pytest.fixture
-def reader(url: str) -> Iterator[Reader]:
-    reader = open_reader(url)
-    yield reader
-    reader.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Executions, places and events, on every store."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -22,20 +21,6 @@ THERE = replace(HERE, id=2, worker_id="ef" * 28, host="bee é")
 
 SAMPLED = str(TraceParent(b"t" * 16))
 UNSAMPLED = str(TraceParent(b"t" * 16, sampled=False))
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[SqlStore]:
-    store = open_store(url)
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def reader(url: str) -> Iterator[Reader]:
-    reader = open_reader(url)
-    yield reader
-    reader.close()
 
 
 def event(message: str, **attributes: str | float) -> ClusterEvent:

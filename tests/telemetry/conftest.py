@@ -20,11 +20,16 @@ from telemetry.seen import Seen
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A program without any telemetry, with a database of its own."""
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that says nothing of raysched, nor of telemetry."""
     for name in [name for name in os.environ if name.startswith(("RAYSCHED_", "OTEL_"))]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("TRACEPARENT", raising=False)
+
+
+@pytest.fixture
+def home(nothing_set: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A program without any telemetry, with a database of its own."""
     monkeypatch.setenv("RAYSCHED_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RAYSCHED_BACKEND", "inline")
     # What other tests have set in this process is not this program's.

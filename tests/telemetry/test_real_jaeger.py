@@ -25,11 +25,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(nothing_set: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A directory, with a Jaeger of its own."""
-    for name in [name for name in os.environ if name.startswith(("RAYSCHED_", "OTEL_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.delenv("TRACEPARENT", raising=False)
     monkeypatch.setenv("RAYSCHED_HOME", str(tmp_path / "home"))
     settings.cache_clear()
     calm = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -1,6 +1,5 @@
 """Programs as processes of their own: what they export, what becomes of that, and what it costs."""
 
-import os
 import re
 import signal
 from collections import Counter
@@ -79,11 +78,8 @@ def waits():
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(nothing_set: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A directory with flows, for drivers without any telemetry."""
-    for name in [name for name in os.environ if name.startswith(("RAYSCHED_", "OTEL_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.delenv("TRACEPARENT", raising=False)
     # Also for looking from this process.
     monkeypatch.setenv("RAYSCHED_HOME", str(tmp_path / "home"))
     settings.cache_clear()

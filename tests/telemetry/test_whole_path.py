@@ -1,6 +1,5 @@
 """From task runs on Ray through an independent collector: all that arrives, whatever is broken."""
 
-import os
 import re
 import signal
 from collections import Counter
@@ -149,11 +148,8 @@ USERS = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(nothing_set: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A directory with flows, for drivers that have all the time to deliver."""
-    for name in [name for name in os.environ if name.startswith(("RAYSCHED_", "OTEL_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.delenv("TRACEPARENT", raising=False)
     # Also for looking from this process.
     monkeypatch.setenv("RAYSCHED_HOME", str(tmp_path / "home"))
     settings.cache_clear()

@@ -19,7 +19,11 @@ from raysched.worker.wire import (
 )
 
 CONNECT_SECONDS = 1.0
-"""How long a worker's first unit waits for the driver to answer; without it, it works as well."""
+"""How long a worker's first unit waits for a connection to the driver's port, which the kernel
+makes however busy the driver is. Without one it works, but cannot be told to stop gently."""
+
+ANSWER_SECONDS = 10.0
+"""How long it waits, once connected, for each answer: a busy driver may take seconds."""
 
 _READ_BYTES = 64 * 1024
 
@@ -46,6 +50,7 @@ class Channel:
         self._unsent = b""
         self._lock = threading.Lock()
         self._socket = socket.create_connection((endpoint.host, endpoint.port), CONNECT_SECONDS)
+        self._socket.settimeout(ANSWER_SECONDS)
         try:
             self._introduce(endpoint.key)
         except BaseException:

@@ -8,6 +8,7 @@ raised inside the user's function, once, and never inside the code around it.
 import _signal  # type: ignore[import-not-found] # CPython's own, without stubs
 import contextlib
 import ctypes
+import os
 import signal
 import threading
 import time
@@ -192,6 +193,19 @@ class Signals:
             if self._installed:
                 self._woken = True
                 signal.pthread_kill(self._thread, signal.SIGALRM)
+
+    def report_to(self, descriptor: int) -> None:
+        """Have each signal written to a descriptor, as it comes, for `heard`; on the main thread.
+
+        Ray cancels by `_thread.interrupt_main`, which interrupts no system call.
+        """
+        os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+
+    def heard(self, numbers: bytes) -> None:
+        """Take what came through the descriptor; on another thread."""
+        if signal.SIGINT in numbers:
+            self.wake()
 
     def send(self, errand: Callable[[], None]) -> None:
         """Have the main thread call `errand` soon, unless a unit runs there then."""

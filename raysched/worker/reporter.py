@@ -110,6 +110,7 @@ class Reporter:
         self._arming = threading.Lock()
         self._armed_until = inf
         self._wake_up, self._wake = os.pipe()
+        signals.report_to(self._wake)
         self._connect()
         threading.Thread(target=self._loop, name="raysched reporter", daemon=True).start()
 
@@ -218,7 +219,7 @@ class Reporter:
                 poll.unregister(channel)
             for descriptor, _ in ready:
                 if descriptor == self._wake_up:
-                    os.read(self._wake_up, 64)
+                    self._signals.heard(os.read(self._wake_up, 64))
                 elif channel is not None:
                     self._serve(channel)
         if self._channel is not None:

@@ -18,6 +18,8 @@ from raysched.worker.wire import BEGAN, WireError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from raysched.engine.ports import Message, Sink
+
 
 class TestUnreachable:
     """`connect` in the process of a running Ray: it must fail before it touches that."""
@@ -61,14 +63,14 @@ def answer_like_a_web_server(server: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
+def new_listener(sink: Sink) -> Listener:
+    alarms = Alarms(on_silence=lambda _: None, on_deafness=lambda _: None, on_end=lambda _: None)
+    return Listener("127.0.0.1", sink, is_open=lambda _: True, alarms=alarms)
+
+
 @pytest.fixture
 def listener() -> Iterator[Listener]:
-    found = Listener(
-        "127.0.0.1",
-        sink=lambda _: None,
-        is_open=lambda _: True,
-        alarms=Alarms(on_silence=lambda _: None, on_deafness=lambda _: None, on_end=lambda _: None),
-    )
+    found = new_listener(lambda _: None)
     yield found
     found.close()
 
@@ -100,3 +102,25 @@ class TestListener:
         done = threading.Event()
         listener.after_last_words(7, done.set, died=True)
         assert done.wait(10)
+
+    def test_worker_waits_for_a_driver_that_is_busy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("raysched.worker.channel.CONNECT_SECONDS", 0.05)
+        busy, may_go_on = threading.Event(), threading.Event()
+
+        def sink(message: Message) -> None:
+            del message
+            busy.set()
+            may_go_on.wait()
+
+        listener = new_listener(sink)
+        try:
+            first = Channel(listener.endpoint)
+            first.send(BEGAN, 7, (0,), 1)
+            assert busy.wait(10)
+            threading.Timer(0.2, may_go_on.set).start()
+            second = Channel(listener.endpoint)
+        finally:
+            may_go_on.set()
+            listener.close()
+        for channel in (first, second):
+            channel.close()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import _thread
+import os
 import signal
 import threading
 import time
@@ -166,3 +168,36 @@ def test_ctrl_c_outside_user_code_is_held_back() -> None:
     signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         signals.uninstall()
+
+
+def test_what_interrupts_no_system_call_is_heard_by_another_thread() -> None:
+    """Ray cancels so, and a worker whose driver it cannot reach is told of it by nothing else."""
+    signals = Signals(dedicated=True)
+    signals.install()
+    heard, tell = os.pipe()
+    before = signal.set_wakeup_fd(-1)
+    signals.report_to(tell)
+    interruption, running = SignalInterruption(signals), threading.Event()
+    signals.cancel_unit = lambda: interruption.interrupt(CancelRequested)
+
+    def cancel() -> None:
+        running.wait()
+        _thread.interrupt_main()
+        while interruption.reason is None:
+            signals.heard(os.read(heard, 64))
+
+    def user_code() -> None:
+        running.set()
+        time.sleep(600)
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    try:
+        with pytest.raises(CancelRequested):
+            interruption.run(user_code, timeout=None)
+        thread.join()
+    finally:
+        signal.set_wakeup_fd(before)
+        signals.uninstall()
+        os.close(heard)
+        os.close(tell)

@@ -9,11 +9,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from raysched.errors import SettingsError
 
+_PREFIX = "RAYSCHED_"
+
 
 class Settings(BaseSettings):
     """What can be set by `RAYSCHED_<NAME>`; frozen for the life of the process."""
 
-    model_config = SettingsConfigDict(env_prefix="RAYSCHED_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
     home: Path = Field(default_factory=lambda: user_data_path("raysched"))
     """Directory of everything that raysched keeps on this machine."""
@@ -135,6 +137,11 @@ class Settings(BaseSettings):
         return self.result_storage or str(self.home / "results")
 
 
+def variables() -> frozenset[str]:
+    """Return the names of all environment variables that are settings."""
+    return frozenset(f"{_PREFIX}{name.upper()}" for name in Settings.model_fields)
+
+
 @cache
 def settings() -> Settings:
     """Return the settings of this process, read once.
@@ -146,7 +153,7 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(
-            f"RAYSCHED_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            f"{_PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
             for item in error.errors()
         )
         message = f"{problems}: change or unset the variable"

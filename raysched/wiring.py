@@ -24,6 +24,7 @@ from raysched.model.rows import Batch, FlowRunRow
 from raysched.results.storage import open_storage
 from raysched.settings import Settings, settings
 from raysched.store.opening import OpeningStore
+from raysched.telemetry.variables import remark
 from raysched.telemetry.wanted import is_wanted, situation
 from raysched.worker.objects import objects
 
@@ -256,6 +257,7 @@ def _make(configuration: Configuration, chosen: Settings) -> Engine:
 
 
 def _open_tracing(configuration: Configuration, chosen: Settings) -> "Tracing | None":
+    remark()
     if configuration.telemetry is not None or not is_wanted(chosen):
         return None
     from raysched.telemetry.tracing import Tracing

@@ -16,6 +16,9 @@ from raysched.cli.output import duration, print_json, say
 from raysched.errors import RayschedError, SettingsError
 from raysched.settings import Settings, settings
 from raysched.store import open_reader, open_store
+from raysched.telemetry.ports import Signal
+from raysched.telemetry.sending.environment import is_disabled, is_off, unsupported_exporters
+from raysched.telemetry.variables import misspelt, set_variables
 
 FAILURE = 1
 
@@ -75,20 +78,28 @@ def _checks(address: str | None) -> Iterator[Check]:
     yield Check("raysched", f"{version('raysched')} in {Path(__file__).parents[1]}")
     yield Check("Python", f"{platform.python_version()}, {sys.executable}")
     yield Check("libraries", ", ".join(f"{name} {_version(name)}" for name in LIBRARIES))
+    yield from _check_variables()
     try:
         chosen = settings()
     except SettingsError as error:
         yield Check("settings", str(error), ok=False)
         return
-    # Names only: a database URL may hold a password.
-    names = [name for name in os.environ if name.startswith("RAYSCHED_") or name == "RAY_ADDRESS"]
-    yield Check("settings", f"set: {', '.join(sorted(names)) or 'none, all as by default'}")
     yield _check_database(chosen.resolved_database_url())
     yield _check_disk("disk", chosen.home)
     yield _check_disk("Ray's disk", Path(os.environ.get("RAY_TMPDIR", "/tmp")))  # noqa: S108 - where Ray keeps its sessions
     yield _check_telemetry()
     yield from _check_kept_ray()
     yield _check_ray(address or "", chosen)
+
+
+def _check_variables() -> Iterator[Check]:
+    """Tell which variables are set; names only, since a URL may hold a password."""
+    names = set_variables() + [name for name in ("RAY_ADDRESS",) if name in os.environ]
+    yield Check("settings", f"set: {', '.join(names) or 'none, all as by default'}")
+    for name, meant in misspelt().items():
+        yield Check("settings", f"nothing reads {name}", f"is {meant} meant?", ok=False)
+    for line in unsupported_exporters():
+        yield Check("telemetry", line, ok=False)
 
 
 def _check_database(url: str) -> Check:
@@ -122,6 +133,9 @@ def _check_telemetry() -> Check:
         answer = ask_collector()
     except RayschedError as error:
         return Check("telemetry", str(error), ok=False)
+    if answer is None and is_off(Signal.TRACES):
+        by = "OTEL_SDK_DISABLED" if is_disabled() else "OTEL_TRACES_EXPORTER"
+        return Check("telemetry", f"off: {by} says so")
     if answer is None:
         return Check("telemetry", "off: nothing says where traces go; raysched jaeger does")
     if answer.reason:

@@ -105,4 +105,10 @@ def _tell(sent: Sent) -> None:
         )
         return
     say(("✔ ", "green"), f"{noun(sent.spans, 'span')} of {name} sent to {sent.endpoint}")
+    if sent.delivered:
+        all_of_it = sent.delivered == sent.executions
+        what = "it" if all_of_it else f"{sent.delivered} of its {sent.executions} executions"
+        say(
+            (f"  {what} had been delivered before: what counts spans has counted them twice", "dim")
+        )
     say(("trace: ", "dim"), sent.url or sent.trace_id)

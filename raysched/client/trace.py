@@ -67,6 +67,8 @@ class Sent:
         trace_id: Id of the trace of its last execution, 32 hexadecimal digits.
         url: Where people look at that, or "" if that is not known.
         reason: Why spans did not arrive, or "".
+        executions: How many executions the run has had.
+        delivered: How many of them, counted from the first, had been delivered before.
     """
 
     run: str
@@ -77,6 +79,8 @@ class Sent:
     trace_id: str
     url: str
     reason: str
+    executions: int
+    delivered: int
 
 
 class RunTrace:
@@ -195,7 +199,18 @@ class RunTrace:
         assert place is not None  # noqa: S101 - see _placed
         name = place.trace_id.hex()
         url = trace_url(settings(), name, to)
-        return Sent(top.id, top.flow, done.spans, done.unsent, to.url, name, url, done.reason)
+        return Sent(
+            top.id,
+            top.flow,
+            done.spans,
+            done.unsent,
+            to.url,
+            name,
+            url,
+            done.reason,
+            len(top.executions),
+            top.traced,
+        )
 
     def _top(self) -> "RunView":
         """Return the run at the top of the trace."""

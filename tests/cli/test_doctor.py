@@ -3,7 +3,6 @@ import pytest
 from cli.commands import Command
 
 
-@pytest.mark.timeout(180)
 def test_all_is_well(raysched: Command) -> None:
     done = raysched("doctor", "--json")
     report = done.json()
@@ -37,6 +36,34 @@ def test_settings_that_are_wrong_are_named(
     runs = raysched("runs")
     assert (runs.code, runs.out) == (2, "")
     assert runs.err.startswith("error: RAYSCHED_LOG_LEVEL")
+
+
+def test_variables_that_nothing_reads_are_told(
+    raysched: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPONT", "http://me:s3cret@box:4318/?key=s3cret")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "key=s3cret")
+    monkeypatch.setenv("OTEL_AWS_APPLICATION_SIGNALS_ENABLED", "true")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setenv("RAYSCHED_DATABSE_URL", "postgresql://me:s3cret@box/runs")
+    done = raysched("doctor", "--address", "127.0.0.1:1", "--json")
+    assert done.code == 1
+    assert "s3cret" not in done.out + done.err
+    checks = done.json()["checks"]
+    (listed,) = [check["detail"] for check in checks if check["detail"].startswith("set: ")]
+    assert listed == (
+        "set: OTEL_AWS_APPLICATION_SIGNALS_ENABLED, OTEL_EXPORTER_OTLP_ENDPONT, "
+        "OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_EXPORTER, RAYSCHED_DATABSE_URL, RAYSCHED_HOME"
+    )
+    assert [
+        (check["detail"], check["advice"]) for check in checks if "reads" in check["detail"]
+    ] == [
+        ("nothing reads RAYSCHED_DATABSE_URL", "is RAYSCHED_DATABASE_URL meant?"),
+        ("nothing reads OTEL_EXPORTER_OTLP_ENDPONT", "is OTEL_EXPORTER_OTLP_ENDPOINT meant?"),
+    ]
+    telemetry = [check["detail"] for check in checks if check["name"] == "telemetry"]
+    assert telemetry[0].startswith("OTEL_TRACES_EXPORTER=console: ")
+    assert telemetry[1:] == ["off: OTEL_TRACES_EXPORTER says so"]
 
 
 def test_passwords_are_not_shown(raysched: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from raysched.telemetry.sending.environment import (
     is_disabled,
     resource,
     traces_resource,
+    unsupported_exporters,
 )
 
 GENERAL = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -87,6 +88,47 @@ def test_another_endpoint_where_the_environment_has_none(environment: Environmen
     found = destination(Signal.TRACES, "http://here:1")
     assert found is not None
     assert found.endpoint == "http://there:2/v1/traces"
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("http://box:4318", "/v1/traces"),
+        ("http://box:4318/v1/traces", "/v1/traces"),
+        ("http://box:4318/v1/traces/", "/v1/traces/"),
+        ("http://box:4318/otlp/v1/traces", "/otlp/v1/traces"),
+        ("http://box:4318/otlp", "/otlp/v1/traces"),
+    ],
+)
+def test_an_endpoint_that_a_person_names_may_have_the_path_of_the_signal(
+    environment: Environment, given: str, path: str
+) -> None:
+    environment(EXPORTER_OTLP_ENDPOINT="http://elsewhere:4318/v1/traces")
+    found = destination(Signal.TRACES, endpoint=given)
+    assert found is not None
+    assert found.endpoint == f"http://box:4318{path}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "url", "left_out"),
+    [
+        ("ENDPOINT", "http://box/v1/traces", "http://box/v1/traces/v1/traces", "/v1/traces"),
+        ("ENDPOINT", "http://box/v1/logs/?k=v", "http://box/v1/logs/v1/traces", "/v1/logs"),
+        ("ENDPOINT", "http://box", "http://box/v1/traces", ""),
+        ("TRACES_ENDPOINT", "http://box/v1/traces", "http://box/v1/traces", ""),
+        ("TRACES_ENDPOINT", "http://box/own/way", "http://box/own/way", ""),
+    ],
+)
+def test_the_base_url_with_the_path_of_a_signal(
+    environment: Environment, variable: str, given: str, url: str, left_out: str
+) -> None:
+    environment(**{f"EXPORTER_OTLP_{variable}": given})
+    found = destination(Signal.TRACES)
+    assert found is not None
+    # The specification wants the path appended to whatever the base is.
+    assert found.url == url
+    assert (f"leave out {left_out}," in found.path_hint) is bool(left_out)
+    assert ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" in found.path_hint) is bool(left_out)
 
 
 @pytest.mark.parametrize(
@@ -249,17 +291,15 @@ def test_a_wrong_endpoint_is_shown_without_credentials(environment: Environment)
     ],
 )
 def test_other_exporters(
-    environment: Environment,
-    caplog: pytest.LogCaptureFixture,
-    exporter: str,
-    *,
-    wanted: bool,
-    told: bool,
+    environment: Environment, exporter: str, *, wanted: bool, told: bool
 ) -> None:
     environment(EXPORTER_OTLP_ENDPOINT="http://box:4318", TRACES_EXPORTER=exporter)
     assert (destination(Signal.TRACES) is not None) is wanted
     assert destination(Signal.METRICS) is not None
-    assert ("raysched exports traces by otlp only" in caplog.text) is told
+    said = [f"OTEL_TRACES_EXPORTER={exporter}: raysched exports traces by otlp only"]
+    assert [line.partition(", so")[0] for line in unsupported_exporters()] == said * told
+    environment(SDK_DISABLED="true")
+    assert unsupported_exporters() == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What collectors answer, whatever carried it."""
 
 import json
+import re
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
@@ -13,6 +14,13 @@ from raysched.telemetry.ports import Refused, Signal
 
 SHOWN = 200
 """Most characters that are shown of what a collector says."""
+
+_FRAMES = re.compile(
+    r"\Afailed to connect to all addresses; last error: \w+: "
+    r"(?:(?:ipv[46]|unix):\S+: )?(?:Failed to connect to remote host: )?"
+    r"|\(TSI_\w+\): SSL_ERROR_SSL: error:\w+:SSL routines:OPENSSL_internal:"
+)
+"""What gRPC says around the cause: attempts, addresses, and the insides of its TLS library."""
 
 
 def rejected(signal: Signal, answer: bytes) -> int:
@@ -58,3 +66,10 @@ def shown(text: str) -> str:
     """Return what a collector says as one short line."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= SHOWN else f"{line[:SHOWN]}…"
+
+
+def without_frames(details: str) -> str:
+    """Return what went wrong of what gRPC says when there is no connection."""
+    if "Failed parsing HTTP/2" in details:
+        return "it does not speak gRPC"
+    return _FRAMES.sub("", details)

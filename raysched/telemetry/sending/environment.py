@@ -5,7 +5,6 @@ Specification". Imports nothing of OpenTelemetry until a resource is asked for.
 """
 
 import base64
-import logging
 import os
 import re
 from collections.abc import Mapping
@@ -20,8 +19,6 @@ from raysched.telemetry.ports import Signal
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
-
-logger = logging.getLogger("raysched.telemetry")
 
 SERVICE = "raysched"
 """`service.name` where nothing else names the service."""
@@ -52,6 +49,8 @@ class Protocol(StrEnum):
 _USUAL_PORTS = {Protocol.HTTP: "4318", Protocol.GRPC: "4317"}
 
 _OTHERS_PORT = re.compile(r":(?P<port>4317|4318)(/|\Z)")
+
+_DOUBLED_PATH = re.compile(rf"(?P<given>/v1/(?:{'|'.join(Signal)}))/v1/\w+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +97,17 @@ class Destination:
         name = f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}"
         return f"; {other['port']} is mostly the port of {name}"
 
+    @property
+    def path_hint(self) -> str:
+        """What may be wrong where there is nothing at its path, or ""."""
+        doubled = _DOUBLED_PATH.search(self.url)
+        if doubled is None:
+            return ""
+        return (
+            f": OTEL_EXPORTER_OTLP_ENDPOINT is a base URL; leave out {doubled['given']}, or set "
+            f"OTEL_EXPORTER_OTLP_{self.signal.upper()}_ENDPOINT"
+        )
+
 
 def is_disabled() -> bool:
     """Whether `OTEL_SDK_DISABLED` says that nothing is exported."""
@@ -112,13 +122,14 @@ def is_off(signal: Signal) -> bool:
 def destination(signal: Signal, fallback: str = "", *, endpoint: str = "") -> Destination | None:
     """Return where a signal goes, or None if it is not exported.
 
-    Exporters other than `otlp` (`OTEL_TRACES_EXPORTER` and its like) are not supported: a signal
-    that names only others is not exported, and a line in the log says so.
+    A signal is not exported either where its variable names only exporters that are not supported
+    (see `unsupported_exporters`).
 
     Args:
         signal: The signal.
         fallback: The general endpoint where the environment has none; "" for none.
-        endpoint: A general endpoint that goes before those of the environment.
+        endpoint: A general endpoint that goes before those of the environment; one that ends with
+            the path of the signal, `/v1/traces`, is taken as it is.
 
     Raises:
         SettingsError: A variable has an impossible value, or one that is not supported.
@@ -136,8 +147,9 @@ def destination(signal: Signal, fallback: str = "", *, endpoint: str = "") -> De
     said_by = "--endpoint" if endpoint else name
     if protocol is Protocol.HTTP:
         url = _http_url(said_by, given)
-        if name == general:
-            url = url._replace(path=f"{url.path.rstrip('/')}/v1/{signal}")
+        path = url.path.rstrip("/")
+        if name == general and not (endpoint and path.endswith(f"/v1/{signal}")):
+            url = url._replace(path=f"{path}/v1/{signal}")
         secure = url.scheme == "https"
     else:
         url = _grpc_url(said_by, given)
@@ -161,6 +173,19 @@ def destination(signal: Signal, fallback: str = "", *, endpoint: str = "") -> De
         key,
         certificate,
     )
+
+
+def unsupported_exporters() -> list[str]:
+    """Return a line for each signal that is not exported as only others than `otlp` are named."""
+    if is_disabled():
+        return []
+    return [
+        f"{name}={os.environ[name]}: raysched exports {signal} by otlp only, so none are exported; "
+        "add otlp to them, or say none"
+        for signal in Signal
+        if not _is_wanted(signal)
+        and _exporters(name := f"OTEL_{signal.upper()}_EXPORTER") != {"none"}
+    ]
 
 
 def resource() -> "Resource":
@@ -278,19 +303,12 @@ class _Variables:
 
 
 def _is_wanted(signal: Signal) -> bool:
-    name = f"OTEL_{signal.upper()}_EXPORTER"
-    wanted = {part.strip() for part in os.environ.get(name, "").split(",")} - {""}
-    if not wanted or "otlp" in wanted:
-        return True
-    if wanted != {"none"}:
-        logger.warning(
-            "%s=%s: raysched exports %s by otlp only, so none are exported; "
-            "add otlp to them, or say none",
-            name,
-            os.environ[name],
-            signal,
-        )
-    return False
+    named = _exporters(f"OTEL_{signal.upper()}_EXPORTER")
+    return not named or "otlp" in named
+
+
+def _exporters(name: str) -> set[str]:
+    return {part.strip() for part in os.environ.get(name, "").split(",")} - {""}
 
 
 def _http_url(name: str, value: str) -> SplitResult:

@@ -12,7 +12,7 @@ from google.rpc.status_pb2 import Status
 
 from raysched.errors import SettingsError
 from raysched.telemetry.ports import Refused, Signal, Unavailable
-from raysched.telemetry.sending.answers import rejected, shown
+from raysched.telemetry.sending.answers import rejected, shown, without_frames
 from raysched.telemetry.sending.environment import Destination
 
 _METHODS = {
@@ -107,7 +107,7 @@ def _failure(error: grpc.RpcError, hint: str) -> Unavailable | Refused:
         return Unavailable("the call failed")
     code = error.code()
     # Also where nobody has answered: then it is gRPC itself that says so.
-    said = f"{code.name}: {shown(error.details() or 'no details')}"
+    said = f"{code.name}: {shown(without_frames(error.details() or 'no details'))}"
     if code is grpc.StatusCode.UNAVAILABLE:
         said += hint
     wait = _retry_after(error)

@@ -106,6 +106,7 @@ class HttpTransport:
                 return rejected_as_json(content)
             return rejected(self._destination.signal, content)
         said = f"it answered {code} {_phrase(code)}".strip()
+        said += self._destination.path_hint if code in _UNSUPPORTED else ""
         if kind == PROTOBUF:
             with suppress(DecodeError):
                 message = shown(Status.FromString(content).message)

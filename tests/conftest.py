@@ -29,15 +29,30 @@ def local_ray() -> Iterator[None]:
     """A Ray of this session on this machine, which backends find initialised and use."""
     import ray
 
-    from raysched.backends.ray.connection import connect
-
     # Ray's workers have the lowest priority by default, and a busy machine would starve them.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Tests are modules that pytest has put on its own path only.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    connect("local", {"num_cpus": RAY_CPUS, "log_to_driver": False}, None)
+    _start_ray()
     yield
     ray.shutdown()
+
+
+def _start_ray() -> None:
+    """Start it, if need be again: it gives up after 30 s, however busy the machine is (2.60)."""
+    import ray
+
+    from raysched.backends.ray.connection import connect
+
+    for last in (False, False, True):
+        try:
+            connect("local", {"num_cpus": RAY_CPUS, "log_to_driver": False}, None)
+        except Exception:
+            ray.shutdown()
+            if last:
+                raise
+        else:
+            return
 
 
 @pytest.fixture(scope="session")

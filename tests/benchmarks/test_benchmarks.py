@@ -83,7 +83,6 @@ def address(local_ray: None) -> str:
     return address
 
 
-@pytest.mark.timeout(300)
 def test_each_case_is_measured_told_and_drawn(address: str, tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     options = ["--scale", "0.002", "--repeats", "1", "--address", address]

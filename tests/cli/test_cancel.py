@@ -186,8 +186,8 @@ from raysched import flow, task
 
 @task
 def work(n):
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         time.sleep(600)
     finally:
         Path(f"cleaned-{n}").touch()

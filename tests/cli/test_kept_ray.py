@@ -44,8 +44,6 @@ if __name__ == "__main__":
 
 START = [sys.executable, "-m", "raysched", "up", "--num-cpus", "2"]
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def kept_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -56,7 +56,6 @@ class TestCompleted:
         done = raysched("run", *arguments, "--backend", "inline", "--json", stdin=parameters)
         assert done.json()["parameters"] == {"n": 1, "name": "007"}
 
-    @pytest.mark.timeout(180)
     def test_on_ray_a_sibling_module_is_found(self, raysched: Command) -> None:
         done = raysched("run", "sums.py", "--json")
         assert done.code == 0, done.err

@@ -32,7 +32,9 @@ from raysched import flow, task
 @task
 def wait_long(number: int) -> None:
     print("waiting", number)
-    time.sleep(0.1 if number < 2 else 600)
+    # In pieces: Python misses a signal that comes just before it sleeps until that is over.
+    for _ in range(1 if number < 2 else 6000):
+        time.sleep(0.1)
 
 @flow
 def waiting():
@@ -48,7 +50,7 @@ def hold() -> None:
     while True:
         try:
             print("holding")
-            # In pieces: Python misses a signal that comes just before it sleeps until that is over.
+            # In pieces, see above.
             for _ in range(6000):
                 time.sleep(0.1)
         except BaseException:
@@ -124,7 +126,7 @@ def terminals() -> Iterator[list[Terminal]]:
 def test_live_table_is_drawn_and_taken_away(terminals: list[Terminal]) -> None:
     terminal = Terminal("run", "sums.py", "--backend", "inline")
     terminals.append(terminal)
-    assert terminal.finish() == 0
+    assert terminal.finish() == 0, terminal.text
     assert "\x1b[?25l" in terminal.raw  # the cursor is hidden …
     assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l")  # … and comes back
     assert re.search(r"\d\d:\d\d:\d\d INFO    parse\[2\] parsing 2", terminal.text)
@@ -138,7 +140,7 @@ class TestCtrlC:
         terminals.append(terminal)
         terminal.read_until("waiting 2")
         terminal.press_ctrl_c()
-        assert terminal.finish() == 1
+        assert terminal.finish() == 1, terminal.text
         assert "Cancelling … press Ctrl-C again to stop at once" in terminal.text
         assert re.search(r"■ waiting \w{8} CANCELLED in .*cancelled by Ctrl-C", terminal.text)
         shown = looking("show", "last", "--json").json()
@@ -154,7 +156,7 @@ class TestCtrlC:
         terminal.read_until("Cancelling …")
         terminal.read_until("still here")
         terminal.press_ctrl_c()
-        assert terminal.finish() == 1
+        assert terminal.finish() == 1, terminal.text
         assert "Stopping at once" in terminal.text
         assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l")
         assert looking("runs", "--json").json()[0]["state"] in {"CANCELLED", "CRASHED"}

@@ -1,12 +1,10 @@
 from pathlib import Path
 
-import pytest
 from mypy import api
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(300)
 def test_typed_calls(tmp_path: Path) -> None:
     out, problems, code = api.run(
         [

@@ -70,22 +70,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     place = Place(tmp_path, {"RAYSCHED_BACKEND": "inline"})
     place.write(COMMON, "common.py")
     yield place
-    for driver in place.drivers:
-        driver.close()
+    place.close()
     settings.cache_clear()
 
 
 @pytest.fixture
 def ray_place(place: Place, local_ray: None) -> Place:
     """The same; drivers in it use the Ray of this session."""
-    import ray
-
     del local_ray
-    place.environment |= {
-        "RAYSCHED_BACKEND": "ray",
-        "RAYSCHED_ADDRESS": ray.get_runtime_context().gcs_address,
-        "RAY_AUTH_MODE": "token",
-    }
+    place.use_local_ray()
     return place
 
 

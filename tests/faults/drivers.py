@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from raysched.cli.app import app
 
-PATIENCE_SECONDS = 30.0
-"""What has not come by then does not come any more."""
+PATIENCE_SECONDS = 120.0
+"""What has not come by then does not come any more, however busy the machine is."""
 
 
 def until(condition: Callable[[], Any], what: object = "it") -> Any:
@@ -101,9 +101,9 @@ class Driver:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def close(self) -> None:
-        """End it, with what is left of its process group."""
+        """End it with all of its process group, if it still runs."""
         if self.process.poll() is None:
-            self.process.kill()
+            self.signal_group(signal.SIGKILL)
         self.process.wait()
 
 
@@ -119,6 +119,16 @@ class Place:
     path: Path
     environment: dict[str, str]
     drivers: list[Driver] = field(default_factory=list)
+
+    def use_local_ray(self) -> None:
+        """Have drivers use the Ray of this session, see the fixture `local_ray`."""
+        import ray
+
+        self.environment |= {
+            "RAYSCHED_BACKEND": "ray",
+            "RAYSCHED_ADDRESS": ray.get_runtime_context().gcs_address,
+            "RAY_AUTH_MODE": "token",
+        }
 
     def write(self, source: str, name: str = "flows.py") -> None:
         """Write a module."""
@@ -175,3 +185,10 @@ class Place:
     def messages(self) -> list[str]:
         """Return the kept log messages of the last run."""
         return [record["message"] for record in self.look("logs", "last")]
+
+    def close(self) -> None:
+        """End all drivers, and print what they have printed: pytest shows it if the test failed."""
+        for driver in self.drivers:
+            driver.close()
+            told = f"{' '.join(driver.arguments)} ended with {driver.process.returncode}"
+            sys.stdout.write(f"==> {told}:\n{driver.output}\n")

@@ -36,9 +36,9 @@ def computing():
 
 @task
 def swallow():
-    mark("swallowing")
     while True:
         try:
+            mark("swallowing")
             time.sleep(600)
         except BaseException:
             mark("swallowed")
@@ -73,7 +73,7 @@ class TestKilled:
     def test_inline(self, place: Place) -> None:
         driver = place.run("common.py")
         place.kill("hanging-0")
-        assert driver.finish() == -signal.SIGKILL
+        assert driver.finish() == -signal.SIGKILL, driver.output
         check_lost(place)
 
     def test_nothing_of_its_own_ray_stays_behind(self, own_ray_place: Place) -> None:
@@ -140,7 +140,7 @@ class TestCancelled:
         driver = either_place.start("flows.py")
         either_place.until_marked("hanging-0")
         driver.process.terminate()
-        assert driver.finish() == 128 + signal.SIGTERM
+        assert driver.finish() == 128 + signal.SIGTERM, driver.output
         check_cancelled(either_place, driver, "SIGTERM")
 
     def test_script_with_a_handler_of_its_own(self, place: Place) -> None:
@@ -164,7 +164,7 @@ class TestCancelled:
         driver.signal_group(signal.SIGINT)
         ray_place.until_marked("swallowed")
         driver.signal_group(signal.SIGINT)
-        assert driver.finish() == 1
+        assert driver.finish() == 1, driver.output
         assert "Stopping at once" in driver.output
         assert ray_place.show()["state"] == "CANCELLED"
         until(lambda: not is_alive(worker), "the end of its worker")
@@ -173,6 +173,8 @@ class TestCancelled:
 def test_long_hold_of_the_gil_is_not_death(place: Place) -> None:
     place.write(FLOWS)
     driver = place.run("flows.py:computing")
+    # Imports what the next ones need, which have to be quicker than it computes.
+    place.look("runs")
     place.until_marked("computing")
     seen = set()
     while True:
@@ -181,5 +183,5 @@ def test_long_hold_of_the_gil_is_not_death(place: Place) -> None:
             break
         seen.add(listed["state"])
     assert seen == {"RUNNING"}
-    assert driver.finish() == 0
+    assert driver.finish() == 0, driver.output
     assert place.show()["state"] == "COMPLETED"

@@ -189,7 +189,7 @@ def test_a_server_that_is_away_for_too_long(pg_place: Place, own_server: Server)
     pg_place.environment["RAYSCHED_STORE_PATIENCE_SECONDS"] = "1"
     driver = begun(pg_place)
     own_server.stop()
-    assert driver.finish() == 1
+    assert driver.finish() == 1, driver.output
     own_server.start()
     assert "Traceback" not in driver.output
     assert driver.output.count("error: ") == 1, driver.output
@@ -236,7 +236,7 @@ def test_a_driver_whose_run_was_taken_over_meanwhile_stops(
     taken = store.take_over(run["id"], resumed)
     os.kill(driver.process.pid, signal.SIGCONT)
     (pg_place.path / "go").touch()
-    assert driver.finish() == 1
+    assert driver.finish() == 1, driver.output
     assert "another process has taken this run over" in driver.output
     assert "Traceback" not in driver.output
     # The new owner has not been disturbed, and nothing of the old one came in.

@@ -49,10 +49,10 @@ def test_infeasible_resources_are_told_until_ctrl_c(ray_place: Place) -> None:
     reason = "compute waits: it needs num_gpus=1; the cluster has 0"
     driver.until_said(reason)
     shown = ray_place.start("-m", "raysched", "show", "last")
-    assert shown.finish() == 0
+    assert shown.finish() == 0, shown.output
     assert reason in " ".join(shown.output.split())
     driver.signal_group(signal.SIGINT)
-    assert driver.finish() == 1
+    assert driver.finish() == 1, driver.output
     assert driver.output.count(reason) == 1
     assert ray_place.show()["state"] == "CANCELLED"
     assert ray_place.states()["compute[0]"] == "CANCELLED"
@@ -65,7 +65,7 @@ class TestRaising:
         ray_place.until_marked("lingering-0")
         until(lambda: "CANCELLED" in ray_place.show()["tasks"], "the end of what waited")
         (ray_place.path / "go").touch()
-        assert driver.finish() == 1
+        assert driver.finish() == 1, driver.output
         run = ray_place.show()
         assert (run["state"], run["message"]) == ("FAILED", "ValueError: no more")
         assert set(run["tasks"]) == {"COMPLETED", "CANCELLED"}
@@ -76,7 +76,7 @@ class TestRaising:
         ray_place.environment["RAYSCHED_DRAIN_GRACE_SECONDS"] = "0.1"
         ray_place.write(FLOWS)
         driver = ray_place.run("flows.py:raising")
-        assert driver.finish() == 1
+        assert driver.finish() == 1, driver.output
         run = ray_place.show()
         assert (run["state"], run["message"]) == ("FAILED", "ValueError: no more")
         assert run["tasks"] == {"CANCELLED": 30}
@@ -131,7 +131,7 @@ class TestHead:
         own_ray_place.until_running("hang[0]")
         (process,) = [each for each in driver.descendants() if each.name() == piece]
         process.kill()
-        assert driver.finish() == 1
+        assert driver.finish() == 1, driver.output
         assert says in driver.output
         (run,) = own_ray_place.look("runs")
         assert run["state"] == "CRASHED"

@@ -65,7 +65,7 @@ def database(place: Place) -> Path:
 
 def check_refused(driver: Driver, *says: str) -> None:
     """It ends at once, with one message that names the path and what to do."""
-    assert driver.finish() == 1
+    assert driver.finish() == 1, driver.output
     assert "Traceback" not in driver.output
     assert driver.output.count("error: ") == 1
     for text in says:

@@ -49,7 +49,7 @@ def begun(place: Place, target: str = "flows.py:two_steps") -> Driver:
 
 
 def check_given_up(place: Place, driver: Driver, says: str) -> None:
-    assert driver.finish() == 1
+    assert driver.finish() == 1, driver.output
     assert "Traceback" not in driver.output
     assert driver.output.count("error: ") == 1
     assert says in driver.output
@@ -89,7 +89,7 @@ class TestLocked:
             # Two of one kind could arrive as one.
             driver.signal_group(signal.SIGINT)
             driver.signal_group(signal.SIGTERM)
-            assert driver.finish() != 0
+            assert driver.finish() != 0, driver.output
         assert "Traceback" not in driver.output
         assert place.look("runs")[0]["state"] == "CRASHED"
 

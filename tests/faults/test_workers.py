@@ -89,7 +89,7 @@ def families():
 def test_attempts_are_as_many_as_declared(ray_place: Place) -> None:
     ray_place.write(COUNTING)
     driver = ray_place.run("flows.py:counting")
-    assert driver.finish(60) == 1, driver.output
+    assert driver.finish() == 1, driver.output
     found = {each["key"]: each for each in ray_place.show()["task_runs"]}
     assert {(each["state"], each["attempts"]) for each in found.values()} == {("CRASHED", 2)}
     evidence = [found[f"die[{index}]"]["error"]["evidence"] for index in range(3)]
@@ -115,7 +115,7 @@ def test_nothing_is_left_after_cancellation(ray_place: Place) -> None:
         for name in names
     ]
     driver.signal_group(signal.SIGINT)
-    assert driver.finish(60) == 1, driver.output
+    assert driver.finish() == 1, driver.output
     assert set(ray_place.states().values()) == {"CANCELLED"}
     until(lambda: not any(is_alive(pid) for pid in (*kin, *workers[1:])), "the end of all")
     assert not [each for each in workers_of(os.getpid()) if each.name() == "ray::family"]
@@ -151,7 +151,7 @@ def test_without_another_attempt_it_is_crashed_and_the_rest_only_followed(ray_pl
     ray_place.write(DYING)
     driver = ray_place.run("flows.py:dying")
     ray_place.kill("dying")
-    assert driver.finish() == 1
+    assert driver.finish() == 1, driver.output
     run = ray_place.show()
     assert run["state"] == "FAILED"
     assert "Traceback" not in driver.output

@@ -26,22 +26,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingP
     place = CountingPlace(tmp_path, {"RAYSCHED_BACKEND": "inline", "COLUMNS": "200"})
     place.write(COMMON, "common.py")
     yield place
-    for driver in place.drivers:
-        driver.close()
+    place.close()
     settings.cache_clear()
 
 
 @pytest.fixture
 def ray_place(place: CountingPlace, local_ray: None) -> CountingPlace:
     """The same; drivers in it use the Ray of this session."""
-    import ray
-
     del local_ray
-    place.environment |= {
-        "RAYSCHED_BACKEND": "ray",
-        "RAYSCHED_ADDRESS": ray.get_runtime_context().gcs_address,
-        "RAY_AUTH_MODE": "token",
-    }
+    place.use_local_ray()
     return place
 
 

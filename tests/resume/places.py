@@ -74,7 +74,7 @@ class CountingPlace(Place):
     def raysched(self, *arguments: str) -> Driver:
         """Run a command; return it after its end."""
         driver = self.start("-m", "raysched", *arguments)
-        driver.finish(60)
+        driver.finish()
         return driver
 
     def done(self, *arguments: str) -> str:

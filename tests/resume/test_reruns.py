@@ -99,7 +99,7 @@ class TestFailed:
     def test_of_a_run_that_completed_needs_to_be_told_what(self, place: CountingPlace) -> None:
         completed_run(place)
         refused = place.raysched("rerun", "last")
-        assert refused.process.returncode == 2
+        assert refused.process.returncode == 2, refused.output
         assert "say by --from TASK or --param" in refused.output.replace("\n", " ")
 
 
@@ -120,7 +120,7 @@ class TestFrom:
     def test_what_the_run_does_not_have_is_refused(self, place: CountingPlace) -> None:
         completed_run(place)
         refused = place.raysched("rerun", "last", "--from", "pars")
-        assert refused.process.returncode == 2
+        assert refused.process.returncode == 2, refused.output
         assert "has no task 'pars'" in refused.output
 
 
@@ -141,7 +141,7 @@ class TestParameters:
     def test_are_validated(self, place: CountingPlace) -> None:
         completed_run(place)
         refused = place.raysched("rerun", "last", "--param", "n=many")
-        assert refused.process.returncode == 2
+        assert refused.process.returncode == 2, refused.output
         assert "parameter 'n'" in refused.output
 
 
@@ -219,7 +219,7 @@ class TestWhatMustNotRunTwice:
         place.touch("mended")
         assert "pay[0] may have run in" in place.done("rerun", "last", "--dry-run")
         refused = place.raysched("rerun", get_run("last").id)
-        assert refused.process.returncode != 0
+        assert refused.process.returncode != 0, refused.output
         assert "pay[0] may have run already" in refused.output
         assert place.executions["pay[0]"] == 1
         earlier = get_run("last").rerun_of

@@ -43,7 +43,7 @@ class TestAllLost:
             (place.path / name).mkdir()
             place.broken(faults, "run", f"{name}.py")
         driver = place.raysched("resume", "--all-lost")
-        assert driver.process.returncode == 1
+        assert driver.process.returncode == 1, driver.output
         assert "2 of 3 lost runs completed" in driver.output
         assert "No run is lost." in place.done("resume", "--all-lost")
 

@@ -18,7 +18,7 @@ def test_the_main_case_mend_the_code_and_go_on(any_place: CountingPlace) -> None
     place.write(BROKEN)
     failed = place.raysched("run", "flows.py")
     run = get_run("last")
-    assert failed.process.returncode == 1
+    assert failed.process.returncode == 1, failed.output
     assert f"go on raysched resume {run.id[:8]}" in failed.output
     before = place.executions
 
@@ -68,7 +68,7 @@ def test_after_ctrl_c_and_sigterm(place: CountingPlace, number: signal.Signals) 
     driver = place.run("flows.py")
     place.until_marked("there")
     driver.process.send_signal(number)
-    assert driver.finish() == 1
+    assert driver.finish() == 1, driver.output
     run = get_run("last")
     assert run.state.type is StateType.CANCELLED
     assert "raysched resume" in driver.output
@@ -226,14 +226,14 @@ class TestOneOwner:
         first = place.start("-m", "raysched", "resume", "last")
         until(lambda: place.executions["parse[3]"] == 2, "parse[3]")
         second = place.raysched("resume", "last")
-        assert second.process.returncode == 1
+        assert second.process.returncode == 1, second.output
         run = get_run("last").id[:8]
         assert f"run {run} of flow 'nightly' goes on in process {first.process.pid}" in (
             second.output.replace("\n", " ")
         )
         assert f"raysched cancel {run}" in second.output
         place.touch("go")
-        assert first.finish() == 0
+        assert first.finish() == 0, first.output
         assert place.executions["parse[3]"] == 2
 
     def test_a_race_of_many_has_one_winner(self, place: CountingPlace) -> None:
@@ -253,7 +253,7 @@ class TestRefusals:
         place.write(MENDED)
         place.done("run", "flows.py")
         refused = place.raysched("resume", "last")
-        assert refused.process.returncode == 2
+        assert refused.process.returncode == 2, refused.output
         assert "is COMPLETED: nothing to go on with" in refused.output
         assert "raysched rerun" in refused.output
 
@@ -266,7 +266,7 @@ class TestRefusals:
         place.write(source.replace("    nightly()", "    nightly(b'x' * 2_000_000)"))
         assert place.start("flows.py").finish() == 1
         refused = place.raysched("resume", "last")
-        assert refused.process.returncode == 2
+        assert refused.process.returncode == 2, refused.output
         assert "the parameters of run" in refused.output
         assert "larger than 1 MiB" in refused.output
 
@@ -275,7 +275,7 @@ class TestRefusals:
         place.raysched("run", "flows.py")
         place.write(MENDED.replace("n: int = 6", "m: int"))
         refused = place.raysched("resume", "last")
-        assert refused.process.returncode == 2
+        assert refused.process.returncode == 2, refused.output
         assert "takes no 'n'" in refused.output
 
     def test_another_flows_run(self, place: CountingPlace) -> None:
@@ -283,7 +283,7 @@ class TestRefusals:
         place.raysched("run", "flows.py")
         place.write(BROKEN.replace("nightly", "weekly"), "others.py")
         refused = place.raysched("resume", "last", "others.py")
-        assert refused.process.returncode == 2
+        assert refused.process.returncode == 2, refused.output
         assert "is of flow 'nightly'" in refused.output
         assert "'weekly'" in refused.output
 
@@ -293,7 +293,7 @@ class TestRefusals:
         place.raysched("run", "flows.py:outer")
         (child,) = get_run("last").children
         refused = place.raysched("resume", child.id)
-        assert refused.process.returncode == 2
+        assert refused.process.returncode == 2, refused.output
         assert f"resume the run that called it, {get_run('last').id[:8]}" in refused.output
 
 
@@ -322,7 +322,7 @@ class TestWhatMustNotRunTwice:
         driver.finish()
         place.touch("paid")
         refused = place.raysched("resume", "last")
-        assert refused.process.returncode != 0
+        assert refused.process.returncode != 0, refused.output
         assert "pay[0] may have run already" in refused.output
         assert "--yes" in refused.output
         assert place.executions["pay[0]"] == 1

@@ -77,20 +77,20 @@ class TestSupervise:
     def test_gives_up_after_so_many_times(self, place: CountingPlace) -> None:
         place.write(DYING)
         driver = place.raysched("run", "flows.py", "--supervise", "--max-resumes", "1")
-        assert driver.process.returncode == 128 + signal.SIGKILL
+        assert driver.process.returncode == 128 + signal.SIGKILL, driver.output
         assert "that is enough" in driver.output
         assert get_run("last").lost
 
     def test_a_flow_that_fails_is_not_run_again(self, place: CountingPlace) -> None:
         place.write(FAILING)
         driver = place.raysched("run", "flows.py", "--supervise")
-        assert driver.process.returncode == 1
+        assert driver.process.returncode == 1, driver.output
         assert place.executions == {"work[0]": 1}
 
     def test_what_cannot_be_right_is_told_once(self, place: CountingPlace) -> None:
         place.write(FAILING)
         driver = place.raysched("run", "flows.py:maine", "--supervise")
-        assert driver.process.returncode == 2
+        assert driver.process.returncode == 2, driver.output
         assert driver.output.count("did you mean main?") == 1
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -101,7 +101,7 @@ class TestSupervise:
         driver = place.run("flows.py", "--supervise")
         place.until_marked("working")
         os.kill(driver.process.pid, number)
-        assert driver.finish() == 1
+        assert driver.finish() == 1, driver.output
         assert get_run("last").state.type is StateType.CANCELLED
         assert "gone on with" not in driver.output
 
@@ -111,7 +111,7 @@ class TestSupervise:
         place.kill("working")
         driver.until_said("was killed by SIGKILL")
         place.touch("go")
-        assert driver.finish() == 0
+        assert driver.finish() == 0, driver.output
         assert not psutil.Process().children() or driver.process.poll() == 0
 
 
@@ -134,7 +134,7 @@ class TestKey:
         place.write(FAILING)
         assert place.raysched("run", "flows.py", "--key", "k").process.returncode == 1
         shown = place.raysched("run", "flows.py", "--key", "k")
-        assert shown.process.returncode == 1
+        assert shown.process.returncode == 1, shown.output
         assert f"raysched resume {get_run('last').id[:8]}" in shown.output
         place.touch("mended")
         place.done("resume", "last")

@@ -15,7 +15,7 @@ from raysched.settings import settings
 from raysched.telemetry import exports
 from raysched.telemetry.provider import DriverSpans
 from raysched.telemetry.sending.environment import Protocol
-from telemetry.receiver import Receiver, receiving
+from telemetry.receiver import WAIT_SECONDS, Receiver, receiving
 from telemetry.seen import Seen
 
 
@@ -32,6 +32,8 @@ def home(nothing_set: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A program without any telemetry, with a database of its own."""
     monkeypatch.setenv("RAYSCHED_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RAYSCHED_BACKEND", "inline")
+    # All the time to deliver that a busy machine needs.
+    monkeypatch.setenv("RAYSCHED_TELEMETRY_FLUSH_SECONDS", str(WAIT_SECONDS))
     # What other tests have set in this process is not this program's.
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     settings.cache_clear()

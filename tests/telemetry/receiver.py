@@ -21,12 +21,13 @@ import grpc
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from ports import free_port
 from raysched.telemetry.ports import Signal
 from raysched.telemetry.sending.environment import Destination, Protocol
 from telemetry.messages import PARTIAL, REQUESTS, SERVICES, retry_info
 
-WAIT_SECONDS = 30.0
-"""After this a test has failed."""
+WAIT_SECONDS = 100.0
+"""After this a test has failed, however busy the machine is."""
 
 SAID = "too many for today"
 """What it says with a failure."""
@@ -100,6 +101,8 @@ class Receiver(ABC):
         """Requests that came, kept or not."""
         self.received: list[Received] = []
         self.port = free_port()
+        self.connections: set[socket.socket] = set()
+        """Who is connected now, by HTTP."""
         self._changed = threading.Condition()
         self._stopped = threading.Event()
 
@@ -150,7 +153,15 @@ class Receiver(ABC):
     def wait(self, until: Callable[[], bool]) -> None:
         """Wait until something holds that changes with requests; fail if it never does."""
         with self._changed:
-            assert self._changed.wait_for(until, WAIT_SECONDS)
+            came = self._changed.wait_for(until, WAIT_SECONDS)
+        assert came, (
+            f"after {self.asked} requests, of which {len(self.received)} were kept, it has the "
+            f"spans {self.names()}"
+        )
+
+    def until_left(self) -> None:
+        """Wait until nobody is connected: what the dead had sent has come then."""
+        self.wait(lambda: not self.connections)
 
     def take(self, signal: Signal, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Take note of a request; return how to answer, or NEVER if nobody waits any more."""
@@ -186,9 +197,12 @@ class HttpReceiver(Receiver):
     content_type = "application/x-protobuf"
     """What it says that its answers are."""
 
-    def __init__(self, identity: "Identity | None" = None) -> None:
-        super().__init__(identity)
-        self.connections: set[socket.socket] = set()
+    def note(self, connection: socket.socket, *, is_there: bool) -> None:
+        """Take note of a connection, or of its end."""
+        with self._changed:
+            change = self.connections.add if is_there else self.connections.discard
+            change(connection)
+            self._changed.notify_all()
 
     def _listen(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self))
@@ -213,10 +227,10 @@ def _handler(receiver: HttpReceiver) -> type[BaseHTTPRequestHandler]:
 
         def setup(self) -> None:
             super().setup()
-            receiver.connections.add(self.connection)
+            receiver.note(self.connection, is_there=True)
 
         def finish(self) -> None:
-            receiver.connections.discard(self.connection)
+            receiver.note(self.connection, is_there=False)
             with suppress(OSError):
                 super().finish()
 
@@ -384,11 +398,3 @@ def _wait_for_ports(process: subprocess.Popen[bytes], *ports: int) -> None:
                     process.wait(0.05)
         else:
             raise AssertionError(f"rotel does not listen on {port}")
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from ports import free_port
 from raysched.telemetry.ports import Signal
 from raysched.telemetry.sending.environment import Protocol
-from telemetry.receiver import Receiver, free_port, receiving
+from telemetry.receiver import WAIT_SECONDS, Receiver, receiving
 
 FLOW = """
 import os
@@ -90,13 +91,18 @@ def program(
         [sys.executable, *arguments],
         cwd=directory,
         env=inherited
-        | {"RAYSCHED_HOME": str(directory / "home"), "RAYSCHED_BACKEND": "inline"}
+        | {
+            "RAYSCHED_HOME": str(directory / "home"),
+            "RAYSCHED_BACKEND": "inline",
+            # All the time to deliver that a busy machine needs.
+            "RAYSCHED_TELEMETRY_FLUSH_SECONDS": str(WAIT_SECONDS),
+        }
         | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=2 * WAIT_SECONDS,
     )
 
 
@@ -120,9 +126,9 @@ def test_a_run_and_its_resume_are_told_once(receiver: Receiver, tmp_path: Path) 
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
         "OTEL_EXPORTER_OTLP_PROTOCOL": receiver.protocol.value,
     }
-    program(tmp_path, "-m", "raysched", "run", "sums.py:adding", **environment)
+    failed = program(tmp_path, "-m", "raysched", "run", "sums.py:adding", **environment)
     (first,) = told(receiver, Signal.METRICS)
-    assert ended(first) == {"COMPLETED": 4, "FAILED": 1}
+    assert ended(first) == {"COMPLETED": 4, "FAILED": 1}, failed.stderr
 
     resumed = program(tmp_path, "-m", "raysched", "resume", "last", **environment)
     _, second = told(receiver, Signal.METRICS)

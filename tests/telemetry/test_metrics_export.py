@@ -29,7 +29,7 @@ from raysched.telemetry.ports import Signal
 from raysched.telemetry.sending.environment import Protocol
 from raysched.telemetry.sending.transports import open_transport
 from telemetry.measures import NOON, SECOND, columns, durations, sums
-from telemetry.receiver import Answer, Receiver, receiving
+from telemetry.receiver import WAIT_SECONDS, Answer, Receiver, receiving
 
 NEVER_AGAIN = 3600.0
 """An interval after which a test is long over (seconds)."""
@@ -91,9 +91,9 @@ def test_the_last_request_tells_all(receiver: Receiver, exporting: Exporting) ->
     export = exporting(aggregation)
     aggregation.add(TASKS, LOADED, 2)
     aggregation.record(TASK_DURATION, LOADED, [SECOND, 3 * SECOND])
-    export.flush(10.0)
+    export.flush(WAIT_SECONDS)
     aggregation.add(TASKS, LOADED, 3)
-    export.flush(10.0)
+    export.flush(WAIT_SECONDS)
 
     first, last = points(receiver)
     assert (first["raysched.tasks"].as_int, last["raysched.tasks"].as_int) == (2, 5)
@@ -114,10 +114,10 @@ def test_new_series_began_at_nothing(receiver: Receiver, exporting: Exporting) -
     export = exporting(aggregation)
     aggregation.add(TASKS, LOADED, 2)
     aggregation.add(ACTIVE, LOADED, 1)
-    export.flush(10.0)
+    export.flush(WAIT_SECONDS)
     aggregation.add(TASKS, LOADED, 2)
     aggregation.record(TASK_DURATION, LOADED, [SECOND])
-    export.flush(10.0)
+    export.flush(WAIT_SECONDS)
 
     (zeros, first), (more_zeros, second) = all_points(receiver)
     assert (set(zeros), set(more_zeros)) == ({"raysched.tasks"}, {"raysched.task.duration"})
@@ -138,7 +138,7 @@ def test_deltas_add_up_whatever_was_not_delivered(receiver: Receiver, exporting:
         aggregation.add(ACTIVE, LOADED, 1)
         aggregation.record(TASK_DURATION, LOADED, [number * SECOND])
         receiver.answer = Answer.AWAY if number == 2 else Answer.OK
-        export.flush(0.05 if number == 2 else 10.0)
+        export.flush(0.05 if number == 2 else WAIT_SECONDS)
 
     told = points(receiver)
     assert [each["raysched.tasks"].as_int for each in told] == [1, 5, 4]
@@ -185,8 +185,8 @@ def test_a_collector_of_traces_alone_is_left_alone(
     export = exporting(aggregation)
 
     with caplog.at_level(logging.WARNING, "raysched.telemetry"):
-        export.flush(10.0)
-        export.flush(10.0)
+        export.flush(WAIT_SECONDS)
+        export.flush(WAIT_SECONDS)
 
     assert receiver.asked == 1
     assert not caplog.records
@@ -197,13 +197,13 @@ def test_rejected_points_are_counted(receiver: Receiver, exporting: Exporting) -
     aggregation.add(TASKS, LOADED, 1)
     receiver.answer = Answer.PARTIAL
 
-    exporting(aggregation).flush(10.0)
+    exporting(aggregation).flush(WAIT_SECONDS)
 
     assert sums(aggregation, DROPPED) == {"metrics": 3}
 
 
 def test_nothing_measured_is_nothing_sent(receiver: Receiver, exporting: Exporting) -> None:
-    exporting(Aggregation()).flush(10.0)
+    exporting(Aggregation()).flush(WAIT_SECONDS)
 
     assert receiver.asked == 0
 

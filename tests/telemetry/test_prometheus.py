@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from ports import free_port
 from raysched.telemetry.metrics.aggregation import Aggregation
 from raysched.telemetry.metrics.instruments import (
     ACTIVE,
@@ -25,7 +26,6 @@ from raysched.telemetry.metrics.instruments import (
 )
 from raysched.telemetry.metrics.prometheus import PrometheusServer
 from telemetry.measures import SECOND
-from telemetry.receiver import free_port
 
 LOAD: Attributes = (("raysched.flow.name", "nightly"), ("raysched.task.name", "load"))
 

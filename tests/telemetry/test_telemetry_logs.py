@@ -26,7 +26,7 @@ from raysched.telemetry.sending.environment import Protocol
 from raysched.telemetry.sending.transports import open_transport
 from raysched.wiring import Configuration, configure
 from telemetry.measures import NOON, SECOND
-from telemetry.receiver import Answer, Receiver, receiving
+from telemetry.receiver import WAIT_SECONDS, Answer, Receiver, receiving
 
 FIRST, SECOND_TRACE = TraceParent(b"1" * 16), TraceParent(b"2" * 16, b"x" * 8, sampled=False)
 RESUMED = NOON + 100 * SECOND
@@ -74,7 +74,7 @@ def attributes(record: Any) -> dict[str, str | int]:
 def exported(logs: Logs, receiver: Receiver, *rows: LogRow) -> list[Any]:
     """Export records of the flow run, and return them as they arrive."""
     logs.take(RUN, Batch(1, groups=[LOAD], logs=list(rows)))
-    logs.flush(10.0)
+    logs.flush(WAIT_SECONDS)
     return [record for _, record in received(receiver)]
 
 
@@ -128,7 +128,7 @@ def test_a_subflow_is_in_the_trace_of_its_parent(logs: Logs, receiver: Receiver)
     )
     logs.take(RUN, Batch(1))
     logs.take(inner, Batch(2, logs=[LogRow(-1, 0, 1, RESUMED + 9, logging.INFO, "flow", "x")]))
-    logs.flush(10.0)
+    logs.flush(WAIT_SECONDS)
 
     ((_, record),) = received(receiver)
     assert (record.trace_id, record.span_id) == (SECOND_TRACE.trace_id, flow_span_id(inner.id, 1))
@@ -142,7 +142,7 @@ def test_task_runs_of_a_run_that_goes_on_are_known(receiver: Receiver) -> None:
     transport = open_transport(receiver.destination(Signal.LOGS))
     logs = Logs(transport, b"", replay)
     logs.take(RUN, Batch(1, logs=[LogRow(3, 2, 4, RESUMED + 1, logging.INFO, "x", "x")]))
-    logs.flush(10.0)
+    logs.flush(WAIT_SECONDS)
     logs.close()
 
     ((_, record),) = received(receiver)
@@ -154,7 +154,7 @@ def test_task_runs_of_a_run_that_goes_on_are_known(receiver: Receiver) -> None:
 def test_without_a_trace_there_are_no_ids(logs: Logs, receiver: Receiver, parent: str) -> None:
     row = FlowRunRow("b" * 32, "x", "x", StateType.RUNNING, started=NOON, parent=parent)
     logs.take(row, Batch(1, logs=[LogRow(-1, 0, 1, NOON + 1, logging.INFO, "flow", "x")]))
-    logs.flush(10.0)
+    logs.flush(WAIT_SECONDS)
 
     ((_, record),) = received(receiver)
     assert (record.trace_id, record.span_id, record.flags) == (b"", b"", 0)
@@ -191,7 +191,7 @@ def test_an_ended_run_is_forgotten(logs: Logs, receiver: Receiver) -> None:
     last = LogRow(-1, 0, 1, RESUMED + 1, logging.INFO, "flow", "bye")
     logs.take(RUN, Batch(1, groups=[LOAD], logs=[last], flow_run=end))
     logs.take(RUN, Batch(1, logs=[LogRow(3, 0, 1, RESUMED + 2, logging.INFO, "flow", "late")]))
-    logs.flush(10.0)
+    logs.flush(WAIT_SECONDS)
 
     by, late = (record for _, record in received(receiver))
     assert by.trace_id == late.trace_id == SECOND_TRACE.trace_id
@@ -223,7 +223,7 @@ def test_what_flows_and_tasks_log_arrives(
     finally:
         configure(before)
         settings.cache_clear()
-    logs.flush(10.0)
+    logs.flush(WAIT_SECONDS)
 
     told = {
         (record.body.string_value, attributes(record).get("raysched.task.key"))

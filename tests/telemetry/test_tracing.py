@@ -10,11 +10,12 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from faults.drivers import Place
+from ports import free_port
 from raysched import flow
 from raysched.client import get_runs
 from raysched.settings import settings
 from raysched.telemetry.sending.environment import Protocol
-from telemetry.receiver import Receiver, free_port, receiving, rotel
+from telemetry.receiver import WAIT_SECONDS, Receiver, receiving, rotel
 from telemetry.trees import check_tree
 
 FLOWS = """
@@ -83,11 +84,12 @@ def place(nothing_set: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     # Also for looking from this process.
     monkeypatch.setenv("RAYSCHED_HOME", str(tmp_path / "home"))
     settings.cache_clear()
-    place = Place(tmp_path, {"RAYSCHED_BACKEND": "inline"})
+    # All the time to deliver that a busy machine needs.
+    patience = {"RAYSCHED_TELEMETRY_FLUSH_SECONDS": str(WAIT_SECONDS)}
+    place = Place(tmp_path, {"RAYSCHED_BACKEND": "inline", **patience})
     place.write(FLOWS)
     yield place
-    for driver in place.drivers:
-        driver.close()
+    place.close()
     settings.cache_clear()
 
 
@@ -96,7 +98,7 @@ def either_place(request: pytest.FixtureRequest, place: Place) -> Place:
     """The same, on both backends."""
     if request.param == "ray":
         request.getfixturevalue("local_ray")
-    place.environment["RAYSCHED_BACKEND"] = request.param
+        place.use_local_ray()
     return place
 
 
@@ -137,7 +139,7 @@ class TestCollectors:
             send_to(either_place, receiver)
             driver = either_place.run("flows.py:program")
             assert driver.finish() == 0, driver.output
-            assert receiver.names() == WHOLE
+            assert receiver.names() == WHOLE, driver.output
             check_tree(receiver.spans())
             assert "sent" not in driver.output
         (run,) = [run for run in either_place.look("runs") if run["flow"] == "program"]
@@ -189,6 +191,7 @@ class TestCollectors:
     @pytest.mark.parametrize(("flow", "code"), [("program", 0), ("fails", 1)])
     def test_that_are_away_are_told_in_one_line(self, place: Place, flow: str, code: int) -> None:
         place.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
+        place.environment["RAYSCHED_TELEMETRY_FLUSH_SECONDS"] = "0.5"
         driver = place.run(f"flows.py:{flow}")
         assert driver.finish() == code, driver.output
         (run,) = [run for run in place.look("runs") if run["flow"] == flow]
@@ -201,7 +204,7 @@ class TestCollectors:
         place.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://localhost:4318"
         place.environment["OTEL_EXPORTER_OTLP_PROTOCOL"] = "carrier-pigeon"
         driver = place.run("flows.py:program")
-        assert driver.finish() != 0
+        assert driver.finish() != 0, driver.output
         assert "OTEL_EXPORTER_OTLP_PROTOCOL" in driver.output
         assert place.look("runs") == []
 
@@ -278,8 +281,10 @@ class TestLostDrivers:
         self, place: Place, receiver: Receiver
     ) -> None:
         receiver.stop()
+        place.environment["RAYSCHED_TELEMETRY_FLUSH_SECONDS"] = "0.5"
         driver = place.run("flows.py:below", "-p", "number=1")
         assert driver.finish() == 0, driver.output
+        place.environment["RAYSCHED_TELEMETRY_FLUSH_SECONDS"] = str(WAIT_SECONDS)
         run_id = place.show()["id"]
         receiver.start()
         spans = _told(place, receiver, run_id)

@@ -15,20 +15,13 @@ import pytest
 import trustme
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from ports import free_port
 from raysched.errors import SettingsError
 from raysched.telemetry.ports import Refused, Signal, Transport, Unavailable
 from raysched.telemetry.sending.environment import Destination, Protocol
 from raysched.telemetry.sending.transports import open_transport
 from telemetry.messages import REJECTED
-from telemetry.receiver import (
-    SAID,
-    Answer,
-    HttpReceiver,
-    Identity,
-    Receiver,
-    free_port,
-    receiving,
-)
+from telemetry.receiver import SAID, Answer, HttpReceiver, Identity, Receiver, receiving
 
 LONG = 60.0
 

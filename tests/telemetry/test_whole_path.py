@@ -12,7 +12,7 @@ from faults.drivers import Place, until
 from raysched.client import get_unsent_runs
 from raysched.settings import settings
 from raysched.telemetry.sending.environment import Protocol
-from telemetry.receiver import Answer, receiving, rotel
+from telemetry.receiver import WAIT_SECONDS, Answer, receiving, rotel
 from telemetry.trees import check_tree, kept_names, own_names
 
 BURST = 25_000
@@ -156,21 +156,21 @@ def place(nothing_set: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     environment = {
         "RAYSCHED_BACKEND": "inline",
         "RAYSCHED_TRACE_MAX_SPANS": "0",
-        "RAYSCHED_TELEMETRY_FLUSH_SECONDS": "30",
+        "RAYSCHED_TELEMETRY_FLUSH_SECONDS": str(WAIT_SECONDS),
         "OTEL_METRICS_EXPORTER": "none",
         "OTEL_LOGS_EXPORTER": "none",
     }
     place = Place(tmp_path, environment)
     place.write(FLOWS)
     yield place
-    for driver in place.drivers:
-        driver.close()
+    place.close()
     settings.cache_clear()
 
 
 @pytest.fixture
 def place_on_ray(place: Place, local_ray: None) -> Place:
-    place.environment["RAYSCHED_BACKEND"] = "ray"
+    del local_ray
+    place.use_local_ray()
     return place
 
 
@@ -188,7 +188,7 @@ def test_everything_and_a_burst_through_a_collector(
         send_to(place, collector.endpoint(protocol), protocol)
         driver = place.run("flows.py:everything", "-p", f"burst={burst}")
         # Some of its tasks fail for good.
-        assert driver.finish(60) == 1, driver.output
+        assert driver.finish() == 1, driver.output
         assert "not sent" not in driver.output
         assert "dropped" not in driver.output
         kept = kept_names(place.path / "home" / "raysched.db")
@@ -263,6 +263,7 @@ def test_who_looks_after_a_kill_tells_the_trace_and_a_resume_goes_on_in_its_own(
         place.until_marked("paused 1")
         driver.signal_group(signal.SIGKILL)
         driver.finish()
+        receiver.until_left()
         before = receiver.spans()
         looking = place.start("-m", "raysched", "runs")
         assert looking.finish() == 0, looking.output
@@ -292,6 +293,7 @@ def test_a_resume_tells_each_span_once(place: Place) -> None:
         place.until_marked("paused 0")
         driver.signal_group(signal.SIGKILL)
         driver.finish()
+        receiver.until_left()
         receiver.received.clear()
         for number in range(3):
             (place.path / f"go {number}").touch()

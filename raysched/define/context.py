@@ -33,6 +33,7 @@ class Surroundings:
         task_name: Name of the task.
         tags: Tags of the task runs.
         traceparent: The flow run's span (see `model.traces`), or "" if nothing is traced.
+        tracestate: What goes with it, or "".
         execution: Number of the flow run's execution, from 1.
         extension: What takes part in attempts (see `worker.extensions`), or "".
         within: Where these are called by another attempt: its task, index and number.
@@ -46,6 +47,7 @@ class Surroundings:
     task_name: str
     tags: tuple[str, ...]
     traceparent: str = ""
+    tracestate: str = ""
     execution: int = 1
     extension: str = ""
     within: tuple[str, int, int] | None = None

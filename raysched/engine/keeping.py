@@ -122,7 +122,9 @@ class Keeper:
         self._tell(row, Batch(number, flow_run=FlowRunChange(row.state)))
         return number
 
-    def take_over(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
+    def take_over(
+        self, run_id: str, execution: Callable[[Sequence[Execution]], Execution]
+    ) -> Takeover:
         """Own a flow run that another process has left (see `Store.take_over`).
 
         Raises:

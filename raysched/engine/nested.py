@@ -19,7 +19,7 @@ from raysched.errors import InternalError, RunNotFound
 from raysched.model.options import FlowSpec
 from raysched.model.records import CacheAnswer, CacheClaim, CacheVerdict, Records, Takeover
 from raysched.model.rows import Batch, Execution, FlowRunRow
-from raysched.model.traces import TraceParent, flow_span_id
+from raysched.model.traces import NOWHERE, Standing, TraceParent, flow_span_id
 from raysched.settings import Settings
 
 
@@ -38,7 +38,9 @@ class CollectingStore:
         self.rows.flow_runs.append(row)
         return len(self.rows.flow_runs)
 
-    def take_over(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
+    def take_over(
+        self, run_id: str, execution: Callable[[Sequence[Execution]], Execution]
+    ) -> Takeover:
         """See `Store.take_over`: nothing is ever resumed in an attempt."""
         del execution
         raise self._unknown(run_id)
@@ -103,18 +105,18 @@ class AttemptTelemetry:
     def __call__(self, run: FlowRunRow, batch: Batch) -> None:
         """See `Observer`: what is committed here is told when it has come home."""
 
-    def begin(self, run_id: str, execution: int) -> str:
+    def begin(self, start: FlowRunStart, earlier: Sequence[Execution]) -> Standing:
         """See `Telemetry.begin`: here, there are only subflows."""
-        del run_id, execution
-        return ""
+        del start, earlier
+        return NOWHERE
 
-    def traceparent(self, row: FlowRunRow) -> str:
-        """See `Telemetry.traceparent`."""
+    def place(self, row: FlowRunRow) -> TraceParent | None:
+        """See `Telemetry.place`."""
         around = self._surroundings
-        flow = TraceParent.parse(around.traceparent)
+        flow = TraceParent.parse(around.traceparent, around.tracestate)
         if flow is None or row.id == around.flow_run_id:
-            return around.traceparent
-        return str(flow._replace(span_id=flow_span_id(row.id, len(row.executions))))
+            return flow
+        return flow._replace(span_id=flow_span_id(row.id, len(row.executions)))
 
     def around(self, row: FlowRunRow) -> AbstractContextManager[None]:
         """See `Telemetry.around`."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from raysched.compiler.plan import SchedulingClass
+from raysched.define.ports import FlowRunStart
 from raysched.model.events import ClusterEvent
 from raysched.model.options import TaskSpec
 from raysched.model.records import CacheAnswer, CacheClaim, Records, Takeover
 from raysched.model.rows import Batch, Execution, FlowRunRow, RequestRow
+from raysched.model.traces import Standing, TraceParent
 from raysched.model.values import ErrorInfo, LargeValue
 
 
@@ -206,10 +208,12 @@ class Store(Protocol):
             StoreUnavailable: The database cannot be written.
         """
 
-    def take_over(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
+    def take_over(
+        self, run_id: str, execution: Callable[[Sequence[Execution]], Execution]
+    ) -> Takeover:
         """Own a flow run that another process has left, or whose flow function has ended.
 
-        Appends to its executions what `execution` returns, given how many there are already: one
+        Appends to its executions what `execution` returns, given those that there are already: one
         that nobody else has the number of. It is quick, and may be asked again if the transaction
         is.
         Raises its epoch, so that the last owner cannot write any more, and makes its state RUNNING:
@@ -321,15 +325,19 @@ class Telemetry(Observer, Protocol):
     extension: str
     """What workers load to take part (see `worker.extensions`): `module:name`."""
 
-    def begin(self, run_id: str, execution: int) -> str:
-        """Decide where an execution of a flow run without a parent stands: see `Execution`.
+    def begin(self, start: FlowRunStart, earlier: Sequence[Execution]) -> Standing:
+        """Decide where an execution of a flow run without a parent stands.
 
         Below the active span of this thread, or the one that `TRACEPARENT` in the environment
         names, or at the top of a trace of its own; and whether the trace is sampled.
+
+        Args:
+            start: What is being opened.
+            earlier: The executions that the flow run has had.
         """
 
-    def traceparent(self, row: FlowRunRow) -> str:
-        """Return the `flow` span of the last execution of an open flow run, as a `traceparent`."""
+    def place(self, row: FlowRunRow) -> TraceParent | None:
+        """Return the `flow` span of an open flow run's last execution; None in no trace."""
 
     def around(self, row: FlowRunRow) -> AbstractContextManager[None]:
         """Let spans that are made in the block be below the flow span of an open flow run."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 from raysched.define.ports import FlowRunStart
 from raysched.engine.ports import Clock, Observer, Telemetry
 from raysched.model.rows import Execution, FlowRunRow
+from raysched.model.traces import NOWHERE
 from raysched.worker.protocol import RunHeader
 
 logger = logging.getLogger("raysched.engine")
@@ -27,28 +28,31 @@ class Tracing:
         self._telemetry = telemetry
         self._clock = clock
 
-    def execution(self, start: FlowRunStart, earlier: int = 0) -> Execution:
+    def execution(self, start: FlowRunStart, earlier: Sequence[Execution] = ()) -> Execution:
         """Return the execution that begins.
 
         Args:
             start: What is being opened.
-            earlier: How many executions the flow run has had.
+            earlier: The executions that the flow run has had.
         """
-        telemetry, traceparent = self._telemetry, ""
+        telemetry, standing = self._telemetry, NOWHERE
         if telemetry is not None and start.parent is None:
-            traceparent = _asked(lambda: telemetry.begin(start.run_id, earlier + 1), "")
-        return Execution(self._clock.now(), traceparent)
+            standing = _asked(lambda: telemetry.begin(start, earlier), standing)
+        return Execution(self._clock.now(), *standing)
 
     def header(self, header: RunHeader, start: FlowRunStart, row: FlowRunRow) -> RunHeader:
         """Return a header that also tells where its flow run stands."""
         telemetry = self._telemetry
         if telemetry is None:
             return header
-        traceparent = _asked(lambda: telemetry.traceparent(row), "")
-        if not traceparent:
+        place = _asked(lambda: telemetry.place(row), None)
+        if place is None:
             return header
         header = header._replace(
-            traceparent=traceparent, execution=len(row.executions), extension=telemetry.extension
+            traceparent=str(place),
+            tracestate=place.state,
+            execution=len(row.executions),
+            extension=telemetry.extension,
         )
         if start.within is None:
             return header

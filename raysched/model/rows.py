@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from raysched.model.events import ClusterEvent
 from raysched.model.states import StateType
+from raysched.model.traces import Attributes
 from raysched.model.values import ErrorInfo
 
 ENGINE_LOGGER = "raysched"
@@ -26,10 +27,14 @@ class Execution:
         started: When it began (ns).
         traceparent: The span that its `flow` span is below of (`model.traces.TraceParent`); "" if
             nothing was traced, and for a subflow, which stands in the trace of its parent.
+        tracestate: What goes with it, as W3C Trace Context writes it; "" for none.
+        attributes: What the sampler has added to its `flow` span.
     """
 
     started: int
     traceparent: str = ""
+    tracestate: str = ""
+    attributes: Attributes = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

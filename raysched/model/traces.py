@@ -6,9 +6,10 @@ attempt: its driver, its workers and a process that reads the database later all
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b, shake_128
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 SPAN_BYTES = 8
 """Length of a span id (bytes). Source: W3C Trace Context, parent-id."""
@@ -22,6 +23,10 @@ _BLOCK = 256
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})\Z")
 
 
+Attributes: TypeAlias = Mapping[str, str | bool | int | float | Sequence[str]]
+"""Attributes of a span, as JSON can say them."""
+
+
 class TraceParent(NamedTuple):
     """A span that others are below of.
 
@@ -29,27 +34,54 @@ class TraceParent(NamedTuple):
         trace_id: Id of its trace, 16 bytes.
         span_id: Its own id, 8 bytes; `NO_SPAN` for the top of the trace.
         sampled: Whether the trace is exported.
+        state: Its `tracestate`, which all that is below of it has, too; "" for none.
     """
 
     trace_id: bytes
     span_id: bytes = NO_SPAN
     sampled: bool = True
+    state: str = ""
 
     def __str__(self) -> str:
+        """Return its `traceparent`, which says all but the state."""
         flags = "01" if self.sampled else "00"
         return f"00-{self.trace_id.hex()}-{self.span_id.hex()}-{flags}"
 
     @classmethod
-    def parse(cls, text: str) -> Self | None:
+    def parse(cls, text: str, state: str = "") -> Self | None:
         """Return what a `traceparent` says, or None if it is none.
 
         Source: W3C Trace Context, version 00. The one that says `NO_SPAN` is our own: it names a
         trace that has no span yet.
+
+        Args:
+            text: The `traceparent`.
+            state: The `tracestate` that goes with it.
         """
         found = _TRACEPARENT.match(text.strip().lower())
         if found is None or not int(found[1], 16):
             return None
-        return cls(bytes.fromhex(found[1]), bytes.fromhex(found[2]), bool(int(found[3], 16) & 1))
+        sampled = bool(int(found[3], 16) & 1)
+        return cls(bytes.fromhex(found[1]), bytes.fromhex(found[2]), sampled, state)
+
+
+class Standing(NamedTuple):
+    """Where an execution of a flow run stands in traces, as it is kept.
+
+    Attributes:
+        traceparent: The span that its `flow` span is below of (see `TraceParent`), or "" if nothing
+            is traced.
+        tracestate: What goes with it, as W3C Trace Context writes it; "" for none.
+        attributes: What the sampler adds to its `flow` span.
+    """
+
+    traceparent: str
+    tracestate: str
+    attributes: Attributes
+
+
+NOWHERE = Standing("", "", {})
+"""Where an execution stands that is in no trace."""
 
 
 def trace_id(run_id: str, execution: int = 1) -> bytes:

@@ -32,7 +32,9 @@ class OpeningStore:
         """See `Store.open_run`."""
         return self.opened().open_run(row)
 
-    def take_over(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
+    def take_over(
+        self, run_id: str, execution: Callable[[Sequence[Execution]], Execution]
+    ) -> Takeover:
         """See `Store.take_over`."""
         return self.opened().take_over(run_id, execution)
 

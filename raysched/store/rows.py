@@ -69,10 +69,18 @@ def executions(executions: Sequence[Execution], traced: int) -> dict[str, object
         traced: How many of them have been delivered, counted from the first.
     """
     return {
-        "executions": _compact([(each.started, each.traceparent) for each in executions]),
+        "executions": _compact([_execution(each) for each in executions]),
         "traced": traced,
         "untraced": any(map(_is_sampled, executions[traced:])) or None,
     }
+
+
+def _execution(execution: Execution) -> Tuple:
+    """Return an execution as it is kept: what most have nothing of is left out."""
+    known = (execution.started, execution.traceparent)
+    if execution.attributes:
+        return *known, execution.tracestate, execution.attributes
+    return (*known, execution.tracestate) if execution.tracestate else known
 
 
 def _is_sampled(execution: Execution) -> bool:
@@ -82,7 +90,7 @@ def _is_sampled(execution: Execution) -> bool:
 
 def executions_in(text: str) -> tuple[Execution, ...]:
     """Return the executions in the column of a flow run."""
-    return tuple(Execution(started, traceparent) for started, traceparent in json.loads(text))
+    return tuple(Execution(*each) for each in json.loads(text))
 
 
 def flow_run_change(change: FlowRunChange) -> dict[str, object]:

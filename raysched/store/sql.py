@@ -19,7 +19,7 @@ from raysched.errors import RunExists, RunTakenOver, StoreError
 from raysched.model.records import CacheAnswer, CacheClaim, Records, Takeover
 from raysched.model.rows import Batch, Execution, FlowRunChange, FlowRunRow, RequestRow
 from raysched.store import rows, schema
-from raysched.store.claims import Claims
+from raysched.store.claims import NEW, Claims, new_rows, take_new
 from raysched.store.counts import count_states
 from raysched.store.database import Database, Execute
 from raysched.store.records import find_run, read_records
@@ -108,7 +108,9 @@ class SqlStore:
             self._working.add(number)
             return number
 
-    def take_over(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
+    def take_over(
+        self, run_id: str, execution: Callable[[Sequence[Execution]], Execution]
+    ) -> Takeover:
         """Own a flow run that another process has left, or that has ended.
 
         What `engine.ports.Store` says, and idempotent: where the answer got lost, the same store
@@ -156,8 +158,13 @@ class SqlStore:
         Raises:
             StoreUnavailable: The database cannot be written.
         """
-        with self._lock, self._database.writing() as connection:
-            return Claims(self._database, connection, run, now or time.time_ns()).answer(claims)
+        now = now or time.time_ns()
+        entries = new_rows(run, claims, now)
+        with self._lock:
+            if entries and take_new(self._database, entries):
+                return [NEW] * len(claims)
+            with self._database.writing() as connection:
+                return Claims(self._database, connection, run, now).answer(claims)
 
     def commit(self, batch: Batch) -> None:
         """Write a batch in one transaction: all of it is durable when this returns.

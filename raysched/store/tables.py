@@ -95,7 +95,8 @@ class FlowRun(_Base, table=True):
     removed: bool | None = None
     """Whether the run is being removed: then nobody sees it any more."""
     executions: str = Field(default="[]", sa_column_kwargs={"server_default": text("'[]'")})
-    """JSON list of `[started, traceparent]`."""
+    """JSON list of `[started, traceparent]`, then `tracestate` and attributes where there are
+    any."""
     traced: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     """Executions whose spans have all been delivered, counted from the first."""
     untraced: bool | None = None

@@ -1,6 +1,6 @@
 """How a process gets a flow run that another one has left."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, RowMapping, and_, insert, literal, select, update
@@ -33,7 +33,7 @@ class Taker:
     driver: int
     working: Collection[int]
 
-    def take(self, run_id: str, execution: Callable[[int], Execution]) -> Takeover:
+    def take(self, run_id: str, execution: Callable[[Sequence[Execution]], Execution]) -> Takeover:
         """Take a flow run over: see `engine.ports.Store.take_over`."""
         # Alone, because a row that is joined to one that waits for its lock may be outdated.
         row = find_run(self.connection, run_id, locked=True)
@@ -45,7 +45,7 @@ class Taker:
             self._refuse_owned(row)
         self._end_attempts(number)
         earlier = rows.executions_in(row["executions"])
-        executions = (*earlier, execution(len(earlier)))
+        executions = (*earlier, execution(earlier))
         taken = {
             "driver": self.driver,
             "epoch": row["epoch"] + 1,

@@ -1,15 +1,16 @@
 """What a driver exports, opened in one place: traces, metrics and log records."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from typing import cast
 
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
+from raysched.define.ports import FlowRunStart
 from raysched.errors import StoreError
-from raysched.model.rows import Batch, FlowRunRow
-from raysched.model.traces import TraceParent
+from raysched.model.rows import Batch, Execution, FlowRunRow
+from raysched.model.traces import NOWHERE, Standing
 from raysched.settings import Settings
 from raysched.telemetry import otlp
 from raysched.telemetry.history import History, Retelling
@@ -25,6 +26,7 @@ from raysched.telemetry.sending.pipeline import Pipeline
 from raysched.telemetry.sending.spans import SpanSender, encoder
 from raysched.telemetry.sending.transports import open_transport
 from raysched.telemetry.traces import Traces
+from raysched.telemetry.unsent import Unsent, unsent_lines
 from raysched.telemetry.wanted import program_tracer, traces_destination
 
 logger = logging.getLogger("raysched.telemetry")
@@ -54,8 +56,7 @@ class Exports:
         self._progress = Progress(self._mark)
         resource = otlp.resource(cast("otlp.Attributes", environment.resource().attributes))
         self._metrics = open_metrics(settings, resource, history.replay)
-        logs = open_logs(resource, history.replay)
-        self._has_logs = logs is not None
+        self._logs = open_logs(resource, history.replay)
         self._open_sink()
         consumers: list[Consumer] = []
         if self._sink is not None:
@@ -68,19 +69,19 @@ class Exports:
             )
             consumers.append(traces)
             if isinstance(self._sink, SpanSender):
-                driver_spans.attach(traces.own.put)
+                driver_spans.attach(traces.own.put, self._sampler)
             self._retelling = Retelling(
                 history, settings.trace_max_spans, self._sink, self._progress
             )
-        consumers += [each for each in (self._metrics, logs) if each is not None]
-        self._pipeline = Pipeline(consumers, logs=self._has_logs)
+        consumers += [each for each in (self._metrics, self._logs) if each is not None]
+        self._pipeline = Pipeline(consumers, logs=self._logs is not None)
 
-    def stand(self, run_id: str, execution: int) -> TraceParent | None:
-        """Return where an execution of a flow run stands in a trace; None if in none."""
+    def stand(self, start: FlowRunStart, earlier: Sequence[Execution]) -> Standing:
+        """Return where an execution of a flow run stands; see `Telemetry.begin`."""
         if self._sampler is not None:
-            return stand(self._sampler, run_id, execution)
+            return stand(self._sampler, start, earlier)
         # Log records tell it, even where nobody wants the spans.
-        return stand(ALWAYS_OFF, run_id, execution) if self._has_logs else None
+        return stand(ALWAYS_OFF, start, earlier) if self._logs is not None else NOWHERE
 
     def put(self, row: FlowRunRow, batch: Batch) -> None:
         """Tell a committed batch, sooner or later."""
@@ -99,8 +100,7 @@ class Exports:
         if self._retelling is not None:
             self._retelling.stop()
         self._pipeline.close(self._settings.telemetry_flush_seconds)
-        if self._sink is not None:
-            self._say(self._sink)
+        self._say()
         self._history.close()
 
     def _open_sink(self) -> None:
@@ -126,28 +126,31 @@ class Exports:
         if self._metrics is not None:
             self._metrics.dropped(Signal.TRACES, number)
 
-    def _say(self, sink: SpanSink) -> None:
-        unsent, behind = sink.unsent(), self._pipeline.behind()
+    def _say(self) -> None:
+        others = (self._metrics, self._logs)
+        parts = [self._unsent_spans(), *(each.unsent() for each in others if each is not None)]
+        for line in unsent_lines(part for part in parts if part is not None):
+            logger.warning("%s", line)
+        if self._dropped:
+            logger.warning("%d spans of user code were dropped: too many at once", self._dropped)
+
+    def _unsent_spans(self) -> Unsent | None:
+        if self._sink is None:
+            return None
+        unsent, behind = self._sink.unsent(), self._pipeline.behind()
         others = self._retelling.runs if self._retelling is not None else set()
         runs = sorted({*unsent, *behind} - others - {""})
         if runs:
             parts = [_unsent_of(run, unsent, behind) for run in runs[:NAMED]]
             more = f" and of {len(runs) - NAMED} more" if len(runs) > NAMED else ""
-            reason = sink.reason() or "there was no time left for them"
+            reason = self._sink.reason() or "there was no time left for them"
             commands = ", ".join(f"`raysched trace {run[:8]} --send`" for run in runs[:NAMED])
-            logger.warning(
-                "not sent: %s%s: %s. Send them later by %s",
-                "; ".join(parts),
-                more,
-                reason,
-                commands,
-            )
-        elif unsent:
-            logger.warning(
-                "not sent: %d spans that belong to no run: %s", sum(unsent.values()), sink.reason()
-            )
-        if self._dropped:
-            logger.warning("%d spans of user code were dropped: too many at once", self._dropped)
+            return Unsent(Signal.TRACES, f"{'; '.join(parts)}{more}", reason, commands)
+        if unsent:
+            number = sum(unsent.values())
+            what = f"{number} {_spans(number)} that belong to no run"
+            return Unsent(Signal.TRACES, what, self._sink.reason())
+        return None
 
 
 def _unsent_of(run: str, unsent: Mapping[str, int], behind: Collection[str]) -> str:
@@ -155,4 +158,8 @@ def _unsent_of(run: str, unsent: Mapping[str, int], behind: Collection[str]) -> 
     if not number:
         return f"the trace of run {run[:8]}"
     at_least = "at least " if run in behind else ""
-    return f"{at_least}{number} {'span' if number == 1 else 'spans'} of run {run[:8]}"
+    return f"{at_least}{number} {_spans(number)} of run {run[:8]}"
+
+
+def _spans(number: int) -> str:
+    return "span" if number == 1 else "spans"

@@ -120,7 +120,7 @@ def error_status(message: str) -> bytes:
     return field(2, text(message)) + b"\x18\x02"
 
 
-def span_head(name: str, trace_id: bytes, parent: bytes, flags: int) -> bytes:
+def span_head(name: str, trace_id: bytes, parent: bytes, flags: int, state: str = "") -> bytes:
     """Return the fields of a `Span` that many have in common: name, kind, trace and parent.
 
     Args:
@@ -128,10 +128,12 @@ def span_head(name: str, trace_id: bytes, parent: bytes, flags: int) -> bytes:
         trace_id: Id of its trace.
         parent: Id of its parent; `NO_SPAN` for none, b"" where a hole of a template tells it.
         flags: `SAMPLED` and its like.
+        state: Its `trace_state`, or "".
     """
     above = field(4, parent) if parent and parent != NO_SPAN else b""
     shown = b"\x85\x01" + _U32(flags)
-    return field(1, trace_id) + above + field(5, text(name)) + _KIND_INTERNAL + shown
+    stated = field(3, text(state)) if state else b""
+    return field(1, trace_id) + stated + above + field(5, text(name)) + _KIND_INTERNAL + shown
 
 
 def span_own(span_id: bytes, start: int, end: int) -> bytes:

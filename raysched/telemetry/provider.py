@@ -10,6 +10,7 @@ from opentelemetry.util._decorator import _agnosticcontextmanager
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Tracer
+    from opentelemetry.sdk.trace.sampling import Sampler
     from opentelemetry.trace import Span
 
     Take: TypeAlias = Callable[[ReadableSpan], None]
@@ -23,19 +24,18 @@ class LightProvider(trace.TracerProvider):
     Args:
         take: Gets each sampled span when it has ended, in the thread that ends it.
         around: Returns the context for spans of threads that have inherited none, or None.
-        in_worker: Whether this is a worker. What has a parent is sampled as that is; what has none,
-            in a driver as `OTEL_TRACES_SAMPLER` says, and there always.
+        sampler: Returns, when the first span begins, what decides about spans without a parent;
+            None for all of them. What has a parent is sampled as that is.
     """
 
     def __init__(
         self,
         take: "Take",
         around: Callable[[], Context | None] = lambda: None,
-        *,
-        in_worker: bool = False,
+        sampler: "Callable[[], Sampler | None]" = lambda: None,
     ) -> None:
         self._take = take
-        self._in_worker = in_worker
+        self._sampler = sampler
         self.around = around
 
     def get_tracer(
@@ -56,8 +56,6 @@ class LightProvider(trace.TracerProvider):
         from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
-        from raysched.telemetry.sampling import sampler_of_environment
-
         take = self._take
 
         class Ended(SpanProcessor):
@@ -66,7 +64,7 @@ class LightProvider(trace.TracerProvider):
                     take(span)
 
         provider = TracerProvider(
-            sampler=ParentBased(ALWAYS_ON if self._in_worker else sampler_of_environment()),
+            sampler=ParentBased(self._sampler() or ALWAYS_ON),
             # Whoever sends the spans knows what they come from.
             resource=Resource({}),
             shutdown_on_exit=False,
@@ -137,12 +135,18 @@ class DriverSpans:
     """
 
     def __init__(self) -> None:
-        self._provider = LightProvider(self._put)
+        self._provider = LightProvider(self._put, sampler=lambda: self._sampler)
         self._take: Take | None = None
+        self._sampler: Sampler | None = None
 
-    def attach(self, take: "Take") -> None:
-        """Give spans to this function from now on."""
-        self._take = take
+    def attach(self, take: "Take", sampler: "Sampler | None") -> None:
+        """Give spans to this function from now on.
+
+        Args:
+            take: Gets each sampled span when it has ended.
+            sampler: Decides about those without a parent, if none has begun before.
+        """
+        self._take, self._sampler = take, sampler
         install(self._provider)
 
     def detach(self) -> None:

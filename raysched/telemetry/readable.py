@@ -13,8 +13,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanLimits, SpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
-from opentelemetry.trace.span import TraceState
 from opentelemetry.trace.status import Status, StatusCode
+
+from raysched.telemetry.workers import trace_state
 
 HAS_IS_REMOTE = 0x100
 """Flag of a span: IS_REMOTE says something. Source: OTLP, trace.proto, SpanFlags."""
@@ -205,7 +206,7 @@ class Replayer:
         """Let a span begin and end."""
         parent = None
         flags = TraceFlags(message.flags & TRACE_FLAGS) if message.flags else _SAMPLED
-        trace_id, state = int.from_bytes(message.trace_id), _state(message.trace_state)
+        trace_id, state = int.from_bytes(message.trace_id), trace_state(message.trace_state)
         if message.parent_span_id:
             parent_id = int.from_bytes(message.parent_span_id)
             remote = bool(message.flags & IS_REMOTE)
@@ -257,13 +258,9 @@ def _link(link: trace_pb2.Span.Link) -> Link:
         int.from_bytes(link.span_id),
         bool(link.flags & IS_REMOTE),
         TraceFlags(link.flags & TRACE_FLAGS) if link.flags else _SAMPLED,
-        _state(link.trace_state),
+        trace_state(link.trace_state),
     )
     return Link(context, _plain(link.attributes))
-
-
-def _state(header: str) -> TraceState | None:
-    return TraceState.from_header([header]) if header else None
 
 
 def _plain(attributes: Iterable[common_pb2.KeyValue]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class SpanView:
         attributes: Attributes.
         events: Events.
         links: The spans that it is linked to.
+        state: Its `trace_state`, or "".
         error: Its status message if its status is ERROR, else None.
         scope: Name of its instrumentation scope.
         children: The spans below it, in the order of their starts.
@@ -51,6 +52,7 @@ class SpanView:
     attributes: dict[str, Value] = field(default_factory=dict)
     events: list[EventView] = field(default_factory=list)
     links: list[SpanId] = field(default_factory=list)
+    state: str = ""
     error: str | None = None
     scope: str = SCOPE
     children: list["SpanView"] = field(default_factory=list)
@@ -109,6 +111,7 @@ def _view(span: Span, scope: str) -> SpanView:
         _attributes(span.attributes),
         [EventView(e.time_unix_nano, e.name, _attributes(e.attributes)) for e in span.events],
         [SpanId(link.trace_id, link.span_id) for link in span.links],
+        span.trace_state,
         span.status.message if span.status.code == Status.STATUS_CODE_ERROR else None,
         scope,
     )

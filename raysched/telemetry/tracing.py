@@ -3,13 +3,14 @@
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from raysched.model.rows import Batch, FlowRunRow
-from raysched.model.traces import TraceParent, flow_span_id
+from raysched.define.ports import FlowRunStart
+from raysched.model.rows import Batch, Execution, FlowRunRow
+from raysched.model.traces import Standing, TraceParent, flow_span_id
 from raysched.settings import Settings
 from raysched.telemetry.pages import trace_url
 
@@ -54,22 +55,28 @@ class Tracing:
         """
         return self._opening.result()
 
-    def begin(self, run_id: str, execution: int) -> str:
+    def begin(self, start: FlowRunStart, earlier: Sequence[Execution]) -> Standing:
         """See `Telemetry.begin`."""
-        place = self.opened().stand(run_id, execution)
-        if place is None:
-            return ""
-        return str(place)
+        return self.opened().stand(start, earlier)
 
-    def traceparent(self, row: FlowRunRow) -> str:
-        """See `Telemetry.traceparent`."""
-        place = self._place(row)
-        return "" if place is None else str(place)
+    def place(self, row: FlowRunRow) -> TraceParent | None:
+        """See `Telemetry.place`."""
+        if row.parent:
+            # It stands in the trace of its parent, whose place was asked for before.
+            above = self._places.get(row.parent)
+        else:
+            last = row.executions[-1] if row.executions else Execution(0)
+            above = TraceParent.parse(last.traceparent, last.tracestate)
+        if above is None:
+            return None
+        place = above._replace(span_id=flow_span_id(row.id, len(row.executions)))
+        self._places[row.id] = place
+        return place
 
     @contextmanager
     def around(self, row: FlowRunRow) -> Iterator[None]:
         """See `Telemetry.around`."""
-        place = self._place(row)
+        place = self.place(row)
         if place is None:
             yield
             return
@@ -105,19 +112,6 @@ class Tracing:
         url = trace_url(self._settings, place.trace_id.hex())
         if url:
             sys.stderr.write(f"trace: {url}\n")
-
-    def _place(self, row: FlowRunRow) -> TraceParent | None:
-        """Return the `flow` span of an open flow run; None if nothing is traced."""
-        if row.parent:
-            # It stands in the trace of its parent, whose place was asked for before.
-            above = self._places.get(row.parent)
-        else:
-            above = TraceParent.parse(row.executions[-1].traceparent) if row.executions else None
-        if above is None:
-            return None
-        place = above._replace(span_id=flow_span_id(row.id, len(row.executions)))
-        self._places[row.id] = place
-        return place
 
 
 def _open(settings: Settings, open_history: "Callable[[], History]") -> "Exports":

@@ -7,7 +7,13 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context, attach
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
 
 from raysched.model.traces import TraceParent, attempt_span_id
 from raysched.telemetry.provider import LightProvider, install
@@ -42,7 +48,7 @@ class UserSpans:
 
     def enter(self, header: RunHeader, task: str, index: int, attempt: int) -> None:
         """See `worker.extensions.Extension.enter`."""
-        flow = _parsed(header.traceparent)
+        flow = _parsed(header.traceparent, header.tracestate)
         if flow is None:
             return
         if not self._is_ready:
@@ -54,7 +60,7 @@ class UserSpans:
         alone = asyncio._get_running_loop() is None and (  # noqa: SLF001 - documented, does not raise
             threading.get_ident() == threading.main_thread().ident
         )
-        self._around = context if alone else _below_flow(header.traceparent)
+        self._around = context if alone else _below_flow(flow)
 
     def collect(self) -> tuple[Sequence[bytes], int]:
         """See `worker.extensions.Extension.collect`."""
@@ -78,7 +84,7 @@ class UserSpans:
         # Items in threads begin at once, and none may run before its spans are taken.
         with self._making_ready:
             if not self._is_ready:
-                install(LightProvider(self._take, lambda: self._around, in_worker=True))
+                install(LightProvider(self._take, lambda: self._around))
                 self._is_ready = True
 
     def _take(self, span: "ReadableSpan") -> None:
@@ -101,7 +107,7 @@ class _AttemptSpan(NonRecordingSpan):
 
     def get_span_context(self) -> SpanContext:
         """See `NonRecordingSpan`."""
-        return _span_context(self._flow._replace(span_id=attempt_span_id(*self._of)), remote=True)
+        return span_context(self._flow._replace(span_id=attempt_span_id(*self._of)), remote=True)
 
     def __repr__(self) -> str:
         return f"_AttemptSpan({self.get_span_context()!r})"
@@ -118,21 +124,36 @@ def context_below(place: TraceParent, around: Context = _EMPTY, *, remote: bool 
         around: What else is in the context: baggage.
         remote: Whether it belongs to another process.
     """
-    return set_span_in_context(NonRecordingSpan(_span_context(place, remote=remote)), around)
+    return set_span_in_context(NonRecordingSpan(span_context(place, remote=remote)), around)
 
 
-def _span_context(place: TraceParent, *, remote: bool) -> SpanContext:
-    trace_id, span_id, sampled = place
+def span_context(place: TraceParent, *, remote: bool) -> SpanContext:
+    """Return what OpenTelemetry knows a span by.
+
+    Args:
+        place: The span.
+        remote: Whether it belongs to another process.
+    """
+    trace_id, span_id, sampled, state = place
     return SpanContext(
-        int.from_bytes(trace_id), int.from_bytes(span_id), remote, trace_flags=_FLAGS[sampled]
+        int.from_bytes(trace_id),
+        int.from_bytes(span_id),
+        remote,
+        _FLAGS[sampled],
+        trace_state(state),
     )
 
 
 @lru_cache(maxsize=64)
-def _below_flow(traceparent: str) -> Context | None:
+def trace_state(header: str) -> TraceState:
+    """Return a `tracestate`; "" for an empty one. Many spans have the same."""
+    return TraceState.from_header([header])
+
+
+@lru_cache(maxsize=64)
+def _below_flow(flow: TraceParent) -> Context:
     """Return the context for what is below the flow span itself."""
-    flow = TraceParent.parse(traceparent)
-    return None if flow is None else context_below(flow, remote=True)
+    return context_below(flow, remote=True)
 
 
 user_spans = UserSpans()

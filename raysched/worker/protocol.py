@@ -45,6 +45,7 @@ class RunHeader(NamedTuple):
         script: What the module of the driver's `__main__` is called (see `results.scripts`).
         traceparent: The flow run's `flow` span (`model.traces.TraceParent`), or "" if nothing is
             traced.
+        tracestate: What goes with it, or "".
         execution: Number of the flow run's execution, from 1: ids of spans derive from it.
         extension: What takes part in each item (see `worker.extensions`), or "".
         within: Of what an attempt calls itself: that attempt, as task, index and number. The items
@@ -61,6 +62,7 @@ class RunHeader(NamedTuple):
     kept_max_bytes: int = 0
     script: str = ""
     traceparent: str = ""
+    tracestate: str = ""
     execution: int = 1
     extension: str = ""
     within: tuple[str, int, int] | None = None

@@ -69,6 +69,7 @@ class StageRun:
             stage.task_name,
             stage.tags,
             header.traceparent,
+            header.tracestate,
             header.execution,
             header.extension,
             header.within,

@@ -8,12 +8,19 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from raysched.model.traces import TraceParent, attempt_span_id, flow_span_id, trace_id
+from raysched.model.traces import (
+    Standing,
+    TraceParent,
+    attempt_span_id,
+    flow_span_id,
+    trace_id,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from raysched.model.rows import Batch, FlowRunRow
+    from raysched.define.ports import FlowRunStart
+    from raysched.model.rows import Batch, Execution, FlowRunRow
     from raysched.worker.protocol import RunHeader
 
 span_here: ContextVar[str] = ContextVar("span_here", default="")
@@ -42,17 +49,18 @@ class OwnTelemetry:
         self.told.append((run, batch))
         self.rows[run.id] = run
 
-    def begin(self, run_id: str, execution: int) -> str:
-        self.begun.append((run_id, execution))
-        return str(TraceParent(trace_id(run_id, execution)))
+    def begin(self, start: FlowRunStart, earlier: Sequence[Execution]) -> Standing:
+        execution = len(earlier) + 1
+        self.begun.append((start.run_id, execution))
+        return Standing(str(TraceParent(trace_id(start.run_id, execution))), "", {})
 
-    def traceparent(self, row: FlowRunRow) -> str:
+    def place(self, row: FlowRunRow) -> TraceParent | None:
         top = row
         while top.parent:
             top = self.rows[top.parent]
         place = TraceParent.parse(top.executions[-1].traceparent)
         assert place is not None
-        return str(place._replace(span_id=flow_span_id(row.id, len(row.executions))))
+        return place._replace(span_id=flow_span_id(row.id, len(row.executions)))
 
     @contextmanager
     def around(self, row: FlowRunRow) -> Iterator[None]:

@@ -14,7 +14,7 @@ import pytest
 
 from engine.own_telemetry import OwnTelemetry, span_here, spans
 from raysched import flow, get_run, get_run_logger, in_context, task
-from raysched.model.traces import TraceParent, attempt_span_id, flow_span_id, trace_id
+from raysched.model.traces import NOWHERE, TraceParent, attempt_span_id, flow_span_id, trace_id
 from raysched.settings import settings
 from raysched.testing import FaultPoints
 from raysched.wiring import Configuration, configure
@@ -292,10 +292,10 @@ class TestWhatBreaks:
         self, telemetry: OwnTelemetry, caplog: pytest.LogCaptureFixture
     ) -> None:
         class Broken(OwnTelemetry):
-            def begin(self, run_id: str, execution: int) -> str:
-                raise RuntimeError(f"no place for {run_id}, {execution}")
+            def begin(self, start: Any, earlier: Any) -> Any:
+                raise RuntimeError(f"no place for {start.run_id}, {earlier}")
 
-            def traceparent(self, row: Any) -> str:
+            def place(self, row: Any) -> Any:
                 raise RuntimeError(f"no place for {row.id}")
 
             def around(self, row: Any) -> Any:
@@ -358,8 +358,8 @@ class TestLogRecords:
     def test_are_as_ever_where_nothing_is_traced(
         self, telemetry: OwnTelemetry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(telemetry, "begin", lambda *_: "")
-        monkeypatch.setattr(telemetry, "traceparent", lambda *_: "")
+        monkeypatch.setattr(telemetry, "begin", lambda *_: NOWHERE)
+        monkeypatch.setattr(telemetry, "place", lambda *_: None)
 
         @flow
         def logs() -> list[dict[str, Any]]:

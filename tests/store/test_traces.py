@@ -1,6 +1,7 @@
 """Executions, places and events, on every store."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -41,13 +42,13 @@ class TestExecutions:
         number = store.open_run(row)
         store.commit(closing(number))
 
-        def second(earlier: int) -> Execution:
-            assert earlier == 1
-            return Execution(NOON + 5, str(TraceParent(trace_id(row.id, earlier + 1))))
+        def second(earlier: Sequence[Execution]) -> Execution:
+            assert earlier == (first,)
+            return Execution(NOON + 5, str(TraceParent(trace_id(row.id, len(earlier) + 1))))
 
         taken = store.take_over(row.id, second)
-        assert taken.row.executions == (first, second(1))
-        assert reader.find_run(row.id).executions == (first, second(1))
+        assert taken.row.executions == (first, second((first,)))
+        assert reader.find_run(row.id).executions == (first, second((first,)))
         assert (taken.row.traced, store.records(number).next_place) == (0, 1)
 
 

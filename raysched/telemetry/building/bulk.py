@@ -11,9 +11,9 @@ from typing import Any
 from raysched.model.states import StateType
 from raysched.telemetry import otlp
 from raysched.telemetry.building.encoding import (
-    FLAGS,
     links_attributes,
     place_attributes,
+    span_head,
     task_attributes,
     task_run_spans,
 )
@@ -129,7 +129,7 @@ def _task_spans(
         holes.append((before_link, "8s"))
         needed = range(block.start + edge.index, block.stop + edge.index)
         columns.append(part.span_ids(parent, needed))
-    head = otlp.span_head(f"task {row.task}", part.trace_id, part.span.span_id, FLAGS)
+    head = span_head(part, f"task {row.task}", part.span.span_id)
     of = task_attributes(needs.members, StateType.COMPLETED, 1)
     of |= links_attributes(needs, needs.common)
     head += otlp.span_more(of, links=needs.common.encoded(part.trace_id))
@@ -152,6 +152,6 @@ def _queued(needs: Needs, block: range, starts: Sequence[int]) -> list[float] | 
 def _run_template(needs: Needs, place: int) -> SpanTemplate:
     """Return the template of `run` spans in one place; the hole is the id of the `task` span."""
     part = needs.part
-    head = otlp.span_head(f"run {needs.members.row.task}", part.trace_id, b"", FLAGS)
+    head = span_head(part, f"run {needs.members.row.task}", b"")
     of = {"raysched.attempt.number": 1} | place_attributes(part.run.places.get(place))
     return SpanTemplate(head + otlp.span_more(of), [(b"\x22\x08", "8s")])

@@ -9,7 +9,7 @@ from operator import sub
 
 from raysched.model.states import FAILURES, StateType
 from raysched.telemetry import otlp
-from raysched.telemetry.building.encoding import FLAGS
+from raysched.telemetry.building.encoding import span_head
 from raysched.telemetry.building.members import Members
 from raysched.telemetry.building.parts import FOLDED, Part
 
@@ -85,7 +85,7 @@ def chunk_span(part: Part, task: str, chunk: Chunk) -> bytes:
     start, end = part.interval.hold(chunk.start, chunk.end)
     return b"".join(
         (
-            otlp.span_head(f"chunk {task}", part.trace_id, part.span.span_id, FLAGS),
+            span_head(part, f"chunk {task}", part.span.span_id),
             otlp.span_own(part.chunk_span(task, chunk.first), start, end),
             otlp.span_more(of, status=status),
         )

@@ -14,7 +14,12 @@ from raysched.telemetry.building.parts import Interval, Part
 from raysched.telemetry.failures import error_type
 from raysched.telemetry.otlp import LOCAL_PARENT, SAMPLED, SpanId, Value
 
-FLAGS = SAMPLED | LOCAL_PARENT
+_FLAGS = SAMPLED | LOCAL_PARENT
+
+
+def span_head(part: Part, name: str, above: bytes, flags: int = _FLAGS) -> bytes:
+    """Return what spans of a part have in common (see `otlp.span_head`)."""
+    return otlp.span_head(name, part.trace_id, above, flags, part.trace_state)
 
 
 def task_attributes(members: Members, state: StateType, attempts: int) -> dict[str, Value]:
@@ -93,7 +98,7 @@ def _task_span(needs: Needs, task_run: TaskRun, above: bytes, within: Interval |
         start, end = _held(within, end - 1, end)
     return b"".join(
         (
-            otlp.span_head(f"task {members.row.task}", part.trace_id, above, FLAGS),
+            span_head(part, f"task {members.row.task}", above),
             otlp.span_own(part.task_span(members, position), start, end),
             otlp.span_more(of, links=links.encoded(part.trace_id), status=status),
         )
@@ -139,7 +144,7 @@ def _attempt_span(  # noqa: PLR0913, PLR0917 - of which task run, and where it i
             events.append(_exception(end, attempt))
     return b"".join(
         (
-            otlp.span_head(f"run {members.row.task}", part.trace_id, above, FLAGS),
+            span_head(part, f"run {members.row.task}", above),
             otlp.span_own(part.attempt_span(members, position, attempt.number), start, end),
             otlp.span_more(of, events, links, status),
         )
@@ -164,13 +169,38 @@ def _exception(at: int, attempt: Attempt) -> bytes:
     return otlp.event(at, "exception", {key: value for key, value in known.items() if value})
 
 
+def flow_span_name(flow: str) -> str:
+    """Return the name of the `flow` spans of a flow."""
+    return f"flow {flow}"
+
+
+def flow_attributes(
+    flow: str, run_id: str, name: str, target: str, execution: int
+) -> dict[str, Value]:
+    """Return what a `flow` span tells that is known when it begins.
+
+    Args:
+        flow: Name of the flow.
+        run_id: Flow run id.
+        name: Name of the flow run, or "".
+        target: Where the flow function is found (see `define.targets`); "" for a subflow, whose
+            function is known by the flow's name only.
+        execution: Number of the execution, from 1.
+    """
+    of: dict[str, Value] = {"raysched.flow.name": flow, "raysched.flow.run_id": run_id}
+    if name:
+        of["raysched.flow.run_name"] = name
+    of["code.function.name"] = target.rpartition(":")[2] or flow
+    if execution > 1:
+        of["raysched.flow.execution"] = execution
+    return of
+
+
 def flow_span(part: Part, counts: "Counts") -> bytes:
     """Return the `flow` span of a part."""
     row, change = part.run.row, part.run.change
-    of: dict[str, Value] = {"raysched.flow.name": row.flow, "raysched.flow.run_id": row.id}
-    if row.name:
-        of["raysched.flow.run_name"] = row.name
-    of["code.function.name"] = _function(part)
+    target = "" if row.parent else row.target
+    of = flow_attributes(row.flow, row.id, row.name, target, part.number)
     status = b""
     if not part.is_last:
         lost = any(part.run.execution_at(at) == part.number for at in part.run.lost)
@@ -188,25 +218,19 @@ def flow_span(part: Part, counts: "Counts") -> bytes:
     if state in FAILURES:
         of["error.type"] = error or state.name
         status = otlp.error_status(message)
-    if part.number > 1:
-        of["raysched.flow.execution"] = part.number
     of |= counts.attributes()
+    # What the sampler says besides.
+    of = {**part.execution.attributes, **of}
     above = part.above
-    flags = FLAGS if part.parent is not None or above == NO_SPAN else SAMPLED
+    flags = _FLAGS if part.parent is not None or above == NO_SPAN else SAMPLED
     start, end = part.interval
     return b"".join(
         (
-            otlp.span_head(f"flow {row.flow}", part.trace_id, above, flags),
+            span_head(part, flow_span_name(row.flow), above, flags),
             otlp.span_own(part.span.span_id, start, end),
             otlp.span_more(of, _happened(part), _before(part), status),
         )
     )
-
-
-def _function(part: Part) -> str:
-    """Return the name of the flow function: that of a subflow is known by the flow's name only."""
-    target = "" if part.run.row.parent else part.run.row.target
-    return target.rpartition(":")[2] or part.run.row.flow
 
 
 def _happened(part: Part) -> Iterator[bytes]:

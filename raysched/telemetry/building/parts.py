@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
+from raysched.model.rows import Execution
 from raysched.model.states import FIRST_TERMINAL
 from raysched.model.traces import (
     TraceParent,
@@ -69,9 +70,19 @@ class Part:
         return self.top.trace_id
 
     @property
+    def trace_state(self) -> str:
+        """The `tracestate` of all its spans, or ""."""
+        return self.top.state
+
+    @property
+    def execution(self) -> Execution:
+        """The execution."""
+        return self.run.executions[self.number - 1]
+
+    @property
     def started(self) -> int:
         """When the execution began (ns)."""
-        return self.run.executions[self.number - 1].started or self.run.row.started
+        return self.execution.started or self.run.row.started
 
     @property
     def is_last(self) -> bool:
@@ -264,8 +275,16 @@ def top_of(run: OpenRun, number: int) -> TraceParent:
     execution = run.executions[number - 1]
     if run.parent is not None:
         return top_of(run.parent, run.parent.execution_at(execution.started))
-    known = TraceParent.parse(execution.traceparent)
-    return known or TraceParent(trace_id(run.row.id, number))
+    return trace_of(run.row.id, number, execution)
+
+
+def trace_of(run_id: str, number: int, execution: Execution) -> TraceParent:
+    """Return the trace of an execution of a flow run at the top, and the span outside above it.
+
+    Of one that was not traced it is the one that it is told in later.
+    """
+    known = TraceParent.parse(execution.traceparent, execution.tracestate)
+    return known or TraceParent(trace_id(run_id, number))
 
 
 def parts_of(run: OpenRun, number: int, parent: Part | None = None) -> list[Part]:

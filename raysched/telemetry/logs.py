@@ -24,6 +24,7 @@ from raysched.telemetry.ports import Signal, Transport
 from raysched.telemetry.sending.environment import destination
 from raysched.telemetry.sending.sender import Sender
 from raysched.telemetry.sending.transports import open_transport
+from raysched.telemetry.unsent import Unsent
 
 _STEPS = 4
 """Severities within a range: `WARN`, `WARN2`, …"""
@@ -104,9 +105,13 @@ class Logs:
         """See `Consumer.flush`."""
         self._sender.flush(seconds)
 
-    def unsent(self) -> int:
-        """Return how many records were not delivered."""
-        return sum(self._sender.unsent().values())
+    def unsent(self) -> Unsent | None:
+        """Return what was not delivered; None also where the collector takes no log records."""
+        number = sum(self._sender.unsent().values())
+        if not number or self._sender.is_off:
+            return None
+        records = "log record" if number == 1 else "log records"
+        return Unsent(Signal.LOGS, f"{number} {records}", self._sender.reason())
 
     def close(self) -> None:
         """See `Consumer.close`."""

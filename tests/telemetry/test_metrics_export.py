@@ -159,21 +159,35 @@ def test_it_is_sent_now_and_then(receiver: Receiver, exporting: Exporting) -> No
 
 @pytest.mark.parametrize("answer", [Answer.NEVER, Answer.AWAY])
 def test_the_end_waits_for_a_bounded_time(
-    receiver: Receiver,
-    exporting: Exporting,
-    answer: Answer,
-    caplog: pytest.LogCaptureFixture,
+    receiver: Receiver, exporting: Exporting, answer: Answer
 ) -> None:
     aggregation = Aggregation()
     aggregation.add(TASKS, LOADED, 1)
     receiver.answer = answer
     export = exporting(aggregation)
 
+    export.flush(0.2)
+
+    assert export.reason().startswith(f"{receiver.destination(Signal.METRICS).url}: ")
+    receiver.answer = Answer.OK
+    export.flush(WAIT_SECONDS)
+    assert export.reason() == ""
+
+
+def test_a_long_program_says_once_that_its_collector_is_away(
+    receiver: Receiver, exporting: Exporting, caplog: pytest.LogCaptureFixture
+) -> None:
+    aggregation = Aggregation()
+    aggregation.add(TASKS, LOADED, 1)
+    receiver.answer = Answer.AWAY
+
     with caplog.at_level(logging.WARNING, "raysched.telemetry"):
-        export.flush(0.2)
+        exporting(aggregation, interval=0.01)
+        receiver.wait(lambda: receiver.asked > 3)
 
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith("metrics were not delivered to ")
+    url = receiver.destination(Signal.METRICS).url
+    assert said.startswith(f"metrics were not delivered to {url}: ")
 
 
 def test_a_collector_of_traces_alone_is_left_alone(

@@ -183,7 +183,10 @@ def test_what_a_collector_does_not_take_is_counted(logs: Logs, receiver: Receive
     receiver.answer = Answer.REFUSED
     exported(logs, receiver, LogRow(-1, 0, 1, NOON + 1, logging.INFO, "flow", "x"))
 
-    assert logs.unsent() == 1
+    unsent = logs.unsent()
+    assert unsent is not None
+    assert unsent.what == "1 log record"
+    assert unsent.reason.startswith(receiver.endpoint)
 
 
 def test_an_ended_run_is_forgotten(logs: Logs, receiver: Receiver) -> None:

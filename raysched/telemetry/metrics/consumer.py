@@ -25,6 +25,7 @@ from raysched.telemetry.metrics.measuring import Measuring
 from raysched.telemetry.ports import Signal
 from raysched.telemetry.sending.environment import destination
 from raysched.telemetry.sending.transports import open_transport
+from raysched.telemetry.unsent import Unsent
 from raysched.telemetry.wanted import has_own_meter
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class Outlet(Protocol):
 
     def flush(self, seconds: float) -> None:
         """Deliver what there is, for at most so long."""
+
+    def reason(self) -> str:
+        """Return why the last request was not delivered, with where to, or ""."""
 
     def close(self) -> None:
         """Let go of what it has; after the last `flush`."""
@@ -72,6 +76,11 @@ class Metrics:
             return
         for outlet in self._outlets:
             outlet.flush(seconds)
+
+    def unsent(self) -> Unsent | None:
+        """Return what was not delivered, or None."""
+        reasons = [reason for outlet in self._outlets if (reason := outlet.reason())]
+        return Unsent(Signal.METRICS, "metrics", reasons[0]) if reasons else None
 
     def close(self) -> None:
         """See `Consumer.close`."""

@@ -89,6 +89,10 @@ class MetricsExport:
                 return
             time.sleep(min(wait, max(0.0, deadline - time.monotonic())))
 
+    def reason(self) -> str:
+        """See `Outlet.reason`."""
+        return f"{self._transport.url}: {self._reason}" if self._reason else ""
+
     def close(self) -> None:
         """See `Consumer.close`."""
         self._closed.set()
@@ -98,7 +102,11 @@ class MetricsExport:
 
     def _run(self) -> None:
         while not self._closed.wait(self._interval):
+            before = self._reason
             self._send(self._interval)
+            # Once for each time that the collector is away; of the end, whoever closes this tells.
+            if self._reason and not before and not self._closed.is_set():
+                logger.warning("metrics were not delivered to %s", self.reason())
 
     def _send(self, seconds: float) -> float | None:
         """Send what there is; return after how long it may be tried again (seconds), or None."""
@@ -130,13 +138,13 @@ class MetricsExport:
     def _unsupported(self, reason: str) -> None:
         """Send nothing any more, and say so quietly: many take traces alone, as Jaeger does."""
         self._closed.set()
+        self._reason = ""
         logger.info("%s takes no metrics: %s", self._transport.url, reason)
 
     def _failed(self, reason: str) -> None:
-        if not self._reason:
-            # Once for each time that the collector is away.
-            logger.warning("metrics were not delivered to %s: %s", self._transport.url, reason)
-        self._reason = reason
+        # What `close` breaks off is no reason for people.
+        if not self._closed.is_set():
+            self._reason = reason
 
 
 def metrics_request(

@@ -105,6 +105,10 @@ class PrometheusServer:
     def flush(self, seconds: float) -> None:
         """See `Outlet.flush`: whoever wants them comes for them."""
 
+    def reason(self) -> str:
+        """See `Outlet.reason`."""
+        return ""
+
     def close(self) -> None:
         """See `Outlet.close`."""
         server, self._server = self._server, None

@@ -171,6 +171,11 @@ class Sender(Generic[Piece]):
             return ""
         return f"{self._transport.url}: {self._reason or 'it has not answered yet'}"
 
+    @property
+    def is_off(self) -> bool:
+        """Whether the collector has said that it does not take this signal at all."""
+        return self._is_off
+
     def close(self) -> None:
         """Let go of everything; what was not sent stays counted."""
         if self._is_fork():

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from faults.drivers import until
 from raysched.model.rows import Batch
 from raysched.model.states import StateType
 from raysched.store import open_reader, open_store, postgresql
 from raysched.store.reader import Reader
+from raysched.store.views import RunView
 from store.samples import closing, execute, flow_run, group, task_runs
 
 TESTS = Path(__file__).parents[1]
@@ -68,7 +70,17 @@ def test_writers_at_once_do_not_disturb_each_other(start: Start, reader: Reader)
         assert [record.id for record in reader.logs(run)] == list(range(1, 41))
 
 
-def test_killed_driver_is_seen_at_once(start: Start, reader: Reader) -> None:
+def killed(writer: "subprocess.Popen[str]", url: str, reader: Reader, run_id: str) -> RunView:
+    """Kill a writer; return its run as it is seen at once."""
+    writer.kill()
+    writer.wait()
+    if url.startswith("postgresql"):
+        # Only when its server has noticed, and what it was about to do is done.
+        until(lambda: reader.find_run(run_id).lost, "the end of its sessions")
+    return reader.find_run(run_id)
+
+
+def test_killed_driver_is_seen_at_once(url: str, start: Start, reader: Reader) -> None:
     writer = start("aa")
     while wait_for_line(writer) == "open":
         pass
@@ -76,9 +88,7 @@ def test_killed_driver_is_seen_at_once(start: Start, reader: Reader) -> None:
     # Stopped, it is as silent as one that holds the GIL for ever, but it is not dead.
     writer.send_signal(signal.SIGSTOP)
     assert reader.find_run("aa").state is StateType.RUNNING
-    writer.kill()
-    writer.wait()
-    run = reader.find_run("aa")
+    run = killed(writer, url, reader, "aa")
     assert (run.state, run.message, run.lost) == (StateType.CRASHED, "driver lost", True)
     assert run.counts[StateType.COMPLETED] >= 10
 
@@ -90,11 +100,10 @@ def test_what_was_committed_survives_a_kill(url: str, start: Start, reader: Read
     confirmed = {}
     for run_id, writer in writers.items():
         lines = [wait_for_line(writer) for _ in range(chance.randint(1, 30))]
-        writer.kill()
+        killed(writer, url, reader, run_id)
         assert writer.stdout is not None
         lines += writer.stdout.read().split()
         confirmed[run_id] = int(lines[-1].replace("open", "0"))
-        writer.wait()
     for run_id, commits in confirmed.items():
         run = reader.find_run(run_id)
         completed = run.counts.get(StateType.COMPLETED, 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from faults.drivers import until
 from raysched.errors import RunNotFound, RunOwned, RunTakenOver
 from raysched.model.rows import AttemptRow, Batch, FlowRunChange
 from raysched.model.states import StateType
@@ -90,7 +91,9 @@ class TestProcesses:
         owner = f"process {winner} on {socket.gethostname()} is working on it"
         assert sum(f"RunOwned: run {run_id}: {owner}" in line for line in told.values()) == 3
 
-    def test_the_next_gets_what_a_killed_one_has_left(self, url: str, start: Start) -> None:
+    def test_the_next_gets_what_a_killed_one_has_left(
+        self, url: str, start: Start, reader: Reader
+    ) -> None:
         run_id = lost_run(url)
         first, second = start(run_id), start(run_id)
         for taker in (first, second):
@@ -101,6 +104,9 @@ class TestProcesses:
         assert heard(second).startswith(f"RunOwned: run {run_id}: process {first.pid} on ")
         first.kill()
         first.wait()
+        if url.startswith("postgresql"):
+            # Only when its server has noticed.
+            until(lambda: reader.find_run(run_id).lost, "the end of its session")
         tell(second)
         assert heard(second) == "taken 3"
 

@@ -1,14 +1,19 @@
 """What is kept of a run, told once more in batches as its engine would commit them now."""
 
 import json
+import pickle
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
+from functools import partial
 from itertools import compress, groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from tempfile import SpooledTemporaryFile, gettempdir
+from typing import IO, TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Result, Row, Select, and_, case, select
+from sqlalchemy import Column, Connection, Row, Select, and_, func, select, tuple_
 
+from raysched.errors import StoreError
 from raysched.model.events import ClusterEvent
 from raysched.model.rows import (
     AttemptRow,
@@ -18,11 +23,12 @@ from raysched.model.rows import (
     LogRow,
     TaskRunColumns,
 )
-from raysched.model.states import FIRST_TERMINAL, StateType
+from raysched.model.states import StateType
+from raysched.store.order import Order
 from raysched.store.rows import attempt
 from raysched.store.snapshots import Snapshots
-from raysched.store.tables import ATTEMPT, ENDED, LOG, TASK_RUN
-from raysched.store.task_runs import group_row, select_groups
+from raysched.store.tables import ATTEMPT, FLOW_RUN, LOG, TASK_GROUP, TASK_RUN
+from raysched.store.task_runs import Reading, group_row, select_groups
 from raysched.store.traces import last_told, read_places
 from raysched.store.views import (
     DRIVER_LOST,
@@ -36,6 +42,12 @@ if TYPE_CHECKING:
 
 ROWS = 2_000
 """Most rows of a batch."""
+
+_AHEAD = 4
+"""Batches of task runs that are read in one transaction: most of its cost is its beginning."""
+
+SPOOLED = 8 * 1024**2
+"""From this size on (bytes), what was read of an open run is in a file."""
 
 
 def replay(
@@ -94,7 +106,11 @@ def _as_opened(run: RunView) -> FlowRunRow:
 
 
 class ReplayReader(Snapshots):
-    """Reads all of a run in pages, each page as a batch."""
+    """Reads all of a run in pages, each page as a batch.
+
+    No transaction is open while whoever asks for batches has one: a collector that is slow keeps
+    nobody from cleaning up in the database.
+    """
 
     def last_told(self, run: RunView) -> int:
         """Return the last moment of which a run tells (ns): its driver was alive then."""
@@ -104,65 +120,115 @@ class ReplayReader(Snapshots):
     def committed(self, run: RunView, ended: int) -> Iterator[Batch]:
         """Yield groups, places, attempts, and the task runs that have ended with theirs.
 
+        The rows of a run that has ended stay as they are, until somebody goes on with it. Those of
+        an open one are read at one moment, and kept in a file until they are asked for: one that
+        goes on with an earlier execution's begins again in rows of task runs that had ended.
+
         Args:
             run: The run.
             ended: Of a lost one, when its attempts ended that were under way (ns).
+
+        Raises:
+            StoreError: A run that had ended is worked on again, or was removed, before all of it
+                was read.
         """
-        with self._reading() as connection:
-            for page in _pages(connection, select_groups(run.number)):
-                yield Batch(run.number, run.epoch, groups=[group_row(row) for row in page])
-            if places := read_places(connection, run.number):
-                yield Batch(run.number, run.epoch, places=places)
-            for rows in _execute(connection, _select_unfinished(run)).mappings().partitions():
-                yield Batch(run.number, run.epoch, attempts=[attempt(row) for row in rows])
-            for page in _pages(connection, _select_ended(run, ended)):
-                attempts = _attempts(connection, run, page, ended)
-                task_runs = [*_columns(run, page)]
-                yield Batch(run.number, run.epoch, task_runs=task_runs, attempts=attempts)
+        if run.state.is_terminal:
+            yield from _batches(partial(self._unchanged, run), run, ended)
+            return
+        # In memory as long as it is small.
+        with SpooledTemporaryFile(SPOOLED) as file:
+            with self._reading() as connection:
+                for batch in _batches(lambda: nullcontext(connection), run, ended):
+                    _keep(file, batch)
+            size = file.tell()
+            file.seek(0)
+            while file.tell() < size:
+                yield pickle.load(file)
 
     def committed_logs(self, run: RunView) -> Iterator[Batch]:
-        """Yield the log records of a run."""
-        query = select(LOG).where(LOG.c.run == run.number).order_by(LOG.c.id)
+        """Yield the log records of a run that there are now."""
+        of_run = LOG.c.run == run.number
         with self._reading() as connection:
-            for page in _pages(connection, query):
-                yield Batch(run.number, run.epoch, logs=[_log(row) for row in page])
+            last = connection.execute(select(func.max(LOG.c.id)).where(of_run)).scalar() or 0
+        query = select(LOG).where(of_run, LOG.c.id <= last).order_by(LOG.c.id)
+        for page in _pages(self._reading, query, LOG.c.id):
+            yield Batch(run.number, run.epoch, logs=[_log(row) for row in page])
+
+    @contextmanager
+    def _unchanged(self, run: RunView) -> Iterator[Connection]:
+        """Open a transaction in which a run is as it was when it was looked at."""
+        epoch = select(FLOW_RUN.c.epoch).where(
+            FLOW_RUN.c.number == run.number, FLOW_RUN.c.removed.is_(None)
+        )
+        with self._reading() as connection:
+            if connection.execute(epoch).scalar() != run.epoch:
+                raise StoreError(
+                    f"run {run.id} was resumed or removed while it was read; look at it again"
+                )
+            yield connection
 
 
-def _pages(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Row[Any]]]:
-    return _execute(connection, query).partitions()
+def _keep(file: IO[bytes], batch: Batch) -> None:
+    try:
+        pickle.dump(batch, file, pickle.HIGHEST_PROTOCOL)
+    except OSError as error:
+        raise StoreError(
+            f"what was read of a run cannot be kept in {gettempdir()} ({error.strerror}): "
+            "set TMPDIR to a directory with room"
+        ) from error
 
 
-def _execute(connection: Connection, query: Select[Any]) -> Result[Any]:
-    return connection.execute(query, execution_options={"yield_per": ROWS})
+def _batches(reading: Reading, run: RunView, ended: int) -> Iterator[Batch]:
+    """Do what `ReplayReader.committed` says; none of the transactions is open at a `yield`.
+
+    Args:
+        reading: Opens a transaction; all of them see the same rows of this run.
+        run: The run.
+        ended: Of a lost one, when its attempts ended that were under way (ns).
+    """
+    for page in _pages(reading, select_groups(run.number), TASK_GROUP.c.id):
+        yield Batch(run.number, run.epoch, groups=[group_row(row) for row in page])
+    with reading() as connection:
+        places = read_places(connection, run.number)
+    if places:
+        yield Batch(run.number, run.epoch, places=places)
+    for page in _pages(reading, _select_unfinished(run), *ATTEMPT.primary_key.columns):
+        waiting = [attempt(row._mapping) for row in page]  # noqa: SLF001 - its public name
+        yield Batch(run.number, run.epoch, attempts=waiting)
+    with reading() as connection:
+        order = Order(connection, run.number, _ended_states(run), ended)
+    for start in range(0, len(order), _AHEAD * ROWS):
+        with reading() as connection:
+            members = order.page(connection, start, _AHEAD * ROWS)
+            pages = [members[at : at + ROWS] for at in range(0, len(members), ROWS)]
+            attempts_of = [_attempts(connection, run, page, ended) for page in pages]
+        for page, attempts in zip(pages, attempts_of, strict=True):
+            task_runs = [*_columns(run, page)]
+            yield Batch(run.number, run.epoch, task_runs=task_runs, attempts=attempts)
+
+
+def _pages(reading: Reading, query: Select[Any], *key: Column[Any]) -> Iterator[Sequence[Row[Any]]]:
+    """Yield the rows of a query, each page in a transaction of its own.
+
+    Args:
+        reading: Opens a transaction.
+        query: The query.
+        key: The columns that the query is ordered by, which no two rows have in common.
+    """
+    query = following = query.limit(ROWS)
+    while True:
+        with reading() as connection:
+            page = connection.execute(following).all()
+        if page:
+            yield page
+        if len(page) < ROWS:
+            return
+        last = [getattr(page[-1], column.name) for column in key]
+        following = query.where(tuple_(*key) > tuple_(*last))
 
 
 def _log(row: Row[Any]) -> LogRow:
     return LogRow(row.grp, row.idx, row.attempt, row.at, row.level, row.logger, row.message)
-
-
-def _select_ended(run: RunView, ended: int) -> Select[Any]:
-    """Return the query for all of the task runs that have ended but their values."""
-    end = case((TASK_RUN.c.state < FIRST_TERMINAL, ended), else_=ENDED).label("ended")
-    return (
-        select(
-            TASK_RUN.c.grp,
-            TASK_RUN.c.idx,
-            TASK_RUN.c.state,
-            TASK_RUN.c.attempts,
-            TASK_RUN.c.place,
-            TASK_RUN.c.started,
-            end,
-            TASK_RUN.c.size,
-            TASK_RUN.c.handled,
-            TASK_RUN.c.name,
-            TASK_RUN.c.roots,
-            TASK_RUN.c.reason,
-            TASK_RUN.c.rolled_back,
-            TASK_RUN.c.location,
-        )
-        .where(TASK_RUN.c.run == run.number, TASK_RUN.c.state.in_(_ended_states(run)))
-        .order_by(TASK_RUN.c.grp, end, TASK_RUN.c.idx)
-    )
 
 
 def _select_unfinished(run: RunView) -> Select[Any]:
@@ -178,7 +244,7 @@ def _select_unfinished(run: RunView) -> Select[Any]:
             ),
         )
         .where(ATTEMPT.c.run == run.number, TASK_RUN.c.state.not_in(_ended_states(run)))
-        .order_by(ATTEMPT.c.grp, ATTEMPT.c.idx, ATTEMPT.c.attempt)
+        .order_by(*ATTEMPT.primary_key.columns)
     )
 
 

@@ -1,5 +1,6 @@
 """Executions, places and events, on every store."""
 
+import json
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from raysched.errors import StoreVersionError
 from raysched.model.events import ClusterEvent, EventKind
 from raysched.model.rows import AttemptRow, Batch, Execution, GroupRow, PlaceRow
 from raysched.model.states import StateType
-from raysched.model.traces import TraceParent, trace_id
+from raysched.model.traces import Attributes, TraceParent, trace_id
 from raysched.store import open_reader, open_store
 from raysched.store.reader import Reader
 from raysched.store.sql import SqlStore
@@ -35,6 +36,32 @@ class TestExecutions:
         store.open_run(row)
         view = reader.find_run(row.id)
         assert (view.executions, view.traced) == (executions, 1)
+
+    def test_tell_what_the_sampler_said(self, store: SqlStore, reader: Reader) -> None:
+        said: Attributes = {
+            "rule": "é\0",
+            "share": 0.5,
+            "which": ["a", "b"],
+            "yes": True,
+            "many": 2**40,
+        }
+        executions = (
+            Execution(NOON, SAMPLED, "ot=th:8,vendor=a"),
+            Execution(NOON, SAMPLED, "", said),
+            Execution(NOON, UNSAMPLED, "ot=th:8", said),
+        )
+        row = flow_run(executions=executions)
+        number = store.open_run(row)
+        assert reader.find_run(row.id).executions == executions
+        store.commit(closing(number))
+        taken = store.take_over(row.id, lambda earlier: replace(earlier[-1], started=NOON + 5))
+        assert taken.row.executions == (*executions, replace(executions[-1], started=NOON + 5))
+
+    def test_without_more_are_as_short_as_can_be(self, store: SqlStore, url: str) -> None:
+        row = flow_run(executions=(Execution(NOON, SAMPLED), Execution(NOON, SAMPLED, "a=b")))
+        store.open_run(row)
+        ((kept,),) = execute(url, "SELECT executions FROM flow_run")
+        assert json.loads(kept) == [[NOON, SAMPLED], [NOON, SAMPLED, "a=b"]]
 
     def test_each_taker_appends_its_own(self, store: SqlStore, reader: Reader) -> None:
         first = Execution(NOON, SAMPLED)

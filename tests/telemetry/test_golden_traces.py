@@ -2,8 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import Decision, SamplingResult, StaticSampler
+from opentelemetry.trace import TraceState
 
 from raysched import flow, skip, task
 from raysched.model.rows import Batch, FlowRunRow
@@ -242,6 +248,33 @@ def test_a_trace_that_is_not_sampled_is_not_told(told: Told) -> None:
 
 @pytest.mark.parametrize("max_spans", [0, 10, 5000])
 def test_a_kept_run_gives_the_same_trace(told: Told, max_spans: int) -> None:
+    every_kind_fails()
+    kept = replayed(told)
+    assert tree_of(kept, max_spans) == tree_of(told, max_spans)
+    assert _by_id(kept, max_spans) == _by_id(told, max_spans)
+
+
+@pytest.mark.parametrize("max_spans", [0, 10, 5000])
+def test_what_the_sampler_said_is_kept(
+    told: Told, max_spans: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = TracerProvider(Says(Decision.RECORD_AND_SAMPLE), shutdown_on_exit=False)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    every_kind_fails()
+    kept = replayed(told)
+    assert _by_id(kept, max_spans) == _by_id(told, max_spans)
+    assert _flow_spans(kept, max_spans) == _flow_spans(told, max_spans)
+    spans = spans_of(kept, max_spans)
+    assert {span.state for span in spans} == {"ot=th:8"}
+    (top,) = [span for span in spans if "rule" in span.attributes]
+    assert top.name == "flow main"
+    said = {name: top.attributes[name] for name in SAID}
+    assert said == SAID | {"many": [1, 2], "which": ["a", "b"]}
+
+
+def every_kind_fails() -> None:
+    """Run a flow with spans of every kind."""
+
     @flow
     def sub(number: int) -> int:
         return load(number)
@@ -259,12 +292,33 @@ def test_a_kept_run_gives_the_same_trace(told: Told, max_spans: int) -> None:
 
     with pytest.raises(Exception, match="broken"):
         main()
+
+
+def replayed(told: Told) -> Told:
+    """Return what the database keeps of a run that was told."""
     disconnect()
     reader = open_reader(settings().resolved_database_url())
     kept = list(replay(reader, reader.find_run(told[0][0].id)))
     reader.close()
-    assert tree_of(kept, max_spans) == tree_of(told, max_spans)
-    assert _by_id(kept, max_spans) == _by_id(told, max_spans)
+    return kept
+
+
+class Says(StaticSampler):
+    """A sampler that says more than yes."""
+
+    def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+        del args, kwargs
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, SAID, TraceState([("ot", "th:8")]))
+
+
+SAID: Any = {"rule": "nightly é", "share": 0.5, "many": (1, 2), "which": ("a", "b"), "yes": True}
+
+
+def _flow_spans(batches: Told, max_spans: int) -> list[bytes]:
+    """Return the `flow` spans, encoded."""
+    builder = TraceBuilder(max_spans)
+    spans = [span for told in batches for span in builder.take(*told).spans]
+    return sorted(span for span in spans if Span.FromString(span).name.startswith("flow "))
 
 
 def _by_id(batches: Told, max_spans: int) -> dict[SpanId, SpanView]:

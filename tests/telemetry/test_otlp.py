@@ -43,11 +43,14 @@ def pairs(attributes: Mapping[str, Value]) -> list[KeyValue]:
     return [KeyValue(key=key, value=any_value(value)) for key, value in attributes.items()]
 
 
-@given(SPANS, SPAN_IDS, TEXT, TIMES, TIMES, ATTRIBUTES, st.lists(EVENTS), st.lists(SPANS), TEXT)
+@given(
+    SPANS, SPAN_IDS, TEXT, TEXT, TIMES, TIMES, ATTRIBUTES, st.lists(EVENTS), st.lists(SPANS), TEXT
+)
 def test_spans_are_those_of_the_official_classes(  # noqa: PLR0913, PLR0917 - fields of a message
     own: SpanId,
     parent: bytes,
     name: str,
+    state: str,
     start: int,
     end: int,
     attributes: dict[str, Value],
@@ -56,7 +59,7 @@ def test_spans_are_those_of_the_official_classes(  # noqa: PLR0913, PLR0917 - fi
     message: str,
 ) -> None:
     encoded = (
-        otlp.span_head(name, own.trace_id, parent, 0x101)
+        otlp.span_head(name, own.trace_id, parent, 0x101, state)
         + otlp.span_own(own.span_id, start, end)
         + otlp.span_more(
             attributes,
@@ -68,6 +71,7 @@ def test_spans_are_those_of_the_official_classes(  # noqa: PLR0913, PLR0917 - fi
     assert Span.FromString(encoded) == Span(
         trace_id=own.trace_id,
         span_id=own.span_id,
+        trace_state=state,
         parent_span_id=b"" if parent == NO_SPAN else parent,
         name=name,
         kind=Span.SPAN_KIND_INTERNAL,

@@ -236,7 +236,8 @@ def test_of_a_flow_that_timed_out() -> None:
         while True:
             pass
 
-    @flow(timeout_seconds=0.3)
+    # As long as it may take until the flight is booked.
+    @flow(timeout_seconds=1)
     def around() -> None:
         book("flight")
         while True:

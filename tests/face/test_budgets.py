@@ -91,7 +91,7 @@ class TestResources:
 
 class TestTimeouts:
     def test_total(self, tmp_path: Path, tried: Any) -> None:
-        @task(retries=1000, retry_delay_seconds=0.05, total_timeout_seconds=0.3)
+        @task(retries=1000, retry_delay_seconds=0.05, total_timeout_seconds=2)
         def broken() -> None:
             count(tmp_path, "broken")
             raise ValueError("again")

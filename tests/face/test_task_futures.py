@@ -1,5 +1,7 @@
 import contextlib
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from raysched import (
     UpstreamFailed,
     as_completed,
     task,
+    unmapped,
     wait,
 )
 from raysched.define.ranges import sliced
@@ -24,6 +27,14 @@ from raysched.model.options import TaskSpec
 
 @task
 def double(x: int) -> int:
+    return 2 * x
+
+
+@task
+def held(x: int, gate: Path) -> int:
+    """Return twice as much when there is a gate: nobody is as slow as to see it end before."""
+    while not gate.exists():
+        time.sleep(0.01)
     return 2 * x
 
 
@@ -54,11 +65,12 @@ class TestFuture:
 
         assert in_flow(body) == [1]
 
-    def test_wait_and_state(self) -> None:
+    def test_wait_and_state(self, tmp_path: Path) -> None:
         def body() -> None:
-            future = double.submit(2)
-            assert future.state.is_scheduled()
+            future = held.submit(2, tmp_path / "gate")
+            assert future.state.name in {"Scheduled", "Pending", "Running"}
             assert not future.done()
+            (tmp_path / "gate").touch()
             assert future.wait()
             assert future.done()
             assert future.state.is_completed()
@@ -67,11 +79,12 @@ class TestFuture:
 
         in_flow(body)
 
-    def test_zero_timeout(self) -> None:
+    def test_zero_timeout(self, tmp_path: Path) -> None:
         def body() -> int:
-            future = double.submit(2)
-            with pytest.raises(ResultTimeout, match=r"double\[0\] is \w+ after 0 s"):
+            future = held.submit(2, tmp_path / "gate")
+            with pytest.raises(ResultTimeout, match=r"held\[0\] is \w+ after 0 s"):
                 future.result(timeout=0)
+            (tmp_path / "gate").touch()
             return future.result()
 
         # Inline, a wait of no time runs nothing.
@@ -154,10 +167,11 @@ class TestWait:
 
         in_flow(body)
 
-    def test_timeout(self) -> None:
+    def test_timeout(self, tmp_path: Path) -> None:
         def body() -> None:
-            futures = double.map(range(3))
+            futures = held.map(range(3), unmapped(tmp_path / "gate"))
             assert wait(futures, timeout=0).not_done == set(futures)
+            (tmp_path / "gate").touch()
             assert wait(futures).done == set(futures)
             assert futures.done()
 
@@ -208,11 +222,12 @@ class TestAsCompleted:
 
         assert sorted(in_flow(body)) == [0, 4, 8]
 
-    def test_timeout(self) -> None:
+    def test_timeout(self, tmp_path: Path) -> None:
         def body() -> None:
-            futures = double.map(range(3))
+            futures = held.map(range(3), unmapped(tmp_path / "gate"))
             with pytest.raises(ResultTimeout, match="3 task runs have not ended after 0 s"):
                 ignore(next(as_completed(futures, timeout=0)))
+            (tmp_path / "gate").touch()
 
         in_flow(body)
 

@@ -44,14 +44,10 @@ from raysched.worker.failures import describe_error
 if TYPE_CHECKING:
     from raysched.engine.flow_run import OpenFlowRun
 
-Key = tuple[bytes, str]
-"""A cache key, and its parts as they are kept."""
-
-
 FIRST = 500
 """Members whose keys are asked for together at first, so that the first of them begin soon."""
 
-MOST = 8000
+MOST = 16_000
 """Members whose keys are asked for together later, twice as many each time: the fewer transactions
 there are, the fewer pages each key writes; one of so many takes some 100 ms."""
 
@@ -79,13 +75,19 @@ class Found:
 
     Attributes:
         keys: The keys by member.
+        parts: Of each of them, what it was made of (see `CacheClaim.parts`).
         without: Why others have none, for people.
         errors: Of those whose `cache_key_fn` failed.
     """
 
-    keys: dict[int, Key] = field(default_factory=dict)
+    keys: dict[int, bytes] = field(default_factory=dict)
+    parts: dict[int, str] = field(default_factory=dict)
     without: dict[int, str] = field(default_factory=dict)
     errors: dict[int, ErrorInfo] = field(default_factory=dict)
+
+    def add(self, index: int, key: tuple[bytes, str]) -> None:
+        """Add the key of a member, with its parts."""
+        self.keys[index], self.parts[index] = key
 
 
 class CacheKeys:
@@ -199,10 +201,12 @@ class _Making:
         if not fixed and not columns and CachePart.INPUTS not in parts:
             return False
         if columns:
-            made = cache_keys(self._label, fixed, columns)
-            found.keys = dict(zip(indices, made, strict=True))
+            keys, told = cache_keys(self._label, fixed, columns)
+            found.keys = dict(zip(indices, keys, strict=True))
+            found.parts = dict(zip(indices, told, strict=True))
         else:
-            found.keys = dict.fromkeys(indices, cache_key(self._label, fixed))
+            key, text = cache_key(self._label, fixed)
+            found.keys, found.parts = dict.fromkeys(indices, key), dict.fromkeys(indices, text)
         return True
 
     def _one(self, index: int, found: Found) -> None:
@@ -221,7 +225,7 @@ class _Making:
             parts |= self._keys.files_of(live, self._options.without_files)
         if not parts:
             raise NotKeyable("its cache_policy leads to no key: the flow run has no parameters")
-        found.keys[index] = cache_key(self._label, parts)
+        found.add(index, cache_key(self._label, parts))
 
     def _common(self) -> dict[str, bytes]:
         """Return the parts that all members have in common, whatever their arguments."""
@@ -291,4 +295,4 @@ class _Making:
         if name is None:
             found.without[index] = ""
         else:
-            found.keys[index] = named_key(name)
+            found.add(index, named_key(name))

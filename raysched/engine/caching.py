@@ -159,7 +159,7 @@ class Caching:
         lifetime, place = options.lifetime, group.place
         return {
             index: CacheClaim(key, *place(index), name, lifetime, refresh, parts)
-            for index, (key, parts) in found.keys.items()
+            for (index, key), parts in zip(found.keys.items(), found.parts.values(), strict=True)
         }
 
     def _claim(self, asked: _Asked, found: Found) -> None:

@@ -5,7 +5,7 @@ names that no argument can have, since they have a space in them.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 from raysched.model.ids import IDENTITY_BYTES
@@ -48,8 +48,8 @@ def cache_key(label: bytes, parts: Mapping[str, bytes]) -> tuple[bytes, str]:
 
 def cache_keys(
     label: bytes, fixed: Mapping[str, bytes], columns: Mapping[str, Sequence[bytes]]
-) -> Iterator[tuple[bytes, str]]:
-    """Yield for each row of a map what `cache_key` would return.
+) -> tuple[list[bytes], list[str]]:
+    """Return the keys of the rows of a map, and their parts: of each what `cache_key` would return.
 
     Args:
         label: As of `cache_key`.
@@ -65,9 +65,13 @@ def cache_keys(
     data, of_task = _escaped(head), head[:TASK_BYTES]
     for name in names:
         data += _escaped(_part(name)) + (_escaped(fixed[name]) if name in fixed else b"%b")
-    for row in zip(*[columns[name] for name in names if name in columns], strict=True):
-        key = of_task + blake2b(data % row, digest_size=size).digest()
-        yield key, text % tuple([digest[:SHOWN_BYTES].hex() for digest in row])
+    varied = [columns[name] for name in names if name in columns]
+    keys = [
+        of_task + blake2b(data % row, digest_size=size).digest()
+        for row in zip(*varied, strict=True)
+    ]
+    told = [[_shown(digest) for digest in column] for column in varied]
+    return keys, [text % row for row in zip(*told, strict=True)]
 
 
 def named_key(name: str) -> tuple[bytes, str]:

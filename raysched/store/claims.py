@@ -1,6 +1,6 @@
 """Who makes the result of a cache key: the entries of the cache, asked and taken in bulk."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -10,14 +10,19 @@ from sqlalchemy import Connection, Dialect, Row, Select, and_, func, or_, select
 from raysched.model.ids import task_run_key
 from raysched.model.records import CacheAnswer, CacheClaim, CacheVerdict
 from raysched.model.states import FIRST_TERMINAL, SUCCESSES
-from raysched.store.database import Database
+from raysched.store.database import Database, Execute
 from raysched.store.tables import CACHE_ENTRY, DRIVER, FLOW_RUN, TASK_GROUP, TASK_RUN
 
 KEYS = 10_000
 """Keys that one statement asks for: fewer than SQLite's limit of 32,766 variables."""
 
+SAMPLE = 64
+"""Keys that are looked up to see whether there are any: of so many claims or more, if none of these
+is there, all are written at once, as if none were."""
+
 _COLUMNS = tuple(CACHE_ENTRY.columns.keys())
 
+_TAKE_NEW = "(key) DO NOTHING"
 _TAKE = "(key) DO UPDATE SET " + ", ".join(
     f"{name} = excluded.{name}" for name in _COLUMNS if name != "key"
 )
@@ -67,6 +72,7 @@ _ENTRIES = (
     .outerjoin(DRIVER, DRIVER.c.number == FLOW_RUN.c.driver)
 )
 
+_KEYS = select(CACHE_ENTRY.c.key)
 _OWNERS = select(CACHE_ENTRY.c.key, CACHE_ENTRY.c.run, CACHE_ENTRY.c.grp, CACHE_ENTRY.c.idx)
 
 
@@ -115,6 +121,37 @@ class _Entry(NamedTuple):
         )
 
 
+def new_rows(run: int, claims: Sequence[CacheClaim], now: int) -> list[tuple[object, ...]]:
+    """Return the entries of claims for `take_new`; none where it is not worth while.
+
+    Args:
+        run: Number of the flow run of those who claim.
+        claims: What they claim.
+        now: When (ns since the epoch).
+    """
+    if len(claims) < SAMPLE or len({claim.key for claim in claims}) < len(claims):
+        return []
+    return _rows(run, claims, now)
+
+
+def take_new(database: Database, rows: Sequence[tuple[object, ...]]) -> bool:
+    """Take keys that are new, unless some seem to be there; return whether all of them were.
+
+    Most often none of many is there, or each. So these are not looked for one by one before they
+    are written, and where a sample tells of others nothing is. Who has taken a part of them is
+    told so when all are asked for.
+
+    Args:
+        database: The database.
+        rows: Of `new_rows`.
+    """
+    sample = [row[0] for row in rows[:: len(rows) // SAMPLE][:SAMPLE]]
+    with database.committing() as execute:
+        if any(True for _ in _ask(database, execute, _KEYS, sample)):
+            return False
+        return database.insert(execute, CACHE_ENTRY, _COLUMNS, rows, _TAKE_NEW) == len(rows)
+
+
 @dataclass(slots=True)
 class Claims:
     """The claims of one call, in one transaction that writes.
@@ -152,7 +189,7 @@ class Claims:
 
         In the order of keys, so that two who want the same ones wait in one direction only.
         """
-        self._write(taken, "(key) DO NOTHING")
+        self._write(taken, _TAKE_NEW)
         tail = f" ORDER BY key{self.database.locking}"
         owners: dict[bytes, tuple[int, ...]] = {
             row[0]: tuple(row[1:]) for row in self._ask(_OWNERS, sorted(taken), tail)
@@ -161,21 +198,9 @@ class Claims:
         return owners == mine
 
     def _write(self, taken: Mapping[bytes, CacheClaim], conflict: str) -> None:
-        rows = [
-            (
-                claim.key,
-                self.run,
-                claim.group,
-                claim.index,
-                claim.task,
-                self.now,
-                claim.lifetime,
-                claim.parts,
-            )
-            for _, claim in sorted(taken.items())
-        ]
-        if rows:
+        if taken:
             execute = self.connection.exec_driver_sql
+            rows = _rows(self.run, taken.values(), self.now)
             self.database.insert(execute, CACHE_ENTRY, _COLUMNS, rows, conflict)
 
     def _entries(self, keys: Sequence[bytes]) -> dict[bytes, _Entry]:
@@ -199,7 +224,7 @@ class Claims:
             key, entry = claim.key, entries.get(claim.key)
             if entry is not None and self._is_own(entry, claim):
                 made.add(key)
-                answers.append(_MINE)
+                answers.append(NEW)
             elif entry is not None and self._is_hit(entry, claim):
                 answers.append(self._answer(entry, CacheVerdict.HIT))
             elif key in made:
@@ -210,7 +235,7 @@ class Claims:
             else:
                 made.add(key)
                 taken[key] = claim
-                answers.append(_MINE if entry is None else self._answer(entry, CacheVerdict.MINE))
+                answers.append(NEW if entry is None else self._answer(entry, CacheVerdict.MINE))
         return answers, taken
 
     def _answer(self, entry: _Entry, verdict: CacheVerdict) -> CacheAnswer:
@@ -232,14 +257,38 @@ class Claims:
         return not expires or self.now < expires
 
     def _ask(self, query: Select[Any], keys: Sequence[bytes], tail: str = "") -> Iterator[Row[Any]]:
-        placeholder = self.database.placeholder
-        for start in range(0, len(keys), KEYS):
-            some = tuple(keys[start : start + KEYS])
-            statement = _of_keys(self.connection.dialect, query, len(some), placeholder)
-            yield from self.connection.exec_driver_sql(statement + tail, some)
+        return _ask(self.database, self.connection.exec_driver_sql, query, keys, tail)
 
 
-_MINE = CacheAnswer(CacheVerdict.MINE)
+def _rows(run: int, claims: Iterable[CacheClaim], now: int) -> list[tuple[object, ...]]:
+    """Return their entries in the order of keys."""
+    return sorted(
+        (
+            claim.key,
+            run,
+            claim.group,
+            claim.index,
+            claim.task,
+            now,
+            claim.lifetime,
+            claim.parts,
+        )
+        for claim in claims
+    )
+
+
+def _ask(
+    database: Database, execute: Execute, query: Select[Any], keys: Sequence[Any], tail: str = ""
+) -> Iterator[Any]:
+    dialect, placeholder = database.engine.dialect, database.placeholder
+    for start in range(0, len(keys), KEYS):
+        some = tuple(keys[start : start + KEYS])
+        yield from execute(_of_keys(dialect, query, len(some), placeholder) + tail, some)
+
+
+NEW = CacheAnswer(CacheVerdict.MINE)
+"""Nobody has claimed it before."""
+
 _BUSY = CacheAnswer(CacheVerdict.BUSY)
 
 

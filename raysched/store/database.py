@@ -120,8 +120,10 @@ class Database(ABC):
         columns: tuple[str, ...],
         rows: Sequence[tuple[object, ...]],
         conflict: str,
-    ) -> None:
+    ) -> int:
         """Insert rows, which differ in their primary keys, by as few statements as possible.
+
+        Returns how many rows were written: not those that stay as they are by `DO NOTHING`.
 
         Args:
             execute: That of the transaction.

@@ -97,10 +97,13 @@ class PostgreSQL(Database):
         columns: tuple[str, ...],
         rows: Sequence[tuple[object, ...]],
         conflict: str,
-    ) -> None:
+    ) -> int:
         """Insert by one statement, an array for each column."""
         values = tuple(map(list, zip(*rows, strict=True)))
-        execute(_insert(self.engine.dialect, table, columns, conflict), values)
+        written: int = execute(
+            _insert(self.engine.dialect, table, columns, conflict), values
+        ).rowcount
+        return written
 
     @contextmanager
     def hold(self, driver: str) -> Iterator[None]:

@@ -160,16 +160,18 @@ class SQLite(Database):
         columns: tuple[str, ...],
         rows: Sequence[tuple[object, ...]],
         conflict: str,
-    ) -> None:
+    ) -> int:
         """Insert by multi-row statements of a few sizes."""
         width = len(columns)
         values = tuple(chain.from_iterable(rows))
-        start, left = 0, len(rows)
+        written, start, left = 0, 0, len(rows)
         for size in CHUNKS:
             while left >= size:
                 stop = start + size * width
-                execute(_insert(table.name, columns, size, conflict), values[start:stop])
+                statement = _insert(table.name, columns, size, conflict)
+                written += execute(statement, values[start:stop]).rowcount
                 start, left = stop, left - size
+        return written
 
     @contextmanager
     def hold(self, driver: str) -> Iterator[None]:

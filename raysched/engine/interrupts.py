@@ -56,7 +56,23 @@ class Interrupts:
             yield
         finally:
             self._depth -= 1
-            pending = self._pending
-            if pending is not None and not self._depth:
-                self._pending = None
-                signal.raise_signal(pending)
+            self._raise_pending()
+
+    @contextmanager
+    def let_through(self) -> Iterator[None]:
+        """Let signals through inside the block, within one that holds them back."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        depth, self._depth = self._depth, 0
+        try:
+            self._raise_pending()
+            yield
+        finally:
+            self._depth = depth
+
+    def _raise_pending(self) -> None:
+        pending = self._pending
+        if pending is not None and not self._depth:
+            self._pending = None
+            signal.raise_signal(pending)

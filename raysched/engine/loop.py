@@ -115,11 +115,13 @@ class Loop:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._interrupts.held_back_in_turns():
             while True:
-                if self._lead.acquire(blocking=False):
-                    try:
-                        return self._wait_leading(done, deadline)
-                    finally:
-                        self._resign()
+                # A lead that is taken is given back, whenever Ctrl-C comes.
+                with self._interrupts.held_back():
+                    if self._lead.acquire(blocking=False):
+                        try:
+                            return self._wait_leading(done, deadline)
+                        finally:
+                            self._resign()
                 self._wake()
                 if self._wait_following(done, deadline):
                     return True
@@ -217,13 +219,14 @@ class Loop:
             if left == 0:
                 return False
             if self._pump is not None:
-                if not self._pump_once():
-                    self._sleep(wake, self._pause(left))
+                with self._interrupts.let_through():
+                    if not self._pump_once():
+                        self._sleep(wake, self._pause(left))
                 continue
             # Whoever else waits here must not be kept from the lead's events meanwhile.
-            with self._interrupts.held_back():
-                self._attend(0 if self._followers or self._sleepers else self._pause(left))
-            self._sleep(wake, 0 if self._inbox else self._pause(left))
+            self._attend(0 if self._followers or self._sleepers else self._pause(left))
+            with self._interrupts.let_through():
+                self._sleep(wake, 0 if self._inbox else self._pause(left))
 
     def _wake(self) -> None:
         (self._leader_wake or self._own_wake).set()
@@ -242,16 +245,15 @@ class Loop:
                 loop.call_soon_threadsafe(_wake_sleeper, future)
 
     def _resign(self) -> None:
-        with self._interrupts.held_back():
-            self._attend(0)
-            self._leader_wake = None
-            self._lead.release()
-            # What came too late for the leader, and its timers, are now for the loop's own thread.
-            if self._inbox or (self._timers and self._timers[0][0] < self._own_until):
-                self._own_wake.set()
-            if self._followers:
-                with self._visible:
-                    self._visible.notify_all()
+        self._attend(0)
+        self._leader_wake = None
+        self._lead.release()
+        # What came too late for the leader, and its timers, are now for the loop's own thread.
+        if self._inbox or (self._timers and self._timers[0][0] < self._own_until):
+            self._own_wake.set()
+        if self._followers:
+            with self._visible:
+                self._visible.notify_all()
 
     def _wait_following(self, done: Callable[[], bool], deadline: float | None) -> bool:
         """Wait until `done()`, the timeout, or the lead is free."""
@@ -273,6 +275,8 @@ class Loop:
         # Not `locked()`: it says no while the thread that has the lock still waits for the GIL.
         if self._lead.acquire(blocking=False):
             self._lead.release()
+            # The loop's own thread may have found it taken just now, and gone to sleep again.
+            self._own_wake.set()
             return False
         return True
 

@@ -1,8 +1,11 @@
 """Turns: in order, one at a time, with timers, and with everybody woken who has to be."""
 
 import asyncio
+import signal
+import sys
 import threading
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -202,3 +205,89 @@ class TestWaiting:
         loop.post(came.set)
         assert came.wait(60)
         loop.stop()
+
+
+class Probed:
+    """A lock that somebody holds a little longer who only looks whether it is free.
+
+    Args:
+        lock: The lock.
+    """
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self.refused = threading.Event()
+        self.by = 0
+        self.before_release: Callable[[], object] = int
+
+    def acquire(self, *, blocking: bool) -> bool:
+        got: bool = self._lock.acquire(blocking=blocking)
+        if not got and threading.current_thread().name == "raysched-engine":
+            self.refused.set()
+        return got
+
+    def release(self) -> None:
+        if threading.get_ident() == self.by:
+            self.before_release()
+        self._lock.release()
+
+
+def test_message_is_taken_that_comes_while_a_follower_looks_whether_somebody_leads(
+    work: Work,
+) -> None:
+    loop = Loop(work.clock, work.settle, lambda: False, None, never_attend, print)
+    lead = vars(loop)["_lead"] = Probed(vars(loop)["_lead"])
+    led, leads, follows, over, taken = (threading.Event() for _ in range(5))
+
+    def leading() -> bool:
+        leads.set()
+        return led.is_set()
+
+    def following() -> bool:
+        follows.set()
+        return over.is_set()
+
+    def follow() -> None:
+        lead.by = threading.get_ident()
+        loop.wait(following, 60)
+
+    def meanwhile() -> None:
+        lead.by = 0
+        lead.refused.clear()
+        over.set()
+        loop.post(taken.set)
+        lead.refused.wait(10)
+
+    threads = [threading.Thread(target=loop.wait, args=(leading, 60))]
+    threads[0].start()
+    leads.wait()
+    threads.append(threading.Thread(target=follow))
+    threads[1].start()
+    follows.wait()
+    lead.before_release = meanwhile
+    led.set()
+    loop.post(loop.made_visible)
+    for thread in threads:
+        thread.join()
+    assert taken.wait(10)
+    loop.stop()
+
+
+def test_ctrl_c_at_the_end_of_waiting_leaves_the_lead_to_others(work: Work) -> None:
+    loop = work.loop()
+    seen: list[int] = []
+
+    def interrupt(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_name == "_resign":
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+    before = sys.getprofile()
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.wait(lambda: True, None)
+    finally:
+        sys.setprofile(before)
+    loop.post(seen.append, 1)
+    assert loop.wait(lambda: bool(seen), 1)

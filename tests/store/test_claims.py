@@ -112,6 +112,49 @@ class TestAsking:
         assert {answer.verdict for answer in answers[:10_500]} == {HIT}
 
 
+class TestManyAtOnce:
+    """Many new keys are taken without a look at each; some among them are not new."""
+
+    KEYS = tuple(index.to_bytes(16) for index in range(1000))
+
+    @pytest.mark.parametrize(
+        "places", [{0}, {500}, {999}, {1, 17, 400, 777}, set(range(0, 1000, 7))]
+    )
+    def test_those_of_others_are_left_to_them(
+        self, store: SqlStore, other: SqlStore, places: set[int]
+    ) -> None:
+        first, second = open_run(store, "aa"), open_run(other, "bb")
+        store.claim(first, [claim(0, self.KEYS[place]) for place in sorted(places)])
+        expected = [BUSY if place in places else MINE for place in range(len(self.KEYS))]
+        claims = [claim(5, key) for key in self.KEYS]
+        assert ask(other, second, *claims) == expected
+        # Who makes them may ask again.
+        assert ask(other, second, *claims) == expected
+        assert ask(store, first, *(claim(1, key) for key in self.KEYS)) == [BUSY] * len(self.KEYS)
+
+    def test_results_are_found_among_them(self, store: SqlStore) -> None:
+        number = open_run(store, "aa")
+        store.claim(number, [claim(3, self.KEYS[555])])
+        store.commit(Batch(number, task_runs=[kept(range(3, 4))]))
+        verdicts = ask(store, number, *(claim(5, key) for key in self.KEYS))
+        assert verdicts == [MINE] * 555 + [HIT] + [MINE] * 444
+
+    def test_results_are_made_anew_if_wanted(self, store: SqlStore, other: SqlStore) -> None:
+        first, second = open_run(store, "aa"), open_run(other, "bb")
+        store.claim(first, [claim(3, self.KEYS[555])])
+        store.commit(Batch(first, task_runs=[kept(range(3, 4))]))
+        claims = [claim(5, key, refresh=True) for key in self.KEYS]
+        answers = other.claim(second, claims)
+        assert answers[555] == CacheAnswer(MINE, "aa", "parse[103]", ended=NOON)
+        assert answers[:555] + answers[556:] == [CacheAnswer(MINE)] * 999
+        assert ask(store, first, claim(3, self.KEYS[555])) == [BUSY]
+
+    def test_of_equal_keys_the_first_makes_it(self, store: SqlStore) -> None:
+        number = open_run(store, "aa")
+        claims = [claim(place // 2, key) for place, key in enumerate(self.KEYS * 2)]
+        assert ask(store, number, *claims) == [MINE] * 1000 + [BUSY] * 1000
+
+
 def use_nothing(store: SqlStore, number: int) -> None:
     store.commit(Batch(number, task_runs=[kept(range(1), None)]))
 

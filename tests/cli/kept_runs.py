@@ -1,11 +1,13 @@
 """Runs that are in the database already, written as the engine writes them."""
 
+import time
 from collections.abc import Mapping, Sequence
 from itertools import count
 
 from raysched.model.rows import (
     AttemptRow,
     Batch,
+    Execution,
     FlowRunChange,
     FlowRunRow,
     GroupRow,
@@ -13,6 +15,7 @@ from raysched.model.rows import (
     TaskRunColumns,
 )
 from raysched.model.states import StateType
+from raysched.model.traces import TraceParent
 from raysched.model.values import ErrorInfo
 from raysched.settings import settings
 from raysched.store import open_store
@@ -29,6 +32,9 @@ TRACEBACK = """Traceback (most recent call last):
 sqlite3.OperationalError: no such table: usage
 """
 NO_TABLE = ErrorInfo("sqlite3.OperationalError", "no such table: usage", TRACEBACK)
+
+TRACE = bytes(range(16))
+"""Id of the trace of a run that was traced."""
 
 _digits = count(1)
 
@@ -165,3 +171,25 @@ def keep_nightly(kept: SqlStore, size: int = 3) -> str:
     )
     close_run(kept, number)
     return run_id
+
+
+def keep_lost(*, sampled: bool = True, size: int = 3, executions: int = 1, traced: int = 0) -> str:
+    """A run whose driver died, with task runs that had ended."""
+    now = time.time_ns()
+    row = FlowRunRow(
+        "a" * 32,
+        "nightly",
+        "n",
+        StateType.RUNNING,
+        started=now,
+        executions=(Execution(now, str(TraceParent(TRACE, sampled=sampled))),) * executions,
+        traced=traced,
+    )
+    ended = members(0, range(size), StateType.COMPLETED)
+    ended.started, ended.ended = [now] * size, [now + SECOND] * size
+    kept = store()
+    number = kept.open_run(row)
+    parse = GroupRow(0, "parse", 0, size, mapped=True)
+    kept.commit(Batch(number, groups=[parse], task_runs=[ended]))
+    kept.close()
+    return row.id

@@ -12,7 +12,9 @@ import pytest
 from cli.commands import Command
 from cli.kept_runs import (
     SECOND,
+    TRACE,
     keep_billing,
+    keep_lost,
     keep_nightly,
     members,
     open_run,
@@ -49,9 +51,6 @@ def outer() -> int:
 """
 
 
-TRACE = bytes(range(16))
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with receiving(Protocol.HTTP) as running:
@@ -70,28 +69,6 @@ def outer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "outer.py").write_text(RETRYING, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return "outer.py:outer"
-
-
-def keep_lost(*, sampled: bool = True, size: int = 3, executions: int = 1, traced: int = 0) -> str:
-    """A run whose driver died, with task runs that had ended."""
-    now = time.time_ns()
-    row = FlowRunRow(
-        "a" * 32,
-        "nightly",
-        "n",
-        StateType.RUNNING,
-        started=now,
-        executions=(Execution(now, str(TraceParent(TRACE, sampled=sampled))),) * executions,
-        traced=traced,
-    )
-    ended = members(0, range(size), StateType.COMPLETED)
-    ended.started, ended.ended = [now] * size, [now + SECOND] * size
-    kept = store()
-    number = kept.open_run(row)
-    parse = GroupRow(0, "parse", 0, size, mapped=True)
-    kept.commit(Batch(number, groups=[parse], task_runs=[ended]))
-    kept.close()
-    return row.id
 
 
 def span_ids(document: Any) -> set[str]:
@@ -218,51 +195,6 @@ class TestSends:
         assert f"7 spans of nightly {run_id[:8]} sent to {receiver.endpoint}" in done.out
         assert f"trace: {run_id}" in done.out
         assert receiver.names() == {"flow nightly": 1, "task parse": 3, "run parse": 3}
-
-    def test_what_had_been_delivered_before_is_told(
-        self, looking: Command, receiver: Receiver
-    ) -> None:
-        keep_lost(executions=2, traced=1)
-        command = ("trace", "last", "--send", "--endpoint", receiver.endpoint)
-        assert "1 of its 2 executions had been delivered before" in looking(*command).out
-        assert "it had been delivered before" in looking(*command).out
-        (sent,) = looking(*command, "--json").json()
-        assert (sent["executions"], sent["delivered"]) == (2, 2)
-
-    def test_what_is_sent_for_the_first_time_was_not_delivered_before(
-        self, looking: Command, receiver: Receiver
-    ) -> None:
-        keep_lost()
-        done = looking("trace", "last", "--send", "--endpoint", receiver.endpoint)
-        assert done.code == 0
-        assert "before" not in done.out
-
-    def test_an_endpoint_may_be_pasted_with_its_path(
-        self, looking: Command, receiver: Receiver
-    ) -> None:
-        kept = store()
-        keep_nightly(kept)
-        kept.close()
-        endpoint = f"{receiver.endpoint}/v1/traces"
-        done = looking("trace", "last", "--send", "--endpoint", endpoint)
-        assert done.code == 0
-        assert f"sent to {endpoint}\n" in done.out
-
-    def test_a_base_url_with_a_path_too_many_is_explained(
-        self, looking: Command, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        kept = store()
-        keep_nightly(kept)
-        kept.close()
-        monkeypatch.setenv("COLUMNS", "400")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{receiver.endpoint}/v1/traces")
-        receiver.answer = Answer.UNSUPPORTED
-        done = looking("trace", "last", "--send")
-        assert done.code == 1
-        assert (
-            "/v1/traces/v1/traces: it answered 404 Not Found: OTEL_EXPORTER_OTLP_ENDPOINT is a "
-            "base URL; leave out /v1/traces, or set OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
-        ) in done.out
 
     def test_same_spans_as_when_the_run_went_on(
         self, raysched: Command, traced: Receiver, outer: str

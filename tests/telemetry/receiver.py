@@ -97,6 +97,8 @@ class Receiver(ABC):
         self.answer = Answer.OK
         self.retry_after: float | str | None = None
         """What it says with `Answer.BUSY` (seconds; by HTTP also a date)."""
+        self.never_takes = b""
+        """Requests with this in them are answered with `AWAY`, whatever the others are."""
         self.asked = 0
         """Requests that came, kept or not."""
         self.received: list[Received] = []
@@ -166,7 +168,8 @@ class Receiver(ABC):
     def take(self, signal: Signal, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Take note of a request; return how to answer, or NEVER if nobody waits any more."""
         with self._changed:
-            answer = self.answer
+            is_poison = self.never_takes and self.never_takes in body
+            answer = Answer.AWAY if is_poison else self.answer
             self.asked += 1
             if answer in {Answer.OK, Answer.PARTIAL}:
                 self.received.append(Received(signal, REQUESTS[signal].FromString(body), headers))

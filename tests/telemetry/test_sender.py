@@ -3,12 +3,14 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
+from raysched.telemetry import otlp
 from raysched.telemetry.sending.environment import Protocol
-from raysched.telemetry.sending.sender import REQUEST_BYTES, REQUEST_ITEMS, Sender
+from raysched.telemetry.sending.sender import REQUEST_BYTES, REQUEST_ITEMS, Sender, ignore
 from raysched.telemetry.sending.spans import SpanSender
 from raysched.telemetry.sending.transports import open_transport
 from telemetry.messages import REJECTED
@@ -92,6 +94,72 @@ def test_it_says_why_and_where_to(receiver: Receiver, sender: SpanSender) -> Non
     receiver.wait(lambda: receiver.asked >= 2)
     assert str(receiver.port) in sender.reason()
     assert "503" in sender.reason() or "UNAVAILABLE" in sender.reason()
+
+
+def test_what_is_never_taken_holds_up_nothing_behind_it(receiver: Receiver) -> None:
+    receiver.never_takes = b"poison"
+    told: list[str] = []
+    with sending(receiver.destination(), told.append) as sender:
+        sender.put("bad", spans("poison"))
+        for number in range(5):
+            sender.put(f"run {number}", spans(f"span {number}"))
+        in_background(lambda: sender.flush(WAIT_SECONDS))
+        receiver.wait(lambda: len(receiver.received) == 5)
+        # It is tried again, and is on its way as long as that may help.
+        asked = receiver.asked
+        receiver.wait(lambda: receiver.asked > asked)
+        assert sender.unsent() == {"bad": 1}
+        receiver.never_takes = b""
+        sender.flush(WAIT_SECONDS)
+        assert sender.unsent() == {}
+    assert sorted(told) == ["bad", *(f"run {number}" for number in range(5))]
+
+
+@contextmanager
+def impatient(
+    receiver: Receiver, delivered: Callable[[str], None] = ignore
+) -> Iterator[Sender[bytes]]:
+    """A sender that tries a request only once more after others have been taken."""
+    sender = Sender[bytes](
+        open_transport(receiver.destination()),
+        lambda pieces: otlp.traces_request(b"", pieces, ()),
+        retry_seconds=0.0,
+        delivered=delivered,
+    )
+    try:
+        yield sender
+    finally:
+        sender.close()
+
+
+def test_what_is_never_taken_is_given_up_and_counted(receiver: Receiver) -> None:
+    receiver.never_takes = b"poison"
+    told: list[str] = []
+    with impatient(receiver, told.append) as sender:
+        for run_id, name in (("bad", "poison"), ("good", "a")):
+            sender.put(spans(name)[0], 1, 1, run_id)
+        # Nothing is on its way any more long before that time is over.
+        assert sender.flush(WAIT_SECONDS)
+        assert receiver.names() == {"a": 1}
+        sender.put(spans("b")[0], 1, 1, "bad")
+        assert sender.flush(WAIT_SECONDS)
+        assert receiver.names() == {"a": 1, "b": 1}
+        assert sender.unsent() == {"bad": 1}
+        assert "503" in sender.reason() or "UNAVAILABLE" in sender.reason()
+    assert told == ["good"]
+
+
+def test_nothing_is_given_up_while_nothing_is_taken(receiver: Receiver) -> None:
+    receiver.answer = Answer.AWAY
+    with impatient(receiver) as sender:
+        for name in ("a", "b"):
+            sender.put(spans(name)[0], 1, 1, name)
+        sender.flush(0.0)
+        receiver.wait(lambda: receiver.asked >= 6)
+        receiver.answer = Answer.OK
+        assert sender.flush(WAIT_SECONDS)
+        assert receiver.names() == {"a": 1, "b": 1}
+        assert sender.unsent() == {}
 
 
 def test_a_flush_does_not_wait_for_a_collector_that_wants_more_time(

@@ -125,9 +125,13 @@ class Engine:
 
     def open_run(self, start: FlowRunStart) -> OpenFlowRun:
         """See `define.ports.Engine.open_run`."""
+        asked = 0
         if start.continues is not None and start.continues.same:
             taken = self._keeper.take_over(start.run_id, partial(self.tracing.execution, start))
             row, number = taken.row, taken.number
+            if self._requests is not None:
+                # Before the records are read, which takes a while.
+                asked = self._requests.last(number)
         else:
             row = new_row(
                 start,
@@ -141,7 +145,7 @@ class Engine:
         if run.large.problem and start.parent is None:
             self.post(run.say, logging.WARNING, run.large.problem)
         if self._requests is not None:
-            self._requests.watch(run)
+            self._requests.watch(run, asked)
         return run
 
     @property

@@ -38,11 +38,20 @@ class Requests:
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def watch(self, run: "OpenFlowRun") -> None:
-        """Look for what is asked of a run from now on: what came before was for another owner."""
-        earlier = self._store.requests(run.number, 0) if run.builder.recorded else ()
+    def last(self, run: int) -> int:
+        """Return which request came last to a run of this number; 0 for none."""
+        requests = self._store.requests(run, 0)
+        return requests[-1].id if requests else 0
+
+    def watch(self, run: "OpenFlowRun", after: int) -> None:
+        """Look for what is asked of a run.
+
+        Args:
+            run: The run.
+            after: The last request that was for another owner of it.
+        """
         with self._changed:
-            self._runs[run] = earlier[-1].id if earlier else 0
+            self._runs[run] = after
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="raysched-requests", daemon=True

@@ -5,6 +5,10 @@ import pytest
 from face.around import ignore
 from raysched import FlowRunCancelled, FlowRunFailed, StateType, flow, get_run, runtime, task
 from raysched.client import Run
+from raysched.define.ports import FlowRunStart
+from raysched.engine.keeping import Keeper
+from raysched.engine.resuming import recorded_of
+from raysched.graph.recorded import Recorded
 
 pytestmark = pytest.mark.usefixtures("in_real_time")
 
@@ -68,6 +72,27 @@ def test_end_a_run_and_spare_its_teardowns_unless_forced(*, force: bool) -> None
     }
     assert run.task_run("later[0]").reason == "cancelled by me@host"
     assert not run.cancel()
+
+
+def test_are_not_missed_while_a_run_is_being_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    @flow
+    def around() -> None:
+        if not done:
+            done.append("begun")
+            raise IndexError
+        endless()
+
+    def read(keeper: Keeper, start: FlowRunStart, number: int) -> Recorded | None:
+        found = recorded_of(keeper, start, number)
+        if found is not None:
+            get_run("last").cancel(by="me@host")
+        return found
+
+    with pytest.raises(IndexError):
+        around()
+    monkeypatch.setattr("raysched.engine.engine.recorded_of", read)
+    with pytest.raises(FlowRunCancelled, match="cancelled by me@host"):
+        around.resume("last")
 
 
 def test_are_told_in_the_log_of_the_run() -> None:

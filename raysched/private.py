@@ -17,6 +17,32 @@ def locked(directory: Path, error: type[RayschedError]) -> Iterator[None]:
         directory: The directory, below raysched's home.
         error: What is raised where it cannot be written.
     """
+    with _lock(directory, error) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def tried(directory: Path, error: type[RayschedError]) -> Iterator[int | None]:
+    """Do as `locked`, but do not wait: yield the lock's descriptor, None if another one holds it.
+
+    A child that inherits the descriptor holds the lock on, for as long as it lives.
+
+    Args:
+        directory: The directory, below raysched's home.
+        error: What is raised where it cannot be written.
+    """
+    with _lock(directory, error) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield descriptor
+
+
+@contextmanager
+def _lock(directory: Path, error: type[RayschedError]) -> Iterator[int]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
@@ -27,8 +53,7 @@ def locked(directory: Path, error: type[RayschedError]) -> Iterator[None]:
             "of your own"
         ) from problem
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

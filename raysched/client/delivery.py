@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from raysched import private
 from raysched.errors import RayschedError, TelemetryError
 from raysched.settings import settings
 
@@ -133,8 +134,9 @@ def deliver(run_id: str, spans: Iterable[Sequence[bytes]], to: "Destination") ->
 def tell_lost() -> None:
     """Have the traces of runs whose driver died sent, by a process of its own, if there are any.
 
-    Whoever looks at runs notices them. Nothing waits for that process, and what it cannot do is
-    left to the next one: it sends to where runs do, and nothing happens where nothing says so.
+    Whoever looks at runs notices them. Nothing waits for that process, of which a home has one at a
+    time, and what it cannot do is left to the next one: it sends to where runs do, and nothing
+    happens where nothing says so.
     """
     from raysched.client import reader_of
     from raysched.telemetry.wanted import traces_destination
@@ -142,11 +144,19 @@ def tell_lost() -> None:
     try:
         if traces_destination(settings()) is None or not _lost(reader_of(None)):
             return
-        null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
-        command = [sys.executable, "-m", "raysched", "trace", "--lost"]
-        os.posix_spawn(sys.executable, command, os.environ, file_actions=null, setsid=True)
+        with private.tried(settings().home / "lost", TelemetryError) as lock:
+            if lock is not None:
+                _start_sending(lock)
     except (RayschedError, OSError) as error:
         logger.debug("traces of lost runs are not sent: %s", error)
+
+
+def _start_sending(lock: int) -> None:
+    """Start a process that holds a lock as long as it lives."""
+    os.set_inheritable(lock, True)  # noqa: FBT003 - its only argument beside the descriptor
+    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    command = [sys.executable, "-m", "raysched", "trace", "--lost"]
+    os.posix_spawn(sys.executable, command, os.environ, file_actions=null, setsid=True)
 
 
 def send_lost() -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from raysched.errors import StoreError
 from raysched.model.rows import Batch, FlowRunRow
 from raysched.telemetry.building.builder import Executions, TraceBuilder
 from raysched.telemetry.ports import SpanSink
@@ -93,7 +94,13 @@ class Retelling:
         try:
             for run_id in self._history.undelivered(MAX_RUNS):
                 self.runs.add(run_id)
-                if not self._tell(run_id):
+                try:
+                    goes_on = self._tell(run_id)
+                except StoreError as error:
+                    # Somebody has resumed or removed it meanwhile, and tells of it, or nobody does.
+                    logger.debug("run %s cannot be told: %s", run_id, error)
+                    continue
+                if not goes_on:
                     return
         except Exception as error:  # noqa: BLE001 - the next program tries again
             logger.debug("runs of earlier drivers cannot be told: %r", error)

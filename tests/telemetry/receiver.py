@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import threading
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -147,10 +147,7 @@ class Receiver(ABC):
 
     def names(self) -> dict[str, int]:
         """Return how often spans of each name were kept."""
-        found: dict[str, int] = defaultdict(int)
-        for span in self.spans():
-            found[span.name] += 1
-        return dict(found)
+        return dict(Counter(span.name for span in self.spans()))
 
     def wait(self, until: Callable[[], bool]) -> None:
         """Wait until something holds that changes with requests; fail if it never does."""

@@ -3,6 +3,7 @@
 import select
 import socket
 import threading
+from collections import deque
 from typing import Any
 
 from raysched.worker.context import Endpoint
@@ -47,8 +48,11 @@ class Channel:
         self.orders: tuple[tuple[Any, ...], ...] = ()
         self._reader = FrameReader()
         self._early: list[tuple[Any, ...]] = []
+        self._waiting: deque[bytes] = deque()
         self._unsent = b""
-        self._lock = threading.Lock()
+        self._is_pushing = False
+        # Reentrant: who sends from a finalizer or a handler of a signal may come from here.
+        self._lock = threading.RLock()
         self._socket = socket.create_connection((endpoint.host, endpoint.port), CONNECT_SECONDS)
         self._socket.settimeout(ANSWER_SECONDS)
         try:
@@ -72,21 +76,25 @@ class Channel:
     @property
     def is_clear(self) -> bool:
         """Whether everything that was sent is on its way."""
-        return not self._unsent
+        return not (self._unsent or self._waiting)
 
     def send(self, *message: Any) -> None:
         """Send a message; what does not fit now goes with the next `flush`.
 
         When this returns and `is_clear`, the message survives the death of this process.
         """
-        with self._lock:
-            self._unsent += frame(*message)
-            self._push()
+        self._waiting.append(frame(*message))
+        self.flush()
 
     def flush(self) -> None:
         """Send what did not fit before."""
         with self._lock:
-            self._push()
+            if not self._is_pushing:
+                self._is_pushing = True
+                try:
+                    self._push()
+                finally:
+                    self._is_pushing = False
 
     def drain(self, seconds: float) -> None:
         """Send what did not fit before, waiting for room if need be."""
@@ -116,13 +124,15 @@ class Channel:
 
     def _push(self) -> None:
         try:
-            while self._unsent:
+            while self._unsent or self._waiting:
+                self._unsent = self._unsent or self._waiting.popleft()
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]
         except BlockingIOError:
             pass
         except OSError:
             # Closed by the thread that polls it, not under its hands.
             self.is_open, self._unsent = False, b""
+            self._waiting.clear()
 
     def _introduce(self, key: bytes) -> None:
         mine = new_nonce()

@@ -1,14 +1,15 @@
 """When the items of a unit have to have ended, and what is said of those that have not."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 
 from raysched.errors import TaskRunCancelled
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, FailureClass, TimeoutKind
+from raysched.worker.context import WorkerContext
 from raysched.worker.failures import describe_error, describe_timeout
-from raysched.worker.runner import UnitRun
+from raysched.worker.progress import UnitProgress
 
 FORCE_SECONDS = 0.5
 """How long user code may go on after a forced cancellation before its worker is ended (seconds).
@@ -20,14 +21,36 @@ class Deadlines:
     """The last moments of a unit's items.
 
     Args:
-        run: The unit.
+        progress: The unit.
+        contexts: The task of each of its stages.
     """
 
-    def __init__(self, run: UnitRun) -> None:
-        self._run = run
+    def __init__(self, progress: UnitProgress, contexts: Sequence[WorkerContext]) -> None:
+        self._progress = progress
+        self._contexts = contexts
         self._epoch = time.time() - time.monotonic()
-        self._grace = run.context.termination_grace_seconds
+        self._grace = contexts[0].termination_grace_seconds
         self._cancelled: dict[int, tuple[float, float]] = {}
+
+    @property
+    def has_timeout(self) -> bool:
+        """Whether the attempts of some of its items are limited."""
+        return any(context.timeout_seconds for context in self._contexts)
+
+    @property
+    def has_heartbeat(self) -> bool:
+        """Whether the silence of this process is limited while some of its items run."""
+        return any(context.heartbeat_timeout_seconds for context in self._contexts)
+
+    def timeout_seconds(self, position: int) -> float | None:
+        """Return the limit of an item's attempt (seconds), or None."""
+        number, _ = self._progress.unit.place(position)
+        return self._contexts[number].timeout_seconds
+
+    def heartbeat_seconds(self, position: int) -> float | None:
+        """Return how long this process may be silent while an item runs (seconds), or None."""
+        number, _ = self._progress.unit.place(position)
+        return self._contexts[number].heartbeat_timeout_seconds
 
     def cancel(self, positions: Iterable[int], *, force: bool) -> None:
         """Take note that items are cancelled from now on."""
@@ -38,7 +61,7 @@ class Deadlines:
 
     def verdict(self, position: int) -> tuple[StateType, ErrorInfo]:
         """Return how an item ends for which the worker is ended, and what is known about it."""
-        key = self._run.progress.key(position)
+        key = self._progress.key(position)
         if position in self._cancelled:
             _, grace = self._cancelled[position]
             told = (
@@ -46,7 +69,7 @@ class Deadlines:
             )
             cancelled = TaskRunCancelled(told, key=key)
             return StateType.CANCELLED, describe_error(cancelled, FailureClass.CANCELLED)
-        timeout = self._run.timeout_seconds(position) or 0.0
+        timeout = self.timeout_seconds(position) or 0.0
         how = f"and did not react within {self._grace:g} s, so its worker was ended"
         info = describe_timeout(key, TimeoutKind.ATTEMPT, timeout, reaction=how)
         return StateType.TIMED_OUT, info
@@ -54,7 +77,7 @@ class Deadlines:
     def due(self) -> dict[int, float]:
         """Return when each item that runs has to be ended by force (monotonic seconds)."""
         due = {}
-        for position, started in dict(self._run.progress.running).items():
+        for position, started in dict(self._progress.running).items():
             limits = [self.end_of_grace(position, started)]
             if position in self._cancelled:
                 limits.append(self._cancelled[position][0])
@@ -69,5 +92,5 @@ class Deadlines:
             position: The item.
             started: When it began (ns since the epoch).
         """
-        timeout = self._run.timeout_seconds(position)
+        timeout = self.timeout_seconds(position)
         return inf if timeout is None else started / 1e9 - self._epoch + timeout + self._grace

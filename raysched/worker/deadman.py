@@ -8,10 +8,16 @@ import contextlib
 import faulthandler
 import json
 import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 from raysched.worker import crashes
+
+FIRE_SECONDS = 10.0
+"""How long a process that is to be ended now waits for it."""
+
+_AT_ONCE_SECONDS = 0.001
 
 _SIGN = "Timeout ("
 """What Python writes first. Source: `faulthandler_dump_traceback_later` in CPython."""
@@ -65,12 +71,25 @@ class DeadMan:
             if self._armed_for is not None:
                 faulthandler.dump_traceback_later(left, exit=True, file=self._file)
 
+    def fire(self) -> None:
+        """End this process now, if armed: its file are its last words, where it has no others."""
+        with self._lock:
+            if self._armed_for is None:
+                return
+            faulthandler.dump_traceback_later(_AT_ONCE_SECONDS, exit=True, file=self._file)
+        time.sleep(FIRE_SECONDS)
+
     def disarm(self) -> None:
         """Let this process live on."""
         with self._lock:
             if self._armed_for is not None:
                 faulthandler.cancel_dump_traceback_later()
                 self._armed_for = None
+
+    def close(self) -> None:
+        """Let this process live on, and go without the file."""
+        self.disarm()
+        self._file.close()
 
 
 def file_of(directory: Path, pid: int) -> Path:

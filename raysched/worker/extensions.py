@@ -62,19 +62,21 @@ class Participation:
 
     def enter(self, task: str, index: int, attempt: int) -> None:
         """See `Extension.enter`."""
-        if self._extension is None:
+        extension = self._extension
+        if extension is None:
             return
         try:
-            self._extension.enter(self._header, *(self._header.within or (task, index, attempt)))
+            extension.enter(self._header, *(self._header.within or (task, index, attempt)))
         except Exception as error:  # noqa: BLE001 - no item fails for it
             self._break(error)
 
     def collect(self) -> tuple[Sequence[bytes], int]:
         """See `Extension.collect`."""
-        if self._extension is None:
+        extension = self._extension
+        if extension is None:
             return (), 0
         try:
-            return self._extension.collect()
+            return extension.collect()
         except Exception as error:  # noqa: BLE001 - no report fails for it
             self._break(error)
             return (), 0

@@ -84,7 +84,9 @@ class Threads:
             task: Name of the task that ran. Threads of one task and one name but for its numbers
                 are returned once.
         """
-        new = [thread for thread in threading.enumerate() if thread not in self._threads]
+        here = threading.current_thread()
+        # Where there was no other one before, nobody had a look.
+        new = [t for t in threading.enumerate() if t not in self._threads and t is not here]
         self._threads.update(new)
         deadline = time.monotonic() + THREAD_GRACE_SECONDS
         return [thread for thread in new if self._stays(thread, task, deadline)]

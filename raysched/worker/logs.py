@@ -59,12 +59,12 @@ class LogCapture(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Give the record to its item."""
-        scope = running_item.get()
+        scope, alone = running_item.get(), self._alone
         try:
-            if scope is not None:
+            if scope is not None and scope.is_here:
                 scope.log(*_convert(record))
-            elif self._alone is not None:
-                self._alone.log_from_thread(*_convert(record))
+            elif scope is None and alone is not None and alone.is_here:
+                alone.log_from_thread(*_convert(record))
             elif not self._has_company(record):
                 _say(record)
         except Exception:  # noqa: BLE001 - as in logging.StreamHandler.emit
@@ -105,4 +105,6 @@ def _convert(record: logging.LogRecord) -> tuple[int, str, str, int]:
 
 def _logger_of_item() -> logging.Logger | None:
     scope = running_item.get()
-    return logging.getLogger(PRINT_LOGGER) if scope is not None and scope.log_prints else None
+    if scope is None or not scope.log_prints or not scope.is_here:
+        return None
+    return logging.getLogger(PRINT_LOGGER)

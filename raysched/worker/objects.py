@@ -40,7 +40,8 @@ class WorkerObjects:
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         self._made: list[tuple[str, _Entry]] = []
-        self._lock = threading.Lock()
+        # Reentrant: a handler of a signal closes them.
+        self._lock = threading.RLock()
 
     def get(self, token: str, recipe: bytes) -> Any:
         """Return an object, making it if there is none: a failure is tried again the next time.

@@ -1,6 +1,7 @@
 """What is known of a unit while it runs: written by its items, read by the reporter."""
 
 import math
+import os
 import threading
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -105,9 +106,12 @@ def _whereabouts(worker: WorkerIdentity) -> Evidence:
 class UnitProgress:
     """Collects what became of a unit's items. Thread-safe.
 
-    Outcomes, log records and users' spans are numbered in the order in which they came. The channel
+    Outcomes, log records and users' spans are numbered in the order in which they came. A channel
     sends them once, in that order; what the driver acknowledged is forgotten, and the final report
     has the rest. So each is delivered at least once, and its number tells repeats apart.
+
+    Its locks are reentrant: Python may call finalizers and handlers of signals anywhere, and these
+    may log.
 
     Args:
         unit: The unit.
@@ -135,9 +139,13 @@ class UnitProgress:
         """Called when an item begins or ends, in its thread."""
         self.collect: Callable[[], tuple[Sequence[bytes], int]] | None = None
         """Returns what takes part in the items has to report (see `extensions.Extension`)."""
+        self.announced: set[int] = set()
+        """The items of which the driver was told that they run."""
+        self.process = os.getpid()
+        """Where it is. A fork has a copy, of which nobody is told."""
         self._worker = worker
         self._whereabouts = _whereabouts(worker)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._outcomes = _Outcomes()
         self._held: list[Outcome] = []
         self._logs: list[LogRecord] = []
@@ -149,12 +157,12 @@ class UnitProgress:
         self._sent_outcomes = 0
         self._sent_logs = 0
         self._sent_spans = 0
+        self._first_outcome = 0
         self._first_log = 0
         self._first_span = 0
         self._dropped_logs = 0
         self._dropped_spans = 0
         self._told_dropped_spans = 0
-        # Reentrant: whoever is asked for spans may log.
         self._collecting = threading.RLock()
 
     def begin(self, position: int, at: int) -> None:
@@ -186,8 +194,8 @@ class UnitProgress:
                 return
         self.end(Outcome(position, StateType.COMPLETED, started, ended, value, name=name))
 
-    def end(self, outcome: Outcome, large: Encoded | None = None) -> None:
-        """Take note of an outcome; only the first one of an item counts.
+    def end(self, outcome: Outcome, large: Encoded | None = None) -> bool:
+        """Take note of an outcome; return whether it counts: the first one of an item does.
 
         Args:
             outcome: How the item ended; without value if `large` is given.
@@ -198,7 +206,7 @@ class UnitProgress:
         with self._lock:
             self.running.pop(outcome.position, None)
             if outcome.position in self._ended:
-                return
+                return False
             self._ended.add(outcome.position)
             if large is not None:
                 value = (len(self.large), large.size, "")
@@ -211,6 +219,7 @@ class UnitProgress:
                 self._outcomes.add(outcome)
         if self.on_change is not None:
             self.on_change()
+        return True
 
     def large_values(self) -> list[tuple[int, int]]:
         """Return for each large value the item that has returned it, and its size (bytes)."""
@@ -267,7 +276,7 @@ class UnitProgress:
     def take_unsent(self) -> tuple[bytes, int, int, int] | None:
         """Return a partial report of what no partial report had before, or None.
 
-        With it, what `acknowledge` is to be told once the driver has it.
+        With it, what `acknowledge` is to be told once the driver has it. One thread at a time.
         """
         if sum(map(len, self._spans)) < UNACKNOWLEDGED_SPANS_MAX_BYTES:
             self._collect_spans()
@@ -288,29 +297,51 @@ class UnitProgress:
             self._sent_spans += len(spans)
             self._sent_handed_back += len(handed_back)
             self._told_dropped_spans = self._dropped_spans
-        return encode_report(report), outcomes, len(logs), len(spans)
+            reached = (
+                self._first_outcome + self._sent_outcomes,
+                self._first_log + self._sent_logs,
+                self._first_span + self._sent_spans,
+            )
+        return encode_report(report), *reached
+
+    def send_again(self) -> None:
+        """Have everything sent once more that the driver has not acknowledged.
+
+        Where it is not known what has arrived: the channel is another one.
+        """
+        with self._lock:
+            self._sent_outcomes = self._sent_logs = self._sent_spans = 0
+            self._sent_handed_back = self._told_dropped_spans = 0
+            self.announced.clear()
 
     def acknowledge(self, outcomes: int, logs: int, spans: int) -> None:
         """Forget what the driver has.
 
         Args:
-            outcomes: How many more outcomes it has.
-            logs: How many more log records it has.
-            spans: How many more of `protocol.Report.spans` it has.
+            outcomes: How many outcomes of the unit it has.
+            logs: How many log records of the unit it has.
+            spans: How many of `protocol.Report.spans` of the unit it has.
         """
         with self._lock:
-            self._outcomes.forget(outcomes)
-            self._sent_outcomes -= outcomes
-            del self._logs[:logs]
-            self._sent_logs -= logs
-            self._first_log += logs
-            del self._spans[:spans]
-            self._sent_spans -= spans
-            self._first_span += spans
+            more = max(0, outcomes - self._first_outcome)
+            self._outcomes.forget(more)
+            self._sent_outcomes = max(0, self._sent_outcomes - more)
+            self._first_outcome += more
+            more = max(0, logs - self._first_log)
+            del self._logs[:more]
+            self._sent_logs = max(0, self._sent_logs - more)
+            self._first_log += more
+            more = max(0, spans - self._first_span)
+            del self._spans[:more]
+            self._sent_spans = max(0, self._sent_spans - more)
+            self._first_span += more
 
     def final(self) -> bytes:
         """Return the report of everything that the driver has not acknowledged."""
-        self._collect_spans()
+        with self._collecting:
+            self._collect_spans()
+            # What ends from now on is of the next unit, also if another thread still reports this.
+            self.collect = None
         with self._lock:
             if self.missing:
                 report = Report(self.unit.id, worker=self._worker, missing=self.missing)
@@ -328,10 +359,10 @@ class UnitProgress:
 
     def _collect_spans(self) -> None:
         """Take over what there is to report of what takes part."""
-        if self.collect is None:
-            return
         # What one thread has been given, no other report may go without.
         with self._collecting:
+            if self.collect is None:
+                return
             spans, dropped = self.collect()
             with self._lock:
                 self._spans += spans

@@ -8,22 +8,20 @@ import time
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from raysched.model.states import StateType
 from raysched.worker.channel import Channel
 from raysched.worker.context import Endpoint
-from raysched.worker.deadlines import Deadlines
 from raysched.worker.deadman import DeadMan
 from raysched.worker.deadman import file_of as dead_man_file
+from raysched.worker.ending import end_items
 from raysched.worker.extensions import COLLECT_SECONDS
-from raysched.worker.failures import add_evidence, add_stack
 from raysched.worker.interrupt import Signals
 from raysched.worker.objects import objects
-from raysched.worker.processes import end_processes, started_processes
-from raysched.worker.progress import Outcome, WorkerIdentity
-from raysched.worker.protocol import LogRecord
-from raysched.worker.runner import LOGGER, UnitRun
+from raysched.worker.outbox import Outbox
+from raysched.worker.processes import end_processes
+from raysched.worker.progress import WorkerIdentity
+from raysched.worker.runner import UnitRun
 from raysched.worker.wire import (
     ACKNOWLEDGE,
     ALIVE,
@@ -34,7 +32,6 @@ from raysched.worker.wire import (
     HEARD,
     HERE,
     HOLDS,
-    PROGRESSED,
     WireError,
 )
 
@@ -90,24 +87,22 @@ class Reporter:
         self._identity = identity
         self._traces = traces
         self._signals = signals
-        self._channel: Channel | None = None
+        self._outbox = Outbox()
         self._tried = 0.0
         self._run: UnitRun | None = None
-        self._announced: set[int] = set()
-        self._deadlines: Any = None
         self._changed_at = 0.0
         self._logs_sent = 0
         self._asleep = False
         self._closed = False
         self._told: Channel | None = None
         self._objects_closed = False
-        self._sending = threading.Lock()
         self._orders: dict[int, list[tuple[Sequence[int] | None, bool]]] = {}
         self._ordering = threading.Lock()
         self._silence = 0.0
         self._sign_due = 0.0
         self._dead_man = DeadMan(dead_man_file(Path(traces).parent, os.getpid()))
-        self._arming = threading.Lock()
+        self._arming = threading.RLock()
+        self._is_ending = False
         self._armed_until = inf
         self._wake_up, self._wake = os.pipe()
         signals.report_to(self._wake)
@@ -116,11 +111,9 @@ class Reporter:
 
     def begin(self, run: UnitRun) -> None:
         """See `runner.Watcher`."""
-        self._announced = set()
-        self._deadlines = Deadlines(run)
         self._silence = 0.0
         run.progress.on_log = self._on_log
-        limited = run.has_heartbeat or run.has_timeout
+        limited = run.deadlines.has_heartbeat or run.deadlines.has_timeout
         run.progress.on_change = self._on_limited_change if limited else self._on_change
         self._run = run
         # After that line: an order that is not seen here is carried out by the thread it came to.
@@ -131,11 +124,15 @@ class Reporter:
     def end(self) -> None:
         """See `runner.Watcher`."""
         with self._arming:
+            if self._silence and self._run is not None:
+                # Nothing speaks while Ray takes what the unit returns.
+                self._silence = 0.0
+                self._give_sign(self._run)
             self._run = None
             if self._armed_until < inf:
                 self._dead_man.disarm()
                 self._armed_until = inf
-        channel = self._channel
+        channel = self._outbox.channel
         if objects.are_there and channel is not None and channel is not self._told:
             self._told = channel
             channel.send(HOLDS)
@@ -160,11 +157,11 @@ class Reporter:
         # Between two items nothing changes. What overlaps is of one stage, the oldest comes first.
         if run is not None and running:
             position, started = running[0]
-            until = self._deadlines.end_of_grace(position, started) + DEAD_MAN_SECONDS
+            until = run.deadlines.end_of_grace(position, started) + DEAD_MAN_SECONDS
             # Not for each of many quick ones: it costs more than they do. Never armed too early.
             if until != self._armed_until and abs(until - self._armed_until) > DEAD_MAN_SECONDS:
                 self._arm(run)
-            silence = run.heartbeat_seconds(position) or 0.0
+            silence = run.deadlines.heartbeat_seconds(position) or 0.0
             if silence != self._silence:
                 self._silence = silence
                 self._give_sign(run)
@@ -174,31 +171,35 @@ class Reporter:
         """Have the process ended, even if this thread gets no turn, after what is due first."""
         with self._arming:
             # In here, or what is known of an item could come after that of the next one.
-            due = self._deadlines.due()
+            due = run.deadlines.due()
             first = min(due, key=due.__getitem__, default=None)
             until = inf if first is None else due[first] + DEAD_MAN_SECONDS
             # Not once the unit has ended: nobody would disarm it.
-            if self._run is not run or until == self._armed_until:
+            if self._run is not run or until == self._armed_until or self._is_ending:
                 return
             self._armed_until = until
             if first is None:
                 self._dead_man.disarm()
             else:
-                limit = run.timeout_seconds(first) or 0.0
+                limit = run.deadlines.timeout_seconds(first) or 0.0
                 left = max(until - time.monotonic(), DEAD_MAN_SECONDS)
                 self._dead_man.arm(run.progress.key(first), limit, left)
 
     def _give_sign(self, run: UnitRun) -> None:
-        self._sign_due = time.monotonic() + self._silence / SIGNS_PER_TIMEOUT
-        running = next(iter(tuple(run.progress.running)), None)
-        key = "" if running is None else run.progress.key(running)
-        self._send(ALIVE, run.progress.unit.id, self._silence, key)
+        with self._arming:
+            # In here, or it could come after the last one.
+            if self._run is not run:
+                return
+            self._sign_due = time.monotonic() + self._silence / SIGNS_PER_TIMEOUT
+            running = next(iter(tuple(run.progress.running)), None)
+            key = "" if running is None else run.progress.key(running)
+            self._outbox.send(ALIVE, run.progress.unit.id, self._silence, key)
 
     def _on_log(self) -> None:
         run = self._run
         if run is not None and self._logs_sent < LOGS_AT_ONCE:
             self._logs_sent += 1
-            self._send_unsent(run)
+            self._outbox.send_unsent(run.progress)
         self._on_change()
 
     def _loop(self) -> None:
@@ -210,7 +211,7 @@ class Reporter:
             wait = self._tick()
             if wait == TICK_SECONDS:
                 self._asleep = False
-            channel = self._channel
+            channel = self._outbox.channel
             if channel is not None:
                 poll.register(channel, channel.events)
             ready = poll.poll(None if wait is None else max(wait, 0) * 1000)
@@ -222,8 +223,9 @@ class Reporter:
                     self._signals.heard(os.read(self._wake_up, 64))
                 elif channel is not None:
                     self._serve(channel)
-        if self._channel is not None:
-            self._channel.close()
+        if self._outbox.channel is not None:
+            self._outbox.channel.close()
+        self._dead_man.close()
 
     def _tick(self) -> float | None:
         """Do what is due; return when to look again (seconds), or None if nothing will be."""
@@ -231,11 +233,11 @@ class Reporter:
         self._logs_sent = 0
         if self._objects_closed:
             self._objects_closed = False
-            self._send(CLOSED)
+            self._outbox.send(CLOSED)
         patience = _RECONNECT_SECONDS
         if run is not None and self._silence:
             patience = min(patience, self._silence / SIGNS_PER_TIMEOUT)
-        if self._channel is None and now - self._tried > patience:
+        if self._outbox.channel is None and now - self._tried > patience:
             self._connect()
         if run is None:
             idle = now - self._changed_at
@@ -245,13 +247,13 @@ class Reporter:
         if lease_left is not None and lease_left <= 0:
             run.hand_back()
         # What rides may begin before it is told that what it needs has ended.
-        self._send_unsent(run)
+        self._outbox.send_unsent(run.progress)
         self._announce(run)
         self._end_overdue(run)
         self._arm(run)
         if self._silence and now >= self._sign_due:
             self._give_sign(run)
-        unannounced = run.progress.running.keys() - self._announced
+        unannounced = run.progress.running.keys() - run.progress.announced
         if run.progress.has_unsent() or unannounced or run.lease_left() is not None:
             return TICK_SECONDS
         return self._next_due(run)
@@ -262,25 +264,11 @@ class Reporter:
         late = [
             position
             for position, started in running.items()
-            if position not in self._announced and now - started > TICK_SECONDS * 1e9
+            if position not in run.progress.announced and now - started > TICK_SECONDS * 1e9
         ]
-        self._announced.update(late)
+        run.progress.announced.update(late)
         for position in late:
-            self._send(BEGAN, run.progress.unit.id, (position,), running[position])
-
-    def _send_unsent(self, run: UnitRun) -> None:
-        channel = self._channel
-        # One thread at a time: what is taken first has to be sent first.
-        with self._sending:
-            if channel is None or not channel.is_clear:
-                return
-            part = run.progress.take_unsent()
-            if part is not None:
-                channel.send(PROGRESSED, run.progress.unit.id, *part)
-
-    def _send(self, *message: Any) -> None:
-        if self._channel is not None:
-            self._channel.send(*message)
+            self._outbox.send(BEGAN, run.progress.unit.id, (position,), running[position])
 
     def _serve(self, channel: Channel) -> None:
         channel.flush()
@@ -296,7 +284,7 @@ class Reporter:
                 run.progress.acknowledge(*arguments)
         if not channel.is_open:
             channel.close()
-            self._channel, self._tried = None, time.monotonic()
+            self._outbox.channel, self._tried = None, time.monotonic()
 
     def _take_order(self, unit: int, positions: Sequence[int] | None, force: bool) -> None:  # noqa: FBT001 - as it travels
         """Cancel items of a unit: of the one that runs now, of another one if it begins here."""
@@ -313,18 +301,18 @@ class Reporter:
             orders = self._orders.pop(run.progress.unit.id, ())
         for positions, force in orders:
             every = range(run.progress.unit.size)
-            self._deadlines.cancel(every if positions is None else positions, force=force)
+            run.deadlines.cancel(every if positions is None else positions, force=force)
             run.cancel(positions)
             run.end_unbegun()
         if orders:
-            self._send(HEARD, run.progress.unit.id)
+            self._outbox.send(HEARD, run.progress.unit.id)
 
     def _close_objects(self) -> None:
         if self._run is None:
             self._signals.send(self._close_on_main)
         else:
             # Whoever leaves while units run has given them up, and Ray ends them.
-            self._send(CLOSED)
+            self._outbox.send(CLOSED)
 
     def _close_on_main(self) -> None:
         """Close objects where they were made; some may not be touched by another thread."""
@@ -335,47 +323,40 @@ class Reporter:
         os.write(self._wake, b"\0")
 
     def _end_overdue(self, run: UnitRun) -> None:
-        now = time.monotonic()
-        overdue = [position for position, at in self._deadlines.due().items() if at <= now]
-        if overdue:
-            self._end_process(run, overdue)
+        # A unit that ends meanwhile waits here: nothing else may begin in a process that is ended.
+        with self._arming:
+            now = time.monotonic()
+            overdue = [position for position, at in run.deadlines.due().items() if at <= now]
+            if overdue and self._run is run:
+                self._dead_man.extend(END_SECONDS)
+                self._is_ending = True
+                if end_items(run, overdue):
+                    self._end_process(run)
+                self._is_ending = False
 
     def _next_due(self, run: UnitRun) -> float | None:
         """Return when an item is overdue, or something is due to be sent, first (seconds)."""
-        due = list(self._deadlines.due().values())
+        due = list(run.deadlines.due().values())
         if self._silence:
             due.append(self._sign_due)
+        if self._outbox.channel is None:
+            due.append(self._tried + _RECONNECT_SECONDS)
         if run.progress.collect is not None:
             due.append(time.monotonic() + COLLECT_SECONDS)
         return min(due) - time.monotonic() if due else None
 
-    def _end_process(self, run: UnitRun, overdue: list[int]) -> NoReturn:
+    def _end_process(self, run: UnitRun) -> NoReturn:
         """End this process, which runs code that cannot be interrupted, and say why before."""
-        self._dead_man.extend(END_SECONDS)
-        now = time.time_ns()
-        for position in overdue:
-            started = run.progress.running.get(position, now)
-            state, info = self._deadlines.verdict(position)
-            if not run.overlaps:
-                info = add_stack(info, threading.main_thread())
-            self._log_end(run, position, info.message)
-            late = state is StateType.TIMED_OUT
-            info = add_evidence(info, run.evidence(position, timed_out=late))
-            run.progress.end(Outcome(position, state, started, now, error=info))
-        channel = self._channel
+        channel = self._outbox.channel
         if channel is not None:
             channel.drain(CLOSE_SECONDS)
-            self._send_unsent(run)
+            self._outbox.send_unsent(run.progress)
             channel.drain(CLOSE_SECONDS)
         end_processes()
+        is_told = channel is not None and channel.is_open and channel.is_clear
+        if not is_told or run.progress.has_unsent():
+            self._dead_man.fire()
         os._exit(1)
-
-    def _log_end(self, run: UnitRun, position: int, message: str) -> None:
-        if others := started_processes():
-            message += f"; processes that it had started were ended with it: {', '.join(others)}"
-        number, place = run.progress.unit.place(position)
-        attempt, at = run.progress.unit.stages[number].attempts[place], time.time_ns()
-        run.progress.log(LogRecord(position, attempt, at, logging.WARNING, LOGGER, message))
 
     def _connect(self) -> None:
         self._tried = time.monotonic()
@@ -391,10 +372,11 @@ class Reporter:
             )
             return
         channel.send(HERE, *self._identity, self._traces)
-        self._channel = channel
+        run = self._run
+        self._outbox.connect(channel, None if run is None else run.progress)
         for unit, positions, force in channel.orders:
             self._take_order(unit, positions, force)
-        if self._silence and self._run is not None:
-            self._give_sign(self._run)
+        if self._silence and run is not None:
+            self._give_sign(run)
         # What came with the last of the introduction is not polled for.
         self._serve(channel)

@@ -1,6 +1,7 @@
 """Runs the items of a unit: one after the other, overlapping on an event loop, or in threads."""
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import math
@@ -20,6 +21,7 @@ from raysched.results import scripts
 from raysched.results.envelope import Parts
 from raysched.worker.code import code_of
 from raysched.worker.context import WorkerContext
+from raysched.worker.deadlines import Deadlines
 from raysched.worker.extensions import collector_of
 from raysched.worker.failures import describe_error
 from raysched.worker.hygiene import Hygiene
@@ -80,6 +82,7 @@ class UnitRun:
     Attributes:
         context: The task of its first stage.
         progress: What is known of it.
+        deadlines: When its items have to have ended.
         passed_interrupt: The Ctrl-C or SIGTERM that ended it, to be raised where a person expects
             it; None in a dedicated process.
     """
@@ -94,6 +97,7 @@ class UnitRun:
         self.context = contexts[0]
         self.progress = UnitProgress(decode_unit(frame), process.identity)
         self.progress.collect = collector_of(self.progress.unit.header)
+        self.deadlines = Deadlines(self.progress, contexts)
         self.passed_interrupt: BaseException | None = None
         self._contexts = contexts
         self._size = self._stop = self.progress.unit.size
@@ -137,7 +141,9 @@ class UnitRun:
             info = describe_error(error, FailureClass.INFRASTRUCTURE, CrashKind.BACKEND)
             self._end(self.progress.open_positions(), StateType.CRASHED, info)
         if not self.progress.missing:
-            self._end_as_cancelled(self.progress.open_positions())
+            # Nobody has cancelled the others: what the report leaves out, the driver looks into.
+            still = self.progress.open_positions()
+            self._end_as_cancelled([i for i in still if i in self._cancelled])
         if watcher is not None:
             watcher.end()
         faults.reach("worker: before report")
@@ -271,26 +277,6 @@ class UnitRun:
             return None
         return self._lease_end - time.monotonic()
 
-    def timeout_seconds(self, position: int) -> float | None:
-        """Return the limit of an item's attempt (seconds), or None."""
-        number, _ = self.progress.unit.place(position)
-        return self._contexts[number].timeout_seconds
-
-    @property
-    def has_timeout(self) -> bool:
-        """Whether the attempts of some of its items are limited."""
-        return any(context.timeout_seconds for context in self._contexts)
-
-    @property
-    def has_heartbeat(self) -> bool:
-        """Whether the silence of this process is limited while some of its items run."""
-        return any(context.heartbeat_timeout_seconds for context in self._contexts)
-
-    def heartbeat_seconds(self, position: int) -> float | None:
-        """Return how long this process may be silent while an item runs (seconds), or None."""
-        number, _ = self.progress.unit.place(position)
-        return self._contexts[number].heartbeat_timeout_seconds
-
     def end_unbegun(self) -> None:
         """End the cancelled items that have not begun now, not with the unit; for other threads.
 
@@ -334,7 +320,8 @@ class UnitRun:
             self._stop = kept
             self._lease_end = math.inf
             self._lease_is_over = True
-        self.progress.hand_back(positions)
+            # In here: whoever finds nothing left to begin finds these handed back.
+            self.progress.hand_back(positions)
 
     def _run_in_thread(self, position: int) -> None:
         interruption = ThreadInterruption()
@@ -362,11 +349,16 @@ class UnitRun:
                 self._last = item
                 await item.run_async(lambda: position in self._cancelled)
 
+        def cancel(task: "asyncio.Task[None]") -> None:
+            # Its loop may have been closed meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(task.cancel)
+
         tasks = []
         for position in range(self._size):
             task = loop.create_task(run_one(position), context=contextvars.Context())
             tasks.append(task)
-            if not self._claim(position, partial(loop.call_soon_threadsafe, task.cancel)):
+            if not self._claim(position, partial(cancel, task)):
                 task.cancel()
         await asyncio.wait(tasks)
         self._cancels.clear()

@@ -1,5 +1,6 @@
 """Which item of which unit the running code belongs to."""
 
+import os
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -30,6 +31,11 @@ class ItemScope:
     interruption: Interruption | None = None
     thread: int = field(default_factory=threading.get_ident)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is its process: a fork that user code has made reports nothing."""
+        return self.progress.process == os.getpid()
+
     def log(self, level: int, logger: str, message: str, at: int) -> None:
         """Keep a log record; to be called where `running_item` is this item.
 
@@ -48,6 +54,8 @@ class ItemScope:
 
     def log_from_thread(self, level: int, logger: str, message: str, at: int) -> None:
         """Do as `log`, in another thread than the item's."""
+        if not self.is_here:
+            return
         self.progress.log(
             LogRecord(self.position, self.attempt, at, level, logger, bounded(message))
         )

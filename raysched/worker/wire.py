@@ -10,13 +10,14 @@ worker → driver   (proof of the worker,)
 driver → worker   (READY, [(unit, positions or None for all, force), …]) what is cancelled already
 worker → driver   (HERE, node id, worker id, process id, host, file of its traces)
                   (BEGAN, unit, positions, at in ns)
-                  (PROGRESSED, unit, report, number of outcomes, of log records, of span messages)
+                  (PROGRESSED, unit, report, how many outcomes of the unit, log records and span
+                      messages there are with it, all in all)
                   (ALIVE, unit, seconds, key of a task run that has begun) no silence from now on
                       may be longer than that; 0 for any
                   (HEARD, unit) that it carries out a CANCEL
                   (HOLDS,) once it keeps objects for later units; (CLOSED,) when it does no more
 driver → worker   (CANCEL, unit, positions or None for all, force)
-                  (ACKNOWLEDGE, unit, number of outcomes, of log records, of span messages)
+                  (ACKNOWLEDGE, unit, the same numbers of what is there, to be forgotten)
                   (CLOSE,) the objects that it keeps
 ```
 """

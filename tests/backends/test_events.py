@@ -13,16 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import ray
 from ray.core.generated import autoscaler_pb2
 
 from backends import jobs
 from backends.harness import Harness, wait_for
 from faults.cluster import ENVIRONMENT
 from raysched.backends.ray.autoscaling import Autoscaling
+from raysched.backends.ray.events import Events
+from raysched.engine.ports import Happened
 from raysched.model.events import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from raysched.engine.ports import Message
 
 HERE = Path(__file__).parent
 
@@ -111,6 +116,25 @@ class TestNodes:
         assert reason in killed["message"]
         # Told with the unit that was lost there, after which the backend was stopped.
         assert ended["attributes"]["death_reason"] == "EXPECTED_TERMINATION: received SIGTERM"
+
+    def test_are_told_of_once_by_whoever_asked_earlier_and_comes_later(
+        self, local_ray: None
+    ) -> None:
+        del local_ray
+        told: list[Message] = []
+
+        def sink(message: Message) -> None:
+            told.append(message)
+
+        events = Events(sink, is_fresh=False)
+        here = ray.nodes()  # type: ignore[no-untyped-call]
+        there = [*here, {**here[0], "NodeID": "f" * 56}]
+        gone = [*here, {**here[0], "NodeID": "f" * 56, "Alive": False}]
+        for nodes in (there, here, gone, there, gone):
+            events.see_nodes(nodes)
+        events.close()
+        kinds = [each.event.kind for each in told if isinstance(each, Happened)]
+        assert kinds == [EventKind.NODE_ADDED, EventKind.NODE_REMOVED]
 
     def test_of_an_autoscaler(self) -> None:
         asked, *others, removed = told_in("cluster_is_scaled")["events"]

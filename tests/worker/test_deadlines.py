@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,9 +13,12 @@ from raysched.model.states import StateType
 from raysched.model.values import FailureClass
 from raysched.settings import Settings
 from raysched.worker.context import context_of
-from raysched.worker.deadlines import FORCE_SECONDS, Deadlines
+from raysched.worker.deadlines import FORCE_SECONDS
 from raysched.worker.functions import LocalFunction
 from worker.unit_runs import new_run
+
+if TYPE_CHECKING:
+    from raysched.worker.deadlines import Deadlines
 
 GRACE = 70.0
 
@@ -25,7 +29,7 @@ def deadlines(*, timeout: float | None = None, running: int = 0) -> Deadlines:
     context = context_of(spec, Settings(termination_grace_seconds=GRACE), LocalFunction)
     run = new_run(context, [((), {})] * 3)
     run.progress.begin(running, time.time_ns())
-    return Deadlines(run)
+    return run.deadlines
 
 
 def left(found: Deadlines) -> dict[int, float]:

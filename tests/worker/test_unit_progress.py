@@ -9,11 +9,18 @@ from raysched.model.states import StateType
 from raysched.worker.progress import Outcome, UnitProgress
 from raysched.worker.protocol import LogRecord, Report, Stage, Unit, decode_report
 
-STEPS = st.lists(st.sampled_from(["log", "outcome", "span", "send", "acknowledge"]), max_size=40)
+STEPS = st.lists(
+    st.sampled_from(["log", "outcome", "span", "send", "arrive", "acknowledge", "break"]),
+    max_size=60,
+)
+
+SIZE = 60
 
 
 def new_progress() -> UnitProgress:
-    stage = Stage("task", mapped=False, shared=b"", tags=(), numbers=range(40), attempts=[1] * 40)
+    stage = Stage(
+        "task", mapped=False, shared=b"", tags=(), numbers=range(SIZE), attempts=[1] * SIZE
+    )
     return UnitProgress(Unit(1, b"", (stage,)), ("node", "worker", 1, "host"))
 
 
@@ -39,12 +46,13 @@ def test_everything_is_delivered_once_and_in_order(steps: list[str]) -> None:
     logs = outcomes = spans = 0
     ended: list[bytes] = []
     progress.collect = lambda: ([ended.pop(0) for _ in tuple(ended)], 0)
+    sent: list[tuple[bytes, int, int, int]] = []
     arrived: list[tuple[int, int, int]] = []
     for step in steps:
         if step == "log":
             progress.log(LogRecord(0, 1, 0, 20, "logger", str(logs)))
             logs += 1
-        elif step == "outcome":
+        elif step == "outcome" and outcomes < SIZE:
             progress.end(Outcome(outcomes, StateType.COMPLETED, 1, 2, b"value"))
             outcomes += 1
         elif step == "span":
@@ -53,9 +61,17 @@ def test_everything_is_delivered_once_and_in_order(steps: list[str]) -> None:
         elif step == "send":
             part = progress.take_unsent()
             if part is not None:
-                driver.take(decode_report(part[0]))
-                arrived.append(part[1:])
-        elif arrived:
+                sent.append(part)
+        elif step == "arrive" and sent:
+            report, *reached = sent.pop(0)
+            driver.take(decode_report(report))
+            arrived.append((reached[0], reached[1], reached[2]))
+        elif step == "break":
+            # The channel, with what is on its way in both directions.
+            sent.clear()
+            arrived.clear()
+            progress.send_again()
+        elif step == "acknowledge" and arrived:
             progress.acknowledge(*arrived.pop(0))
     driver.take(decode_report(progress.final()))
     assert driver.logs == [str(number) for number in range(logs)]

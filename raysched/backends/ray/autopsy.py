@@ -1,6 +1,7 @@
 """Why a unit was lost: what its worker, its node and Ray's head can still tell."""
 
 import contextlib
+import logging
 import re
 import signal
 import time
@@ -37,6 +38,8 @@ THREADS = 4
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 _NODE = re.compile(r"\bID: ([0-9a-f]{56})")
 _SIGNAL = re.compile(r"receives an? (SIG[A-Z]+)")
 _CODE = re.compile(r"exit code (-?\d+)")
@@ -65,7 +68,16 @@ class Autopsies:
             carriers: The workers of which one may have had it.
             then: What is to be called.
         """
-        self._submit(lambda: then(self._remains(unit, error, carriers)))
+
+        def look() -> None:
+            try:
+                left = self._remains(unit, error, carriers)
+            except Exception:  # noqa: BLE001 - Ray raises many kinds; the unit is lost in any case
+                _log.debug("nothing is known about the loss of a unit", exc_info=True)
+                left = Remains(evidence_of(error), found=False)
+            then(left)
+
+        self._submit(look)
 
     def end(self, unit: int, workers: Sequence[Whereabouts]) -> None:
         """End the worker of a unit, which does not react, with the processes that it has started.
@@ -203,6 +215,11 @@ def end_worker(workers: Sequence[Whereabouts], unit: int) -> None:
             started = process.children(recursive=True)
             if process.status() != psutil.STATUS_STOPPED:
                 _ask_for_stacks(process, stacks_file(Path(worker.traces)))
+            # It may have come to its end meanwhile. Stopped, it begins no other unit.
+            process.suspend()
+            if read(worker.traces, unit) is None:
+                process.resume()
+                continue
             for each in (process, *started):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()

@@ -65,7 +65,7 @@ class _Call:
 
     Attributes:
         task_name: Name of the task, "" if several were fused.
-        report: Ref of the reply.
+        report: Ref of the reply; None until Ray has taken it.
         large: Ref of its large values.
         cancelled: Whether all of it was cancelled.
         forced: Whether its worker was ended to cancel it.
@@ -74,8 +74,8 @@ class _Call:
     """
 
     task_name: str
-    report: Any
-    large: Any
+    report: Any = None
+    large: Any = None
     cancelled: bool = False
     forced: bool = False
     deaf: bool = False
@@ -151,16 +151,21 @@ class RayBackend:
     def submit(self, call: UnitCall) -> None:
         """See `Backend.submit`."""
         task_name = call.specs[0].name if len(call.specs) == 1 else ""
+        sent = _Call(task_name)
+        # Before Ray has it: its worker may speak at once, and what it says is not said again.
+        self._calls[call.id] = sent
         try:
-            report, large = self._function_of(call.specs).remote(call.frame, *call.handles)
+            function = self._function_of(call.specs)
+            sent.report, sent.large = function.remote(call.frame, *call.handles)
         except (SerializationError, InvalidOption) as error:
-            self._sink(Reported(call.id, refuse(call.frame, ("", "", 0, ""), error)))
+            self._drop(Reported(call.id, refuse(call.frame, ("", "", 0, ""), error)))
             return
         except Exception as error:  # noqa: BLE001 - Ray raises many kinds, none of them the user's
-            self._sink(Lost(call.id, describe_loss(error, task_name=task_name)))
+            self._drop(Lost(call.id, describe_loss(error, task_name=task_name)))
             return
-        self._calls[call.id] = _Call(task_name, report, large)
-        if len(self._calls) == 1:
+        if self._dead:
+            self._drop(Lost(call.id, node_of_driver_died()))
+        elif len(self._calls) == 1:
             self._alone = call.id
         else:
             self.attend(0)
@@ -364,7 +369,8 @@ class RayBackend:
         """Give up a unit whose silent worker cannot be reached: Ray may never tell of it."""
         call = self._calls.get(unit)
         if call is not None and call.silence is not None:
-            ray.cancel(call.report, force=True)
+            with contextlib.suppress(exceptions.RayError):
+                ray.cancel(call.report, force=True)
             self._lose(unit, exceptions.WorkerCrashedError(), Remains(place(call.silence.worker)))
 
     def _end_deaf(self, unit: int) -> None:
@@ -379,8 +385,12 @@ class RayBackend:
         """Give up what Ray will not give back any more."""
         self._dead = True
         for unit in tuple(self._calls):
-            if self._calls.pop(unit, None) is not None:
-                self._sink(Lost(unit, node_of_driver_died()))
+            self._drop(Lost(unit, node_of_driver_died()))
+
+    def _drop(self, message: Reported | Lost) -> None:
+        """Tell how a unit ended, unless that is told already."""
+        if self._calls.pop(message.unit, None) is not None:
+            self._sink(message)
 
     def _tell(self, message: Message) -> None:
         self._sink(message)

@@ -130,12 +130,19 @@ class Events:
                 )
 
     def _compare_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Return which nodes have come or gone since the last look."""
-        living, dead = self._living, self._dead
-        self._living = {node["NodeID"]: _address(node) for node in nodes if node["Alive"]}
-        self._dead = {node["NodeID"] for node in nodes if not node["Alive"]}
-        fresh = {*(self._living.keys() - living.keys()), *(self._dead - dead)}
-        return [node for node in nodes if node["NodeID"] in fresh]
+        """Return which nodes have come or gone, of which that was not known.
+
+        Several threads ask for them, and who asked first may be the last to come here: what is dead
+        stays so, and what is missing has not gone.
+        """
+        died = {node["NodeID"] for node in nodes if not node["Alive"]} - self._dead
+        self._dead |= died
+        there = {node["NodeID"]: _address(node) for node in nodes if node["Alive"]}
+        came = there.keys() - self._living.keys() - self._dead
+        living = self._living | {node: there[node] for node in came}
+        # Another one: somebody may be reading it.
+        self._living = {node: living[node] for node in living.keys() - died}
+        return [node for node in nodes if node["NodeID"] in (came if node["Alive"] else died)]
 
     def _look_at_workers(self) -> None:
         for worker_id in tuple(self._left):

@@ -25,7 +25,8 @@ class Link:
         unsent: What did not fit yet.
         is_known: Whether it has proved that it is a worker.
         deadline: Until when it has time for that (monotonic seconds).
-        unacknowledged: Outcomes and log records by unit that it does not know to be here.
+        acknowledged: How many outcomes, log records and messages of spans of a unit it knows to be
+            here, by unit.
         whereabouts: Where it is, once it has said so.
     """
 
@@ -35,7 +36,7 @@ class Link:
         self.unsent = b""
         self.is_known = False
         self.deadline = time.monotonic() + HANDSHAKE_SECONDS
-        self.unacknowledged: dict[int, tuple[int, int]] = {}
+        self.acknowledged: dict[int, tuple[int, int, int]] = {}
         self.whereabouts: Whereabouts | None = None
         self._nonce = b""
         self._their_nonce = b""

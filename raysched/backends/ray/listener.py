@@ -157,9 +157,9 @@ class Listener:
         Ray ends the workers of a driver that leaves by SIGKILL, so that they could not by
         themselves. What takes longer than `CLOSE_SECONDS` is given up, with a warning.
         """
-        if self._none_holds.is_set():
-            return
-        self._order(self._send_close)
+        asked = threading.Event()
+        self._order(lambda: self._send_close(asked))
+        asked.wait(CLOSE_SECONDS)
         if not self._none_holds.wait(CLOSE_SECONDS):
             _log.warning(
                 "%d workers did not close what once_per_worker had made within %g s",
@@ -181,9 +181,12 @@ class Listener:
     def _stop(self) -> None:
         self._closed = True
 
-    def _send_close(self) -> None:
-        for worker in self._holding:
+    def _send_close(self, asked: threading.Event) -> None:
+        # The reply of its last unit may have overtaken a worker's word that it keeps some.
+        self._hear_all()
+        for worker in tuple(self._holding):
             self._send(worker, CLOSE)
+        asked.set()
 
     def _hold(self, worker: Link) -> None:
         self._holding.add(worker)
@@ -200,12 +203,13 @@ class Listener:
                 self._listen()
                 while self._orders:
                     self._orders.popleft()()
-                self._give_up()
-                if self._hearts.are_silent():
-                    # What they have said while this thread could not listen is still there.
-                    self._serve(self._selector.select(0))
-                    self._hearts.tell()
-                for unit in self._cancelled.take_unheard():
+                now = time.monotonic()
+                if self._patience() == 0:
+                    # What was said while this thread could not listen is still there.
+                    self._hear_all()
+                self._give_up(now)
+                self._hearts.tell()
+                for unit in self._cancelled.take_unheard(now):
                     self._alarms.on_deafness(unit)
             except Exception:  # noqa: BLE001
                 # Live reports are a comfort; the units' own reports do not depend on them.
@@ -297,7 +301,7 @@ class Listener:
             ) if kind == HERE:
                 worker.whereabouts = Whereabouts(node_id, worker_id, pid, host, file)
             case (kind, int() as unit, *_) if not self._is_open(unit):
-                worker.unacknowledged.pop(unit, None)
+                worker.acknowledged.pop(unit, None)
             case (kind, int() as unit, tuple() as positions, int() as at) if kind == BEGAN:
                 self._know(unit, worker)
                 self._sink(Began(unit, positions, at))
@@ -329,14 +333,13 @@ class Listener:
         self._cancelled.known(unit)
 
     def _acknowledge(self, worker: Link, unit: int, outcomes: int, logs: int, spans: int) -> None:
-        before = worker.unacknowledged.get(unit, (0, 0))
-        total = before[0] + outcomes, before[1] + logs
+        known = worker.acknowledged.get(unit, (0, 0, 0))
         # Messages of spans are few, and may be large.
-        if spans or sum(total) >= ACKNOWLEDGE_EVERY:
-            self._send(worker, ACKNOWLEDGE, unit, *total, spans)
-            total = (0, 0)
+        if spans > known[2] or outcomes - known[0] + logs - known[1] >= ACKNOWLEDGE_EVERY:
+            known = outcomes, logs, spans
+            self._send(worker, ACKNOWLEDGE, unit, *known)
         # A worker runs one unit at a time.
-        worker.unacknowledged = {unit: total}
+        worker.acknowledged = {unit: known}
 
     def _send_cancel(self, order: Order) -> None:
         if not self._is_open(order.unit):
@@ -348,16 +351,18 @@ class Listener:
                 self._send(worker, CANCEL, *order)
 
     def _await_end(self, unit: int, then: Callable[[], None], *, died: bool) -> None:
-        # The kernel has what a process on this machine sent before it died.
-        while ready := [key for key in self._selector.select(0) if key[0].data in self._workers]:
-            self._serve(ready)
+        self._hear_all()
         if died and self._worker_of.get(unit) in self._workers:
             self._waiting.append((time.monotonic() + LAST_WORDS_SECONDS, unit, then))
         else:
             then()
 
-    def _give_up(self) -> None:
-        now = time.monotonic()
+    def _hear_all(self) -> None:
+        """Take what workers have said: the kernel has it, even if they have died since."""
+        while ready := [key for key in self._selector.select(0) if key[0].data in self._workers]:
+            self._serve(ready)
+
+    def _give_up(self, now: float) -> None:
         for worker in [each for each in self._workers if not each.is_known]:
             if worker.deadline <= now:
                 self._drop(worker)

@@ -67,12 +67,14 @@ class Orders:
         """When `take_unheard` may have something (monotonic seconds), or None."""
         return min(tuple(self._due.values()), default=None)
 
-    def take_unheard(self) -> list[int]:
-        """Return the units whose worker, if they have one, should have said by now that it knows.
+    def take_unheard(self, now: float) -> list[int]:
+        """Return the units whose worker, if they have one, should have said that it knows.
 
         Each of them once.
+
+        Args:
+            now: Until when (monotonic seconds).
         """
-        now = time.monotonic()
         return [
             unit
             for unit, due in tuple(self._due.items())

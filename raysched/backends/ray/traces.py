@@ -67,8 +67,10 @@ class Traces:
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         del frame
         self._write(number=number)
-        # They are closed as when a worker ends by itself, which this does not let happen.
-        objects.close()
+        # They are closed as when a worker ends by itself, which this does not let happen. Those of
+        # a child that was forked are its parent's.
+        if os.getpid() == self._process:
+            objects.close()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

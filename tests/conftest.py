@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from servers import server
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 RAY_CPUS = 4
 """Logical ones: the tests overlap units, whatever the machine has."""
+
+# How long a case takes says how busy the machine is.
+settings.register_profile("raysched", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("raysched")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -170,7 +170,7 @@ class TestCollectors:
 
     @pytest.mark.parametrize("protocol", Protocol)
     def test_a_burst_through_another_collector(self, place: Place, protocol: Protocol) -> None:
-        size = 5_000
+        size = 1_000
         with receiving(protocol) as receiver, rotel(receiver, place.path) as collector:
             place.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.endpoint(protocol)
             place.environment["OTEL_EXPORTER_OTLP_PROTOCOL"] = protocol

@@ -243,7 +243,7 @@ class Store(Protocol):
         """
 
     def claim(self, run: int, claims: Sequence[CacheClaim], now: int = 0) -> Sequence[CacheAnswer]:
-        """Return for each cache key its result, or who makes it, in one transaction.
+        """Return for each cache key its result, or who makes it.
 
         The first to ask makes it. Who fails to, or whose driver dies, has lost the claim: the next
         to ask gets it. A result that expired, was rolled back, or of which nothing is kept, counts

@@ -277,3 +277,30 @@ while True:
             assert worker.stdout.readline() == b"alive\n"
             end_worker([where], 8)
             assert worker.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+
+
+TERMINATED = """
+import os, signal, sys
+from pathlib import Path
+from raysched.backends.ray.traces import Traces
+from raysched.worker.objects import objects
+
+objects.close = lambda: os.write(1, b"closed by %d\\n" % os.getpid())
+Traces(Path(sys.argv[1])).note_exits()
+child = os.fork()
+if not child:
+    while True:
+        signal.pause()
+os.kill(child, signal.SIGTERM)
+os.waitpid(child, 0)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_termination_of_a_forked_child_closes_nothing_of_its_worker_s(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINATED, str(tmp_path)], stdout=subprocess.PIPE
+    ) as worker:
+        said, _ = worker.communicate()
+    assert worker.returncode == -signal.SIGTERM
+    assert said == b"closed by %d\n" % worker.pid

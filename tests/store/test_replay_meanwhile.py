@@ -16,7 +16,7 @@ from store.samples import NOON, closing, execute, flow_run, group, log, resumed,
 def open_transactions(url: str) -> int:
     """How many transactions of others keep the database from being cleaned up."""
     if url.startswith("sqlite"):
-        execute(url, "UPDATE flow_run SET late = late")
+        execute(url, "UPDATE flow_run SET late = late + 1")
         ((busy, *_),) = execute(url, "PRAGMA wal_checkpoint(TRUNCATE)")
         return int(busy)
     idle = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from raysched.settings import variables
+
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
@@ -168,6 +170,12 @@ class TestReadme:
         links = re.findall(r"\]\((?!https?:|#)([^)#]+)", read(ROOT / "README.md"))
         assert links
         assert [link for link in links if not (ROOT / link).exists()] == []
+
+    def test_every_setting_is_told_of(self) -> None:
+        told = read(ROOT / "docs/index.md")
+        for_tests = {"RAYSCHED_FAULT_POINTS", "RAYSCHED_FUSION", "RAYSCHED_UNIT_SIZE"}
+        missing = {name for name in variables() if f"`{name}`" not in told}
+        assert missing == for_tests
 
     def test_changelog_tells_of_the_version(self) -> None:
         changelog = read(ROOT / "docs" / "changelog.md")

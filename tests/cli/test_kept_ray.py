@@ -88,12 +88,15 @@ def recorded(kept: Path) -> dict[str, Any]:
     return found
 
 
-def processes(session: str) -> list[psutil.Process]:
-    """Those that Ray has started for a session."""
+def processes(kept: dict[str, Any]) -> list[psutil.Process]:
+    """Those that Ray has started: its session, or its address, is in their arguments."""
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if any(session in argument for argument in process.info["cmdline"] or ())
+        if any(
+            kept["session"] in argument or kept["address"] in argument
+            for argument in process.info["cmdline"] or ()
+        )
     ]
 
 
@@ -159,7 +162,7 @@ class TestIsUp:
         assert [path.stat().st_mode & 0o077 for path in secret] == [0, 0, 0]
         listening = {
             connection.laddr.ip
-            for process in processes(recorded(kept)["session"])
+            for process in processes(recorded(kept))
             for each in (process, *process.children(recursive=True))
             for connection in each.net_connections("inet")
             if connection.status == psutil.CONN_LISTEN
@@ -247,9 +250,9 @@ class TestIsOfNoUse:
         assert backend_of_last_run(raysched).endswith("started here")
 
         assert raysched("up").code == 0
-        assert processes(first["session"]) == []
+        assert processes(first) == []
         second = recorded(kept)
         assert raysched("down").code == 0
-        assert (processes(second["session"]), kept.exists()) == ([], False)
+        assert (processes(second), kept.exists()) == ([], False)
         assert not any(Path(each["session"]).exists() for each in (first, second))
         assert raysched("status").code == 1

@@ -47,6 +47,9 @@ SESSION = "ray"
 """Ray's temporary directory in ours."""
 
 RAYLET, GCS = "raylet", "gcs_server"
+
+CLIENT_SERVER = "ray.util.client.server"
+"""Module of Ray Client's server, which outlives its Ray."""
 """File names of the two programs of a head."""
 
 
@@ -217,7 +220,7 @@ def _record(session: Path, token_path: Path, options: StartOptions) -> KeptRay:
     address = find_bootstrap_address(str(session / SESSION))
     programs: dict[str, Process] = {}
     others = []
-    for process in _processes_of(session):
+    for process in _processes_of(session, address or ""):
         with suppress(psutil.NoSuchProcess):
             found = Process(pid=process.pid, created=process.create_time())
             program = Path(process.cmdline()[0]).name
@@ -241,15 +244,21 @@ def _record(session: Path, token_path: Path, options: StartOptions) -> KeptRay:
     )
 
 
-def _processes_of(session: Path) -> list[psutil.Process]:
-    """Return the processes that were started for a session: its directory is in their arguments."""
-    mine = os.getuid()
+def _processes_of(session: Path, address: str = "") -> list[psutil.Process]:
+    """Return the processes that were started for a session.
+
+    Its directory is in their arguments; in those of Ray Client's server its address, if it has one.
+    """
+    mine, server = os.getuid(), {CLIENT_SERVER, f"--address={address}"}
     return [
         process
         for process in psutil.process_iter(["cmdline", "uids"])
         if process.info["uids"]
         and process.info["uids"].real == mine
-        and any(f"{session}" in argument for argument in process.info["cmdline"] or ())
+        and (
+            any(f"{session}" in argument for argument in process.info["cmdline"] or ())
+            or server <= set(process.info["cmdline"] or ())
+        )
     ]
 
 

@@ -145,13 +145,16 @@ def _start(arguments: Mapping[str, Any]) -> None:
     with nullcontext() if arguments["include_dashboard"] else _no_more_than_runs_need():
         try:
             ray.init(address="local", **arguments)
-        except (RuntimeError, OSError, exceptions.RayError) as error:
+        except (TypeError, ValueError):
+            # Of the arguments.
+            raise
+        except Exception as error:  # noqa: BLE001 - plain ones, where a process of Ray's is late
             # One start in many fails on a busy machine.
             _log.warning("Ray did not start, it is tried once more: %s", error)
             ray.shutdown()
             try:
                 ray.init(address="local", **arguments)
-            except (RuntimeError, OSError, exceptions.RayError) as again:
+            except Exception as again:
                 raise BackendUnreachable(
                     f"Ray cannot be started on this machine: {again}"
                 ) from again

@@ -49,6 +49,8 @@ class TestOwn:
         self, monkeypatch: pytest.MonkeyPatch, endpoint: str
     ) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        # Nobody listens there; the second flow may need some of it.
+        monkeypatch.setenv("RAYSCHED_TELEMETRY_FLUSH_SECONDS", "5")
         program()
         exporter = InMemorySpanExporter()
         provider = TracerProvider(shutdown_on_exit=False)

@@ -135,7 +135,7 @@ class _EarlierRun:
         """Number of completed task runs that no call has claimed."""
         return sum(
             group.states[index] in SUCCESSES and index not in group.rolled_back
-            for group, indices in self.recorded.unclaimed()
+            for group, indices in self.recorded.left()
             for index in indices
         )
 

@@ -26,6 +26,7 @@ from raysched.errors import (
     FlowRunFailed,
     FlowRunTimedOut,
     InvalidOption,
+    NotResumable,
     ResultError,
 )
 from raysched.model.ids import new_run_id
@@ -274,7 +275,8 @@ def _may_retry(ending: FlowEnding) -> bool:
         return ending.state[0] in {StateType.FAILED, StateType.CRASHED}
     return ending.error is None or (
         isinstance(ending.error, Exception)
-        and not isinstance(ending.error, FlowRunTimedOut | FlowRunCancelled)
+        # Only a person may say yes to what is not resumable, and would not by another attempt.
+        and not isinstance(ending.error, FlowRunTimedOut | FlowRunCancelled | NotResumable)
     )
 
 

@@ -10,7 +10,7 @@ from raysched.define.ports import FlowRunStart
 from raysched.engine.keeping import Keeper
 from raysched.engine.recording import publish, source_of
 from raysched.graph.group import Group
-from raysched.graph.recorded import Choice, Recorded
+from raysched.graph.recorded import NAMED, Choice, Recorded
 from raysched.model.ids import task_run_key
 from raysched.model.records import RecordedGroup
 from raysched.model.rows import TaskRunColumns
@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 PAGE = 10_000
 """Members whose values are read at once, to be copied into a new flow run."""
 
-NAMED = 3
-"""How many task runs a message names."""
-
 NOT_CALLED = "not called again when the flow run went on"
-"""Why a recorded task run ended that no call has claimed."""
+"""Why a recorded task run ended that is not in this execution."""
 
 
 def recorded_of(keeper: Keeper, start: FlowRunStart, number: int) -> Recorded | None:
@@ -118,7 +115,7 @@ def _copy_values(run: "OpenFlowRun", group: Group, indices: range, keeper: Keepe
 
 
 def leftovers(recorded: Recorded, *, completed: bool) -> Iterator[TaskRunColumns]:
-    """Yield rows for recorded task runs of this flow run that no call has claimed.
+    """Yield rows for recorded task runs of this flow run that are not in this execution.
 
     What was open ends, since nothing is left open. Once the flow function has come to its end,
     failures that it did not repeat are none of its own any more.
@@ -129,7 +126,7 @@ def leftovers(recorded: Recorded, *, completed: bool) -> Iterator[TaskRunColumns
     """
     if not recorded.choice.same:
         return
-    for group, indices in recorded.unclaimed():
+    for group, indices in recorded.left():
         still_open = [i for i in indices if group.states[i] < FIRST_TERMINAL]
         ended = StateType.SKIPPED if completed else StateType.CANCELLED
         if still_open:
@@ -181,9 +178,9 @@ def _divergence(task: str, keys: list[str]) -> str:
 
 
 def _diverged(recorded: Recorded) -> dict[str, list[str]]:
-    """Return the keys of completed task runs that no call has claimed, by task."""
+    """Return the keys of completed task runs that are not in this execution, by task."""
     keys: dict[str, list[str]] = {}
-    for group, indices in recorded.unclaimed():
+    for group, indices in recorded.left():
         done = [i for i in indices if group.states[i] in SUCCESSES and i not in group.rolled_back]
         if done and group.task not in recorded.undoing:
             known = keys.setdefault(group.task, [])

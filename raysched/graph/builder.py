@@ -110,7 +110,8 @@ class Builder:
             segment, self._segment = self._segment, []
             for group in segment:
                 group.allocate()
-                if group.recorded is not None:
+                if group.recorded is not None and self.recorded is not None:
+                    self.recorded.enter(group.recorded, group.positions)
                     recall(group, same=group.continues)
         return segment
 

@@ -14,6 +14,9 @@ from raysched.model.records import Kept, RecordedGroup, Records
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import StoredValue, UnkeptValue
 
+NAMED = 3
+"""How many task runs a message names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -55,6 +58,8 @@ class Recorded:
         self.reused = 0
         self.undoing: set[str] = set()
         self._claimed = {group.id: bytearray(group.size) for group in records.groups}
+        self._entered = {group.id: bytearray(group.size) for group in records.groups}
+        self._refused: dict[str, tuple[str, StateType]] = {}
         self._by_task: dict[str, list[RecordedGroup]] = defaultdict(list)
         for group in records.groups:
             if group.identities:
@@ -81,13 +86,20 @@ class Recorded:
         return None
 
     def claim(self, task: str, identity: bytes) -> tuple[RecordedGroup, int] | None:
-        """Claim one task run, if there is one: of several a completed one, else the last."""
+        """Claim one task run, if there is one: of several a completed one, else the last.
+
+        Raises:
+            NotResumable: One of this task was refused before, and this may be that call, made
+                again: nothing of the task begins any more.
+        """
         places = self._index(task).get(identity)
         while places:
             group, index = places.pop()
             if not self._claimed[group.id][index]:
                 self._claimed[group.id][index] = 1
                 return group, index
+        if task in self._refused:
+            raise may_have_run([self._refused[task]])
         return None
 
     def answers(self, spec: TaskSpec, group: RecordedGroup, positions: Sequence[int]) -> bytearray:
@@ -125,12 +137,9 @@ class Recorded:
         if not (spec.idempotent or self.choice.confirmed):
             for position, answers in zip(positions, flags, strict=True):
                 if not answers and group.attempts[position]:
-                    raise NotResumable(
-                        f"{task_run_key(group.task, group.first + position)} may have run already "
-                        f"({StateType(group.states[position])}), and its task is idempotent=False: "
-                        "look whether it has had its effect; with --yes (confirmed=True) it runs "
-                        "again"
-                    )
+                    key = task_run_key(group.task, group.first + position)
+                    self._refused[spec.name] = key, StateType(group.states[position])
+                    raise may_have_run([self._refused[spec.name]])
         reused = flags.count(1)
         self.reused += reused
         if reused and group.source and group.source != self.choice.source_of(spec):
@@ -162,11 +171,23 @@ class Recorded:
         groups = self.records.groups
         return sum(group.sizes[index] for group in groups for index in group.locations)
 
-    def unclaimed(self) -> Iterator[tuple[RecordedGroup, list[int]]]:
-        """Yield the recorded task runs that no call has claimed."""
+    def enter(self, group: RecordedGroup, positions: Sequence[int]) -> None:
+        """Note that these go on, or answer, in this execution: what they belong to was taken."""
+        entered = self._entered[group.id]
+        if isinstance(positions, range):
+            entered[positions.start : positions.stop] = b"\1" * len(positions)
+            return
+        for position in positions:
+            entered[position] = 1
+
+    def left(self) -> Iterator[tuple[RecordedGroup, list[int]]]:
+        """Yield the recorded task runs that are not in this execution.
+
+        Those that no call has claimed, and those of a call that was not recorded after all.
+        """
         for group in self.records.groups:
-            claimed = self._claimed[group.id]
-            left = [index for index in range(group.size) if not claimed[index]]
+            entered = self._entered[group.id]
+            left = [index for index in range(group.size) if not entered[index]]
             if left:
                 yield group, left
 
@@ -193,6 +214,27 @@ class Recorded:
                     several.sort(key=lambda place: place[0].states[place[1]] in SUCCESSES)
             self._places[task] = places
         return self._places[task]
+
+
+def may_have_run(task_runs: Sequence[tuple[str, StateType]]) -> NotResumable:
+    """Return what refuses to let task runs run again that must not run twice.
+
+    Args:
+        task_runs: Keys and states of those that may have run.
+    """
+    keys, more = [key for key, _ in task_runs[:NAMED]], len(task_runs) - NAMED
+    named = ", ".join(keys) + (f" and {more:,} more" if more > 0 else "")
+    states = ", ".join(sorted({str(state) for _, state in task_runs}))
+    one = len(task_runs) == 1
+    told = (
+        "its task is idempotent=False: look whether it has had its effect"
+        if one
+        else "they are declared as idempotent=False: look whether they have had their effects"
+    )
+    return NotResumable(
+        f"{named} may have run already ({states}), and {told}; with --yes (confirmed=True) "
+        f"{'it runs' if one else 'they run'} again"
+    )
 
 
 def answered_parents(edge: Edge, size: int) -> bytearray | bool:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -362,6 +363,38 @@ class TestWhatMustNotRunTwice:
         assert not ran
         around.resume(confirmed=True)
         assert executed() == {"send": 1}
+
+    def test_does_not_either_when_the_flow_function_calls_it_once_more(self) -> None:
+        @flow
+        def around() -> None:
+            for _ in range(2):
+                with suppress(NotResumable):
+                    send()
+
+        broken.add("send")
+        fails(around)
+        executed()
+        broken.clear()
+        around.resume()
+        assert not ran
+        assert shown() == {"send[0]": Shown(FAILED, 1)}
+
+    def test_does_not_either_when_the_flow_function_has_retries(self) -> None:
+        @flow
+        def inner() -> None:
+            send()
+
+        @flow(retries=2)
+        def around() -> None:
+            inner()
+
+        broken.add("send")
+        fails(around)
+        executed()
+        broken.clear()
+        with pytest.raises(NotResumable, match="may have run already"):
+            around.resume()
+        assert not ran
 
     def test_is_reused_when_it_completed(self) -> None:
         @flow

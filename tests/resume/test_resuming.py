@@ -313,6 +313,33 @@ def paying():
 """
 
 
+HALF_A_MAP = """
+from common import *
+
+@task
+def step(n):
+    return n + 1
+
+@task(idempotent=False)
+def pay(n):
+    ran()
+    if not n:
+        raise ValueError("no such account")
+    return n
+
+@flow
+def paying():
+    last = 0
+    for _ in range(20):
+        last = step.submit(last)
+    pays = pay.map([0, last])
+    pays[0].wait()
+    if once("killed"):
+        die()
+    return pays.result()
+"""
+
+
 class TestWhatMustNotRunTwice:
     def test_is_asked_for(self, place: CountingPlace) -> None:
         place.write(SIDE_EFFECTS)
@@ -328,3 +355,17 @@ class TestWhatMustNotRunTwice:
         assert place.executions["pay[0]"] == 1
         assert "returned 1" in place.done("resume", "last", "--yes")
         assert place.executions["pay[0]"] == 2
+
+    def test_leaves_nothing_open_where_a_map_is_refused_half_way(
+        self, place: CountingPlace
+    ) -> None:
+        place.write(HALF_A_MAP)
+        place.raysched("run", "flows.py")
+        run = get_run("last")
+        assert run["pay"][1].state.type is StateType.SCHEDULED
+        refused = place.raysched("resume", "last")
+        assert "NotResumable: pay[0] may have run already (FAILED)" in refused.output
+        run.refresh()
+        assert run.state.is_failed()
+        assert {each.state.type.is_terminal for each in run.task_runs()} == {True}
+        assert place.executions == {"pay[0]": 1}

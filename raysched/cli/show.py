@@ -20,7 +20,7 @@ from raysched.cli.plan import show_plan
 from raysched.cli.records import run_record, task_run_record
 from raysched.cli.summary import print_failures, print_outcome, print_remarks, print_tasks
 from raysched.cli.task_run import history_record, show_task_run
-from raysched.cli.why_words import plain
+from raysched.cli.why_words import driver_text, plain
 from raysched.client import Run, TaskRun, describe_error, get_run, utc
 from raysched.errors import UsageError
 from raysched.model.records import Kept
@@ -108,6 +108,7 @@ def _print_head(run: Run) -> None:
         "target": run.target,
         "backend": run.backend,
         "key": run.key,
+        "driver": "" if (driver := run.lost_driver) is None else driver_text(driver),
         "begun": f"{run.run_count} times" if run.run_count > 1 else "",
         "reuses": f"results of {run.rerun_of}" if run.rerun_of else "",
         "part of": run.parent,

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from raysched.cli.records import error_record, iso
+from raysched.client.why_driver import Loss
 from raysched.client.why_facts import Cause, Comparison, Line, Part, Seen, Source, Try, Why
 from raysched.client.why_held import STOPPED
 from raysched.client.why_waiting import Waiting
@@ -45,6 +46,7 @@ def why_record(why: Why) -> dict[str, Any]:
         "more_causes": why.more_causes,
         "graph": _graph(why.part),
         "last_success": None if why.comparison is None else _comparison(why.comparison),
+        "driver": None if why.loss is None else _loss(why.loss),
         "when_stopped": None if why.state not in STOPPED else _stopped(why),
         "next": [{"command": step.command, "purpose": step.purpose} for step in why.steps],
         "subflows": [why_record(subflow) for subflow in why.subflows],
@@ -74,6 +76,16 @@ def waiting_record(waiting: Waiting) -> dict[str, Any]:
     }
 
 
+def _loss(loss: Loss) -> dict[str, Any]:
+    return {
+        "host": loss.driver.host,
+        "pid": loss.driver.pid,
+        "alive": iso(loss.driver.alive),
+        "under_way": loss.under_way,
+        "between": loss.between,
+    }
+
+
 def _stopped(why: Why) -> dict[str, Any]:
     return {
         "place": why.place,
@@ -82,6 +94,7 @@ def _stopped(why: Why) -> dict[str, Any]:
                 "name": each.task,
                 "begun": each.begun,
                 "waited": each.waited,
+                "sent": each.sent,
                 "between": each.between,
                 "said": each.said,
                 "key": each.key or None,

@@ -24,6 +24,7 @@ from raysched.cli.why_words import (
     before_fallback_text,
     blame_text,
     change_text,
+    driver_text,
     frame_text,
     held_facts,
     plain,
@@ -36,16 +37,7 @@ from raysched.cli.why_words import (
     where_text,
 )
 from raysched.client.why_details import TRIED_AGAIN
-from raysched.client.why_facts import (
-    Cause,
-    Comparison,
-    Evidence,
-    Happening,
-    Part,
-    Source,
-    Try,
-    Why,
-)
+from raysched.client.why_facts import Cause, Comparison, Evidence, Happening, Part, Source, Try, Why
 from raysched.client.why_graph import drawing_of
 from raysched.client.why_waiting import Waiting
 from raysched.client.words import nanoseconds
@@ -151,6 +143,8 @@ def _head(why: Why) -> None:
         (why.state.name, style),
     )
     say((plain(why.verdict), "bold"))
+    if why.loss is not None:
+        say(("driver ", "dim"), plain(driver_text(why.loss.driver)))
     if why.cache and why.cache not in why.verdict:
         say(plain(why.cache))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from raysched.cli.output import SHORT_ID, duration, local_time, noun
 from raysched.client.shortfalls import Shortfall
+from raysched.client.why_driver import LostDriver
 from raysched.client.why_facts import Cause, Change, Where, Why
 from raysched.model.states import StateType
 from raysched.model.values import FailureClass, Frame
@@ -127,6 +128,8 @@ def held_facts(why: Why) -> list[tuple[str, str]]:
         if held.between:
             first = next(iter(held.said.splitlines()), "")
             lines.append(f"{held.between:,} between two attempts, after {first}")
+        if held.sent:
+            lines.append(f"{held.sent:,} may have begun: sent to a worker, no start is known")
         if held.waited:
             lines.append(f"{held.waited:,} had not begun")
         told.append((held.task, "\n".join(lines)))
@@ -140,6 +143,12 @@ def handled_text(cause: Cause) -> str:
     if cause.handled == cause.count:
         return "handled by the flow"
     return f"{cause.handled:,} of them handled by the flow"
+
+
+def driver_text(driver: LostDriver) -> str:
+    """Return which process died, and when: `worker-7, pid 4711, last known alive 2026-…`."""
+    where = where_text(Where(driver.host, driver.pid))
+    return f"{where}, last known alive {local_time(driver.alive)}"
 
 
 def alike_text(cause: Cause) -> str:

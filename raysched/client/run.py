@@ -11,13 +11,7 @@ from raysched.client.failure_kinds import FailureKind, failure_kinds
 from raysched.client.plan import GroupPlan, group_plan
 from raysched.client.shortfalls import Shortfall, shortfalls
 from raysched.client.task_run import TaskRun, TaskRuns
-from raysched.client.words import (
-    OWN_FAILURES,
-    split_key,
-    state_types,
-    utc,
-    who,
-)
+from raysched.client.words import OWN_FAILURES, split_key, state_types, utc, who
 from raysched.define.states import State
 from raysched.errors import ResultNotKept, UsageError
 from raysched.model.rows import ENGINE_LOGGER, RequestRow
@@ -30,6 +24,7 @@ if TYPE_CHECKING:
     from raysched.client.earlier import RerunPlan
     from raysched.client.stock import Stock
     from raysched.client.trace import RunTrace
+    from raysched.client.why_driver import LostDriver
     from raysched.client.why_facts import Why
     from raysched.client.why_waiting import Waiting
     from raysched.define.flows import Flow
@@ -86,6 +81,13 @@ class Run:
     def lost(self) -> bool:
         """Whether the process that ran it died before it ended."""
         return self._view.lost
+
+    @property
+    def lost_driver(self) -> "LostDriver | None":
+        """That process, and until when it is known to have lived; None if it did not die."""
+        from raysched.client.why_driver import lost_driver
+
+        return lost_driver(self._reader, self._view)
 
     @property
     def late(self) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
-from raysched.client.words import describe_error, utc
+from raysched.client.words import describe_error, seconds_between, utc
 from raysched.define.states import State
 from raysched.errors import (
     ResultError,
@@ -92,10 +92,8 @@ class TaskRun:
 
     @property
     def seconds(self) -> float | None:
-        """How long the last attempt took (seconds), or None while it is open."""
-        if not (self._view.started and self._view.ended):
-            return None
-        return (self._view.ended - self._view.started) / 10**9
+        """How long the last attempt took (seconds), None while it is open or if not known."""
+        return seconds_between(self._view.started, self._view.ended, self._view.state)
 
     @property
     def error(self) -> ErrorInfo | None:

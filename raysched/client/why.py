@@ -8,6 +8,7 @@ from raysched.client.shortfalls import shortfalls
 from raysched.client.why_causes import Keys, Kind, find_failures, name_some
 from raysched.client.why_changes import compare
 from raysched.client.why_details import cause_of, flow_cause
+from raysched.client.why_driver import loss_of
 from raysched.client.why_facts import Cause, Comparison, Why
 from raysched.client.why_graph import locate
 from raysched.client.why_held import STOPPED, flow_place, held_by
@@ -76,6 +77,7 @@ def explain(reader: "Reader", run: "RunView", *, depth: int = 0) -> Why:
         shortfalls=tuple(shortfalls(reader, run)),
         held=held_by(reader, run, failures.groups) if run.state in STOPPED else (),
         place=flow_place(run) if run.state in STOPPED else None,
+        loss=loss_of(reader, run, failures.kinds),
     )
     return replace(why, verdict=verdict_on(why))
 

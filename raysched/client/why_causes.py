@@ -40,6 +40,7 @@ class Kind:
         state: How they ended.
         failure_class: Who is to blame.
         reason: Why, where no attempt tells it, or "".
+        kind: `CrashKind` or `TimeoutKind` value, or "".
         by_group: How many there are by group.
         keys: Keys of the first ones, at most `MOST_KEYS`.
         handled: How many of them the flow handled.
@@ -53,6 +54,7 @@ class Kind:
     state: StateType
     failure_class: FailureClass
     reason: str = ""
+    kind: str = ""
     by_group: Counter[int] = field(default_factory=Counter)
     keys: list[str] = field(default_factory=list)
     handled: int = 0
@@ -179,7 +181,13 @@ def _kinds(endings: Iterable["Ending"], groups: Sequence[GroupRow]) -> dict[Hash
         alike = _alike(ending)
         if alike not in kinds:
             kinds[alike] = Kind(
-                alike, group, ending.first, ending.state, failure_class, ending.reason
+                alike,
+                group,
+                ending.first,
+                ending.state,
+                failure_class,
+                ending.reason,
+                ending.kind,
             )
         kind = kinds[alike]
         kind.by_group[group.id] += ending.count

@@ -17,7 +17,7 @@ from raysched.client.why_facts import (
     Where,
 )
 from raysched.client.why_source import source_of
-from raysched.client.words import describe_error, error_type, utc
+from raysched.client.words import describe_error, error_type, seconds_between, utc
 from raysched.model.rows import ENGINE_LOGGER, FELL_BACK, AttemptRow
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, TimeoutKind
@@ -62,12 +62,13 @@ def cause_of(reader: "Reader", run: "RunView", kind: Kind, number: int) -> Cause
     index = kind.group.first + kind.first
     task_run = reader.task_run(run, kind.group.task, index)
     attempts = reader.attempts(run, kind.group.id, kind.first)
-    error = next((row.error for row in reversed(attempts) if row.error is not None), None)
-    if error is None and task_run is not None:
-        error = task_run.error
+    # What was lost with its driver is not told by its attempts: they had ended before.
+    error = task_run.error if task_run is not None else None
+    if error is None:
+        error = next((row.error for row in reversed(attempts) if row.error is not None), None)
     error = error or _unbegun(kind)
     options = kind.options
-    ended = _ended(run, task_run)
+    ended = _ended(reader, run, task_run)
     logs = reader.last_logs(run, kind.group.id, kind.first, MOST_LOGS)
     key = f"{kind.group.task}[{index}]"
     begun = task_run.attempts if task_run is not None else len(attempts)
@@ -86,7 +87,8 @@ def cause_of(reader: "Reader", run: "RunView", kind: Kind, number: int) -> Cause
         state=kind.state,
         attempts=tuple(map(try_of, _some(attempts))),
         attempts_begun=begun,
-        stopped=kind.reason or (attempts[-1].stop_reason if attempts else ""),
+        stopped=kind.reason
+        or next((row.stop_reason for row in attempts if row.attempt == begun), ""),
         stops=tuple(kind.stops.values()) if len(kind.stops) > 1 else (),
         before_fallback=_before_fallback(attempts),
         logs=tuple(Line(utc(row.at), row.level, row.logger, row.message) for row in logs),
@@ -176,7 +178,7 @@ def try_of(row: AttemptRow) -> Try:
         kept.get("node_id", ""),
         kept.get("worker_id", ""),
     )
-    took = (row.ended - row.started) / 10**9 if row.started and row.ended else None
+    took = seconds_between(row.started, row.ended, row.state)
     failed = error is not None
     return Try(
         row.attempt,
@@ -265,10 +267,10 @@ def _by_task(reader: "Reader", run: "RunView", kind: Kind) -> dict[str, int]:
     return counts
 
 
-def _ended(run: "RunView", task_run: "TaskRunView | None") -> int:
+def _ended(reader: "Reader", run: "RunView", task_run: "TaskRunView | None") -> int:
     if task_run is not None and task_run.ended:
         return task_run.ended
-    return run.ended
+    return reader.last_told(run) if run.lost else run.ended
 
 
 def _node(error: ErrorInfo | None) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from raysched.client.advice_case import Advice
 from raysched.client.shortfalls import Shortfall
+from raysched.client.why_driver import Loss
 from raysched.client.why_held import Held
 from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo, FailureClass, Frame
@@ -355,6 +356,7 @@ class Why:
         key: Key of the task run that this is about, or "" if it is about the whole run.
         held: What was open when the run was stopped by a person or its limit of time.
         place: Where the flow function was then, or None where that is not known.
+        loss: Of a run whose driver died, what is known of that; None of others.
         shortfalls: Maps that missed their `min_success`.
         cache: What the cache had to do with the task run that this is about, or "".
     """
@@ -386,5 +388,6 @@ class Why:
     key: str = ""
     held: tuple[Held, ...] = ()
     place: Frame | None = None
+    loss: Loss | None = None
     shortfalls: tuple[Shortfall, ...] = ()
     cache: str = ""

@@ -10,6 +10,7 @@ from raysched.model.states import StateType
 from raysched.model.values import FailureClass, Frame
 
 if TYPE_CHECKING:
+    from raysched.store.endings import Standing
     from raysched.store.reader import Reader
     from raysched.store.views import RunView, TaskRunView
 
@@ -28,6 +29,7 @@ class Held:
         task: Name of the task.
         begun: How many were under way.
         waited: How many had not begun.
+        sent: How many may have begun: a worker had their attempt, and no start is known.
         between: How many had failed, and waited for their next attempt.
         said: What the first of these had failed with, or "".
         key: Key of the one that had been under way for longest, or "".
@@ -38,6 +40,7 @@ class Held:
     task: str
     begun: int
     waited: int
+    sent: int = 0
     between: int = 0
     said: str = ""
     key: str = ""
@@ -52,9 +55,7 @@ def held_by(reader: "Reader", run: "RunView", groups: Sequence[GroupRow]) -> tup
     no more of them at once than it has room.
     """
     cancelled = {
-        each.group: each.count
-        for each in reader.standings(run)
-        if each.state is StateType.CANCELLED
+        each.group: each for each in reader.standings(run) if each.state is StateType.CANCELLED
     }
     return tuple(
         _held(reader, run, group, cancelled[group.id]) for group in groups if group.id in cancelled
@@ -67,18 +68,20 @@ def flow_place(run: "RunView") -> Frame | None:
     return next((frame for frame in reversed(frames) if frame["own"]), None)
 
 
-def _held(reader: "Reader", run: "RunView", group: GroupRow, count: int) -> Held:
+def _held(reader: "Reader", run: "RunView", group: GroupRow, cancelled: "Standing") -> Held:
     found = reader.task_runs(
         run, task=group.task, states=[StateType.CANCELLED], limit=MOST_LOOKED_AT
     )
-    begun = [each for each in found if each.group == group.id and each.started and each.ended]
+    # A worker that is told to leave one out before it begins gives it the same start and end.
+    begun = [each for each in found if each.group == group.id and 0 < each.started < each.ended]
     between = [each for each in begun if _has_failed(each)]
     under_way = [each for each in begun if not _has_failed(each)]
     error = between[0].error if between else None
     held = Held(
         group.task,
         len(under_way),
-        count - len(begun),
+        cancelled.count - len(begun) - cancelled.sent,
+        cancelled.sent,
         len(between),
         describe_error(error) if error is not None else "",
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from raysched.client.why_facts import Cause, Step
 from raysched.model.states import StateType
+from raysched.model.values import CrashKind
 
 if TYPE_CHECKING:
     from raysched.store.views import RunView
@@ -31,6 +32,8 @@ def steps_after(run: "RunView", causes: Sequence[Cause]) -> Iterator[Step]:
 def steps_for(run: "RunView", causes: Sequence[Cause]) -> Iterator[Step]:
     """Yield commands that tell more of failures of a run."""
     short = run.id[:SHORT_ID]
+    # What was lost with its driver has not failed: there is nothing to look into, or to debug.
+    causes = [cause for cause in causes if cause.kind != CrashKind.DRIVER_LOST]
     others = ((cause.key, _another(cause)) for cause in causes)
     for key, another in [pair for pair in others if pair[1]][:1]:
         command = f"raysched why {short} {shlex.quote(another)}"

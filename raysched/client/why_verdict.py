@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from raysched.client.why_driver import Loss
 from raysched.client.why_facts import Cause, Why
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import CrashKind, FailureClass
@@ -33,8 +34,8 @@ def verdict_on(why: Why) -> str:
             return f"nothing failed: {_consequences(why)}"
         case StateType.COMPLETED | StateType.CACHED:
             return f"it completed, with {_handled(why)}: {_named(why.causes)}{_then(why)}"
-        case StateType.CRASHED if why.message == CrashKind.DRIVER_LOST:
-            return f"its driver died{_under_way(why)}{_then(why)}"
+        case StateType.CRASHED if why.loss and why.message == CrashKind.DRIVER_LOST:
+            return f"its driver died{_open_then(why, why.loss, open_ones)}{_then(why)}"
         case StateType.CANCELLED | StateType.TIMED_OUT:
             word = why.state.name.lower().replace("_", " ")
             head = why.message or word
@@ -127,15 +128,14 @@ def _handled(why: Why) -> str:
     return count_of(number, "failed teardown" if of_teardowns else "failure")
 
 
-def _under_way(why: Why) -> str:
+def _open_then(why: Why, loss: Loss, waited: int) -> str:
     """Return what was open when the driver died, and what had failed before."""
-    crashed = sum(cause.count for cause in why.causes if cause.kind == CrashKind.DRIVER_LOST)
-    waited = sum(count for state, count in why.counts.items() if not state.is_terminal)
-    told = ", ".join(
-        f"{number:,} {word}"
-        for number, word in ((crashed, "task runs under way"), (waited, "not begun"))
-        if number
-    )
+    numbers = {
+        "under way": loss.under_way,
+        "waiting for a retry": loss.between,
+        "not begun": waited,
+    }
+    told = ", ".join(f"{number:,} {word}" for word, number in numbers.items() if number)
     told = f" with {told}" if told else ""
     others = [cause for cause in why.causes if cause.kind != CrashKind.DRIVER_LOST]
     if not others:

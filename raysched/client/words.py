@@ -13,6 +13,9 @@ from raysched.model.values import ErrorInfo
 OWN_FAILURES = (StateType.FAILED, StateType.TIMED_OUT, StateType.CRASHED)
 """States of task runs that failed themselves: the roots of whatever only followed."""
 
+_ENDED_FROM_OUTSIDE = (StateType.CRASHED, StateType.TIMED_OUT, StateType.CANCELLED)
+"""States of attempts whose end a worker may not have told."""
+
 _UNNAMED = frozenset({"builtins", "__main__", "raysched.errors"})
 """Modules that people need not be told with the name of an exception's class."""
 
@@ -25,6 +28,21 @@ def utc(ns: int) -> datetime | None:
     """Return nanoseconds since the epoch as a moment in UTC, 0 as None."""
     # In whole microseconds: a float has not enough digits for the last one.
     return _EPOCH + timedelta(microseconds=ns // 1000) if ns else None
+
+
+def seconds_between(started: int, ended: int, state: StateType) -> float | None:
+    """Return how long an attempt took (seconds), None where that is not known, or it is open.
+
+    One whose worker broke, or was ended, before it had told of a start has its end for one.
+
+    Args:
+        started: When it began (ns since the epoch), 0 if that is not known.
+        ended: When it ended, or its loss was seen, 0 while it is open.
+        state: How it ended.
+    """
+    if not started or not ended or (started == ended and state in _ENDED_FROM_OUTSIDE):
+        return None
+    return (ended - started) / 10**9
 
 
 def nanoseconds(when: datetime) -> int:

@@ -14,7 +14,13 @@ from raysched.model.states import StateType
 from raysched.model.values import FailureClass
 from raysched.store.snapshots import Snapshots
 from raysched.store.tables import ATTEMPT, HAS_VALUE, TASK_RUN
-from raysched.store.views import DRIVER_LOST, LOST_WITH_DRIVER, RunView, shown_state
+from raysched.store.views import (
+    BETWEEN_ATTEMPTS,
+    DRIVER_LOST,
+    LOST_WITH_DRIVER,
+    RunView,
+    shown_state,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,7 @@ class Standing:
         first: The first one's position.
         started: When the first attempt of those began (ns), 0 if none did.
         ended: When the last one of those that have ended did (ns), 0 if none has.
+        sent: How many have an attempt of whose start nothing is known.
     """
 
     group: int
@@ -40,6 +47,7 @@ class Standing:
     first: int
     started: int
     ended: int
+    sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,7 @@ class EndingsReader(Snapshots):
                 func.min(TASK_RUN.c.idx),
                 started,
                 ended,
+                func.count().filter(TASK_RUN.c.attempts > 0, TASK_RUN.c.started == 0),
             )
             .where(TASK_RUN.c.run == run.number)
             .group_by(TASK_RUN.c.grp, TASK_RUN.c.state)
@@ -118,8 +127,12 @@ class EndingsReader(Snapshots):
         )
         with self._reading() as connection:
             return [
-                Standing(group, _shown(run, state), count, kept, undid, first, began or 0, end or 0)
-                for group, state, count, kept, undid, first, began, end in connection.execute(query)
+                Standing(
+                    group, _shown(run, state), count, kept, undid, first, began or 0, end or 0, sent
+                )
+                for group, state, count, kept, undid, first, began, end, sent in (
+                    connection.execute(query)
+                )
             ]
 
     def endings(self, run: RunView, states: Collection[StateType]) -> list[Ending]:
@@ -189,6 +202,7 @@ def _with_error(query: Select[Any], run: RunView, states: Collection[StateType])
 
 def _ending(run: RunView, row: Any) -> Ending:
     group, code, handled, reason, *error, stopped, count, first = row
+    fingerprint, error_type, failure_class, kind = error
     if run.lost and code in LOST_WITH_DRIVER:
         lost = DRIVER_LOST
         return Ending(
@@ -196,11 +210,11 @@ def _ending(run: RunView, row: Any) -> Ending:
             StateType.CRASHED,
             count,
             first,
+            reason=BETWEEN_ATTEMPTS if error_type is not None else "",
             type=lost.type,
             failure_class=lost.failure_class,
             kind=lost.kind,
         )
-    fingerprint, error_type, failure_class, kind = error
     return Ending(
         group,
         StateType(code),

@@ -328,8 +328,8 @@ class Reader(EvidenceReader, EndingsReader, EarlierReader, CacheReader, TraceRea
 
 def _select_runs() -> Select[Any]:
     columns = [column for column in FLOW_RUN.c if column.name not in _LONG]
-    driver = DRIVER.c.id.label("driver_id")
-    return select(*columns, driver).join(DRIVER).where(FLOW_RUN.c.removed.is_(None))
+    driver = DRIVER.c.id.label("driver_id"), DRIVER.c.host, DRIVER.c.pid
+    return select(*columns, *driver).join(DRIVER).where(FLOW_RUN.c.removed.is_(None))
 
 
 def _recorded_codes(states: Collection[StateType]) -> list[int]:
@@ -362,6 +362,8 @@ def _run_view(row: RowMapping, counted: dict[int, int] | None, *, lost: bool) ->
         lost=lost,
         counts=counts,
         late=row["late"],
+        host=row["host"],
+        pid=row["pid"],
     )
 
 

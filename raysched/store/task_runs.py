@@ -15,7 +15,13 @@ from raysched.model.states import StateType
 from raysched.model.values import ErrorInfo
 from raysched.store.rows import error_info
 from raysched.store.tables import ATTEMPT, HAS_VALUE, TASK_GROUP, TASK_RUN
-from raysched.store.views import DRIVER_LOST, RunView, TaskRunView, shown_state
+from raysched.store.views import (
+    BETWEEN_ATTEMPTS,
+    DRIVER_LOST,
+    RunView,
+    TaskRunView,
+    shown_state,
+)
 
 PAGE = 2000
 """Rows fetched at once."""
@@ -199,6 +205,10 @@ class _Members:
         state = self._shown[code]
         index = group.first + member
         key = task_run_key(group.task, index)
+        error = errors.get((member, attempts))
+        if state != code:
+            reason = "" if error is None else BETWEEN_ATTEMPTS
+            error = DRIVER_LOST
         return TaskRunView(
             group.task,
             key,
@@ -212,7 +222,7 @@ class _Members:
             size or 0,
             bool(handled),
             group.tags,
-            errors.get((member, attempts)) if state == code else DRIVER_LOST,
+            error,
             group.id,
             member,
             reason or "",

@@ -14,7 +14,10 @@ DRIVER_LOST = ErrorInfo(
     failure_class=FailureClass.INFRASTRUCTURE,
     kind=CrashKind.DRIVER_LOST.value,
 )
-"""Error of a task run that was under way when its driver died."""
+"""Error of a task run that was open when its driver died."""
+
+BETWEEN_ATTEMPTS = "waited for its next attempt when the driver died"
+"""Reason of such a one whose last attempt had ended: no attempt of it died with the driver."""
 
 LOST_WITH_DRIVER = frozenset(
     {StateType.PENDING, StateType.RUNNING, StateType.AWAITING_RETRY, StateType.CANCELLING}
@@ -50,12 +53,16 @@ class RunView(FlowRunRow):
             SCHEDULED. Open task runs of a closed run count as recorded; of a lost driver, those of
             `LOST_WITH_DRIVER` count as CRASHED.
         late: Reports of attempts that were over already, and were refused.
+        host: Machine of the process that drives it, or has driven it last.
+        pid: Number of that process.
     """
 
     number: int = 0
     lost: bool = False
     counts: dict[StateType, int] = field(default_factory=dict)
     late: int = 0
+    host: str = ""
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

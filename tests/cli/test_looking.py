@@ -1,5 +1,6 @@
 """`runs`, `show` and `logs` over runs that are there."""
 
+import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -273,7 +274,9 @@ class TestShow:
         kept.close()
         shown = looking("show", "last", "--json").json()
         assert (shown["state"], shown["message"]) == ("CRASHED", "driver lost")
-        assert "CRASHED: driver lost" in looking("show", "last").out
+        shown = looking("show", "last").out
+        assert "CRASHED: driver lost" in shown
+        assert f"pid {os.getpid()}, last known alive" in shown
 
 
 class TestLogs:

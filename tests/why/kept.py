@@ -7,7 +7,14 @@ from typing import Any
 from cli.kept_runs import NOON, SECOND, close_run, members, open_run, store
 from raysched import StateType, get_run
 from raysched.client import Run
-from raysched.model.rows import AttemptRow, Batch, FlowRunChange, GroupRow, LogRow
+from raysched.model.rows import (
+    ENGINE_LOGGER,
+    AttemptRow,
+    Batch,
+    FlowRunChange,
+    GroupRow,
+    LogRow,
+)
 from raysched.model.values import ErrorInfo, Evidence, FailureClass, Frame
 
 ENDED = NOON + SECOND // 4
@@ -107,13 +114,14 @@ def _failures(number: int, part: Sequence[int], kinds: int) -> Batch:
 def keep_cancelled(before: ErrorInfo | None = None) -> Run:
     """A run that was cancelled while two members of a map were under way, and three waited.
 
-    With an error the first one had failed with it, and waited for its next attempt.
+    With an error the first one had failed with it, and waited for its next attempt. A worker had
+    two of those that waited, and told only of one that it had not begun.
     """
     kept = store()
     run_id, number = open_run(kept, "training")
     columns = members(0, range(5), StateType.CANCELLED, attempts=0)
-    columns.attempts = [1, 1, 0, 0, 0]
-    columns.started = [NOON + SECOND, NOON, 0, 0, 0]
+    columns.attempts = [1, 1, 0, 1, 1]
+    columns.started = [NOON + SECOND, NOON, 0, 0, NOON + 2 * SECOND]
     columns.ended = [NOON + 2 * SECOND] * 5
     columns.reasons = dict.fromkeys(range(2, 5), "cancelled by Ctrl-C")
     error = ErrorInfo(
@@ -136,6 +144,37 @@ def keep_cancelled(before: ErrorInfo | None = None) -> Run:
         ErrorInfo("builtins.KeyboardInterrupt", "", evidence=Evidence(frames=[place])),
     )
     kept.commit(Batch(number, flow_run=change))
+    kept.close()
+    return get_run(run_id)
+
+
+def keep_lost_between_attempts() -> Run:
+    """A run whose driver died when two of four members of a map waited for a retry.
+
+    The second of these was queued for it; of one the second attempt was under way; one had failed.
+    """
+    kept = store()
+    run_id, number = open_run(kept, "nightly")
+    down = ErrorInfo("shop.SourceDown", "503", fingerprint="f" * 16)
+    waiting = members(0, [0], StateType.AWAITING_RETRY)
+    waiting.reasons = {0: "next attempt at 2026-11-20T12:00:09+00:00"}
+    kept.commit(
+        Batch(
+            number,
+            groups=[GroupRow(0, "fetch", 0, 6, mapped=True)],
+            task_runs=[
+                waiting,
+                members(0, [1], StateType.PENDING),
+                members(0, [2], StateType.RUNNING, attempts=2),
+                members(0, [3], StateType.FAILED),
+            ],
+            attempts=[
+                AttemptRow(0, index, 1, StateType.FAILED, NOON, ENDED, down, "tried out")
+                for index in range(4)
+            ],
+            logs=[LogRow(-1, 0, 1, NOON + SECOND, 30, ENGINE_LOGGER, "the disk is nearly full")],
+        )
+    )
     kept.close()
     return get_run(run_id)
 

@@ -204,7 +204,8 @@ class TestStopped:
     def test_tells_what_was_under_way_and_where(self) -> None:
         found = keep_cancelled().why()
         (held,) = found.held
-        assert (held.task, held.begun, held.waited, held.key) == ("train", 2, 3, "train[1]")
+        assert (held.task, held.begun, held.sent, held.waited) == ("train", 2, 1, 2)
+        assert held.key == "train[1]"
         assert held.seconds == 2.0
         assert held.place is not None
         assert (held.place["line"], held.place["function"]) == (7, "train")
@@ -213,11 +214,12 @@ class TestStopped:
 
     def test_text(self) -> None:
         found = keep_cancelled()
-        assert steady(told(found.id)).splitlines()[3:7] == [
+        assert steady(told(found.id)).splitlines()[3:8] == [
             "when it was stopped",
             "   the flow function  shop.py:30 in training  train.map(range(5)).wait()",
             "   train  2 under way, train[1] for longest, (s), at shop.py:7 in train  step()",
-            "                      3 had not begun",
+            "                      1 may have begun: sent to a worker, no start is known",
+            "                      2 had not begun",
         ]
 
     def test_one_between_two_attempts_is_no_root_failure(self) -> None:
@@ -227,7 +229,7 @@ class TestStopped:
         assert why.verdict == "cancelled by Ctrl-C → 5 cancelled, 0 results kept"
         assert why.causes == ()
         (held,) = why.held
-        assert (held.begun, held.between, held.waited) == (1, 1, 3)
+        assert (held.begun, held.between, held.sent, held.waited) == (1, 1, 1, 2)
         assert "1 between two attempts, after ConnectionError: refused" in told(found.id)
         of_it = found.why("train[0]")
         assert of_it.verdict == "`train[0]` CANCELLED: cancelled"
@@ -236,4 +238,5 @@ class TestStopped:
     def test_json(self) -> None:
         record = json.loads(told(keep_cancelled().id, "--json"))["when_stopped"]
         assert record["place"]["function"] == "training"
-        assert [(each["name"], each["begun"]) for each in record["task_runs"]] == [("train", 2)]
+        (held,) = record["task_runs"]
+        assert (held["name"], held["begun"], held["sent"], held["waited"]) == ("train", 2, 1, 2)

@@ -1,16 +1,26 @@
 """What `raysched why` tells of the infrastructure, of drivers that died, and of very many."""
 
 import json
+import os
+import socket
 import tracemalloc
 
 import pytest
 
 from cli.kept_runs import NOON, SECOND, close_run, members, open_run, store
 from raysched import StateType, get_run
+from raysched.cli.why_page import page
 from raysched.model.rows import ENGINE_LOGGER, AttemptRow, Batch, GroupRow, LogRow
 from raysched.model.values import CrashKind, ErrorInfo, Evidence, FailureClass, TimeoutKind
+from raysched.store.views import BETWEEN_ATTEMPTS
 from why.around import told
-from why.kept import ENDED, crash, keep_crashed, keep_equal_failures
+from why.kept import (
+    ENDED,
+    crash,
+    keep_crashed,
+    keep_equal_failures,
+    keep_lost_between_attempts,
+)
 
 GIB = 1024**3
 
@@ -89,11 +99,78 @@ class TestDriverLost:
         kept.close()
         why = get_run(run_id).why()
         assert why.verdict == (
-            "its driver died with 2 task runs under way, 2 not begun → 0 of 2 results kept"
+            "its driver died with 2 under way, 2 not begun → 0 of 2 results kept"
         )
         (cause,) = why.causes
         assert (cause.kind, cause.count) == (CrashKind.DRIVER_LOST, 2)
         assert [each.rule for each in cause.advice] == ["driver-lost"]
+
+    def test_is_not_blamed_on_what_was_to_be_tried_again(self) -> None:
+        run = keep_lost_between_attempts()
+        why = run.why()
+        assert why.verdict == (
+            "its driver died with 1 under way, 2 waiting for a retry, 2 not begun; before that "
+            "1 failure: `fetch[3]` shop.SourceDown 503 → 0 results kept"
+        )
+        assert [(each.message, each.keys, each.stopped) for each in why.causes] == [
+            ("driver lost", ("fetch[0]", "fetch[1]"), BETWEEN_ATTEMPTS),
+            ("driver lost", ("fetch[2]",), ""),
+            ("503", ("fetch[3]",), "tried out"),
+        ]
+        assert [each.text for each in why.causes[0].before] == ["the disk is nearly full"]
+        assert [step.command for step in why.steps] == [
+            f"raysched resume {run.id[:8]} file.py:flow",
+            f"raysched debug {run.id[:8]} 'fetch[3]'",
+        ]
+        assert {each.key: each.reason for each in run.failures} == {
+            "fetch[0]": BETWEEN_ATTEMPTS,
+            "fetch[1]": BETWEEN_ATTEMPTS,
+            "fetch[2]": "",
+            "fetch[3]": "",
+        }
+
+    @pytest.mark.parametrize("key", ["fetch[0]", "fetch[2]"])
+    def test_of_one_task_run(self, key: str) -> None:
+        why = keep_lost_between_attempts().why(key)
+        assert why.verdict == f"`{key}` CRASHED (driver lost)"
+        assert why.causes[0].attempts[0].said == "shop.SourceDown: 503"
+
+    def test_process_is_named_with_when_it_was_known_to_live(self) -> None:
+        run = keep_lost_between_attempts()
+        driver = f"{socket.gethostname()}, pid {os.getpid()}, last known alive 2026-11-20 12:00:01"
+        assert f"driver {driver}" in told(run.id)
+        assert json.loads(told(run.id, "--json"))["driver"] == {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "alive": "2026-11-20T12:00:01.123456Z",
+            "under_way": 1,
+            "between": 2,
+        }
+        assert driver in page(run.why())
+
+
+class TestHowLongItTook:
+    """How long an attempt took whose worker broke: its loss is its end, and perhaps its start."""
+
+    @pytest.mark.parametrize(("started", "seconds"), [(NOON, 0.25), (ENDED, None)])
+    def test_is_told_if_the_start_is_known(self, started: int, seconds: float | None) -> None:
+        kept = store()
+        run_id, number = open_run(kept, "training")
+        columns = members(0, [0], StateType.CRASHED)
+        columns.started = [started]
+        error = crash(CrashKind.WORKER_DIED)
+        batch = Batch(
+            number,
+            groups=[GroupRow(0, "train", 0, 1)],
+            task_runs=[columns],
+            attempts=[AttemptRow(0, 0, 1, StateType.CRASHED, started, ENDED, error, "no retries")],
+        )
+        kept.commit(batch)
+        close_run(kept, number, StateType.FAILED, "1 task run failed")
+        kept.close()
+        run = get_run(run_id)
+        assert run["train"][0].seconds == seconds
+        assert run.why().causes[0].attempts[0].seconds == seconds
 
 
 class TestVeryMany:

@@ -111,7 +111,7 @@ def node_of_driver_died() -> ErrorInfo:
         "ray.exceptions.LocalRayletDiedError",
         f"the Ray node that this driver is connected to has died{_full_store()}, so nothing can "
         "run any more. What was committed is kept; start Ray again where it was started by hand, "
-        "and run once more",
+        "then go on by `raysched resume RUN`",
         failure_class=FailureClass.INFRASTRUCTURE,
         kind=CrashKind.NODE_DIED,
     )

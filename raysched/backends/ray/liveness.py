@@ -87,7 +87,8 @@ class NodeWatch:
                 "the head of the Ray cluster at %s does not answer. If it does not come back, "
                 "Ray ends this program after a minute "
                 "(RAY_gcs_rpc_server_reconnect_timeout_s), and its runs are shown as CRASHED. "
-                "What was committed is kept: start Ray again, and run once more",
+                "What was committed is kept: start Ray again, then go on by `raysched resume RUN` "
+                "(`raysched runs` has their ids, `last` is the newest one)",
                 self._head,
             )
 

@@ -5,6 +5,9 @@ import secrets
 IDENTITY_BYTES = 16
 """Length of an identity digest (bytes): what a resume matches task runs on."""
 
+SHORT_ID = 8
+"""How many digits of a flow run id people are shown."""
+
 
 def new_run_id() -> str:
     """Return a new flow run id: 32 random hexadecimal digits.

@@ -154,6 +154,7 @@ def kept_run(run: str) -> KeptFlowRun:
         row = reader.find_run(run)
         envelope = reader.pickled_parameters(row)
         owner = "" if row.state.is_terminal else reader.owner(row)
+        may_have_run = tuple(reader.may_have_run(row))
     finally:
         reader.close()
     parameters, lacks = None, "they are larger than 1 MiB, or cannot be pickled"
@@ -173,6 +174,7 @@ def kept_run(run: str) -> KeptFlowRun:
         lacks,
         owner,
         row.key,
+        may_have_run,
     )
 
 

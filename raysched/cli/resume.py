@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from raysched.cli.children import run_child
+from raysched.cli.go_on import may_have_run, print_asking
 from raysched.cli.output import SHORT_ID, noun, print_json, say
 from raysched.cli.parameters import read_parameters
 from raysched.cli.progress import Progress
@@ -13,6 +14,7 @@ from raysched.cli.stock import print_stock, stock_record, stock_words
 from raysched.cli.supervise import option_arguments
 from raysched.cli.target import AnyFlow, Target, load_target
 from raysched.client import Run, get_run, get_runs
+from raysched.define.resuming import refuses_resume
 from raysched.errors import NotResumable, UsageError
 from raysched.model.rows import ENGINE_LOGGER
 from raysched.model.states import SUCCESSES, StateType
@@ -69,7 +71,8 @@ def resume_run(text: str, choices: Choices) -> int:
     def call(flow: AnyFlow) -> object:
         return flow.resume(run.id, rerun_changed=choices.rerun_changed, confirmed=choices.confirmed)
 
-    if not _can_go_on(run):
+    refused = not choices.confirmed and refuses_resume(may_have_run(run)) is not None
+    if refused or not _can_go_on(run):
         return run_flow(target, call, choices.options)
     say(
         f"resuming {run.flow} ",
@@ -101,11 +104,13 @@ def show_stock(text: str, *, as_json: bool) -> int:
         )
     stock = run.stock
     if as_json:
-        print_json({**run_record(run), "resume": stock_record(stock)})
+        begun = [{"key": key, "state": state.name} for key, state in may_have_run(run)]
+        print_json({**run_record(run), "resume": stock_record(stock), "may_have_run": begun})
         return 0
     say(f"a resume of {run.flow} ", (run.id[:SHORT_ID], "cyan"), " finds this; nothing was run")
     say()
     print_stock(stock)
+    print_asking(run)
     return 0
 
 

@@ -1,5 +1,7 @@
 """`raysched run`: load the target, call the flow, show what happens, sum it up."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,8 @@ from raysched.cli.records import run_record
 from raysched.cli.running import FAILURE, Options, run_flow, short
 from raysched.cli.summary import print_summary
 from raysched.cli.target import AnyFlow, load_target
-from raysched.errors import ResultError, RunExists
+from raysched.engine.opening import CUT, preview
+from raysched.errors import ParameterError, ResultError, RunExists
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +56,23 @@ def run_target(order: Order) -> int:
             return run_flow(target, call, order.options)
         except RunExists as error:
             existing = client.get_run(error.run_id)
-    return _tell_existing(existing, order)
+    return _tell_existing(existing, order, _differences(existing, target.flow, parameters))
 
 
-def _tell_existing(run: client.Run, order: Order) -> int:
-    """Tell of the run that has the key; return the exit code."""
+def _tell_existing(run: client.Run, order: Order, others: str) -> int:
+    """Tell of the run that has the key; return the exit code.
+
+    Args:
+        run: The run.
+        order: What was ordered.
+        others: Which of its parameters are others, or "".
+    """
     as_json = order.options.as_json
     say(
         f"key {order.key}: ",
         (run.id[:SHORT_ID], "cyan"),
         f" of {run.flow} has it, so nothing was run",
+        (f", with other parameters: {others}" if others else "", "yellow"),
         stderr=as_json,
     )
     if as_json:
@@ -70,6 +80,29 @@ def _tell_existing(run: client.Run, order: Order) -> int:
     else:
         print_summary(run, _returned(run))
     return 0 if run.state.is_completed() else FAILURE
+
+
+def _differences(run: client.Run, flow: AnyFlow, parameters: Mapping[str, Any]) -> str:
+    """Return which parameters of a run are others than those that were given: `die=2, not 5`."""
+    if run.flow != flow.name:
+        return ""
+    try:
+        asked = json.loads(preview(dict(flow.parameters_of(parameters))))
+    except ParameterError:
+        # Nothing is run with them.
+        return ""
+    had = run.parameters
+    if CUT in had or CUT in asked:
+        return "" if had == asked else "they are too long to be shown"
+    return ", ".join(
+        f"{name}={_told(had, name)}, not {_told(asked, name)}"
+        for name in {**had, **asked}
+        if _told(had, name) != _told(asked, name)
+    )
+
+
+def _told(parameters: Mapping[str, Any], name: str) -> str:
+    return short(parameters[name]) or "None" if name in parameters else "there"
 
 
 def _returned(run: client.Run) -> str:

@@ -5,6 +5,7 @@ from itertools import islice
 from rich.table import Table
 from rich.text import Text
 
+from raysched.cli.go_on import print_go_on
 from raysched.cli.output import (
     DEFAULT_LIMIT,
     SHORT_ID,
@@ -141,7 +142,7 @@ def _print_why(run: Run) -> None:
         say()
         say(("why   ", "dim"), f"raysched why {waiting}{run.id[:SHORT_ID]}")
         if run.state.is_final() and not run.parent:
-            say(("go on ", "dim"), f"raysched resume {run.id[:SHORT_ID]}")
+            print_go_on(run)
 
 
 def _print_task_runs(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from raysched.cli.go_on import print_go_on
 from raysched.cli.output import (
     SHORT_ID,
     STYLES,
@@ -84,7 +85,7 @@ def print_summary(run: Run, returned: str, tell: Callable[[Run], None] | None = 
         say(("next  ", "dim"), "raysched show last   raysched logs last")
         return
     say(("next  ", "dim"), "raysched why last   raysched show last   raysched logs last")
-    say(("go on ", "dim"), f"raysched resume {run.id[:SHORT_ID]}")
+    print_go_on(run)
 
 
 def print_trace(trace: "RunTrace | Waterfall") -> None:

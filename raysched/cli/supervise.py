@@ -2,10 +2,12 @@
 
 from raysched import client
 from raysched.cli.children import Ended, pause, run_child
+from raysched.cli.go_on import may_have_run
 from raysched.cli.output import SHORT_ID, noun, say
 from raysched.cli.run import Order
 from raysched.cli.running import Options
-from raysched.errors import RunNotFound, StoreUnavailable
+from raysched.define.resuming import refuses_resume
+from raysched.errors import NotResumable, RunNotFound, StoreUnavailable
 from raysched.model.ids import new_run_id
 
 LONGEST_PAUSE = 60.0
@@ -35,9 +37,12 @@ def supervise(order: Order, most: int) -> int:
         ended = run_child(arguments)
         if ended.asked:
             return ended.code
-        run = _find(run_id)
+        run, refused = _find(run_id)
         # One that could not even begin, for want of a parameter or Ray, would not the next time.
         if not (ended.signal if run is None else run.lost):
+            return ended.code
+        if refused is not None:
+            say((f"{_name(run, order)} is not gone on with: {refused}", "red"), stderr=True)
             return ended.code
         died += 1
         what = f"the driver of {_name(run, order)} {_cause(ended)}"
@@ -59,14 +64,18 @@ def supervise(order: Order, most: int) -> int:
             arguments = _resume_arguments(order, run.id)
 
 
-def _find(run_id: str) -> client.Run | None:
-    """Return the run, as soon as the database can be read; raise if somebody asks for the end."""
+def _find(run_id: str) -> tuple[client.Run | None, NotResumable | None]:
+    """Return the run, and what keeps it from being gone on with, if it was lost.
+
+    As soon as the database can be read; raises if somebody asks for the end.
+    """
     delay = 1.0
     while True:
         try:
-            return client.get_run(run_id)
+            run = client.get_run(run_id)
+            return run, refuses_resume(may_have_run(run)) if run.lost else None
         except RunNotFound:
-            return None
+            return None, None
         except StoreUnavailable as error:
             say((f"{error}; looking again in {delay:g} s", "yellow"), stderr=True)
             if pause(delay):

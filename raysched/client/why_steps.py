@@ -14,9 +14,20 @@ if TYPE_CHECKING:
 SHORT_ID = 8
 """Digits of a run's id in commands."""
 
+MOST_NAMES = 4
+"""Task runs that are named at once."""
 
-def steps_after(run: "RunView", causes: Sequence[Cause]) -> Iterator[Step]:
-    """Yield commands that may come next after a run; only such that there are."""
+
+def steps_after(
+    run: "RunView", causes: Sequence[Cause], begun: Sequence[tuple[str, StateType]] = ()
+) -> Iterator[Step]:
+    """Yield commands that may come next after a run; only such that there are.
+
+    Args:
+        run: The run.
+        causes: What it failed of.
+        begun: What a resume needs a person's yes to repeat (see `EarlierReader.may_have_run`).
+    """
     short = run.id[:SHORT_ID]
     if not run.state.is_terminal:
         yield Step(f"raysched why --waiting {short}", "what it waits for")
@@ -25,7 +36,13 @@ def steps_after(run: "RunView", causes: Sequence[Cause]) -> Iterator[Step]:
         once = "" if run.lost or run.state is StateType.CANCELLED else ", once the cause is gone"
         where = "" if run.target else " file.py:flow"
         reused = "what completed is reused"
-        yield Step(f"raysched resume {short}{where}", f"go on with it{once}: {reused}")
+        yes, look = "", ""
+        if begun:
+            yes = " --yes"
+            more = f" and {len(begun) - MOST_NAMES:,} more" if len(begun) > MOST_NAMES else ""
+            keys = ", ".join(key for key, _ in begun[:MOST_NAMES]) + more
+            look = f"; first look whether {keys} (idempotent=False) had an effect already"
+        yield Step(f"raysched resume {short}{where}{yes}", f"go on with it{once}: {reused}{look}")
     yield from steps_for(run, causes)
 
 

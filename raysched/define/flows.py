@@ -3,15 +3,7 @@
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
-from typing import (
-    Any,
-    Concatenate,
-    Literal,
-    ParamSpec,
-    TypeVar,
-    Unpack,
-    overload,
-)
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from raysched.define.checker import Checker
 from raysched.define.decorated import Decorated, declare
@@ -273,6 +265,15 @@ class Flow(Decorated[P, R]):
         bound = self._caller.signature.bind(self._first, parameters)
         start = replace(self._caller.begin(bound, None, run_id), key=key)
         return self._go(start, return_state=False)
+
+    def parameters_of(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return all parameters of a run that `run_as` would begin: with defaults, coerced.
+
+        Raises:
+            ParameterError: They do not fit the signature or the annotations.
+        """
+        bound = self._caller.signature.bind(self._first, parameters)
+        return self._caller.begin(bound, None).parameters
 
     def _go(self, start: FlowRunStart, *, return_state: bool) -> Any:
         procedure = self._caller.execute(start, return_state=return_state)

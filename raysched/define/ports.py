@@ -109,6 +109,9 @@ class KeptFlowRun:
         lacks: Why not, for people.
         owner: The living process that works on it, for people, or "".
         key: What makes it the only one of its kind, or "".
+        may_have_run: Keys and states of the task runs that it may repeat only if that is
+            confirmed: they were begun and did not complete, and their tasks are declared as
+            `idempotent=False`.
     """
 
     id: str
@@ -121,6 +124,7 @@ class KeptFlowRun:
     lacks: str = ""
     owner: str = ""
     key: str = ""
+    may_have_run: tuple[tuple[str, StateType], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What a flow run goes on from: the same run again, or a new one that reuses its results."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +8,8 @@ from raysched.define.context import current_scope
 from raysched.define.flow_runs import FlowCaller
 from raysched.define.ports import Continuation, FlowRunStart, KeptFlowRun, kept_run
 from raysched.errors import NotResumable, ParameterError, RunOwned, UsageError
-from raysched.model.states import SUCCESSES
+from raysched.graph.recorded import END_UNKNOWN, may_have_run
+from raysched.model.states import SUCCESSES, StateType
 
 SHORT_ID = 8
 """Digits of a run's id in messages."""
@@ -22,7 +23,8 @@ def start_of_resume(caller: FlowCaller, continues: Continuation) -> FlowRunStart
         continues: What was asked for; its run may be told by a prefix of the id, or as `last`.
 
     Raises:
-        NotResumable: It has completed, is another flow's, or its parameters are not there.
+        NotResumable: It has completed, is another flow's, its parameters are not there, or task
+            runs that must not run twice were under way, and it is not confirmed that they may.
         RunNotFound: No run, or more than one, matches.
     """
     kept = _kept(caller, "resume", continues.run_id)
@@ -43,6 +45,9 @@ def start_of_resume(caller: FlowCaller, continues: Continuation) -> FlowRunStart
             f"more: {error}. Give new ones a default, or begin a new run that reuses its results: "
             f"`raysched rerun {short} --param name=value`"
         ) from error
+    refused = refuses_resume(kept.may_have_run)
+    if refused is not None and not continues.confirmed:
+        raise refused
     return FlowRunStart(
         kept.id,
         kept.name,
@@ -52,6 +57,18 @@ def start_of_resume(caller: FlowCaller, continues: Continuation) -> FlowRunStart
         key=kept.key,
         continues=replace(continues, run_id=kept.id),
     )
+
+
+def refuses_resume(begun: Iterable[tuple[str, StateType]]) -> NotResumable | None:
+    """Return what keeps a run from being resumed without a person's yes, before anything starts.
+
+    What else may have run already is refused when the flow function calls it again.
+
+    Args:
+        begun: As `KeptFlowRun.may_have_run`.
+    """
+    unknown = [(key, state) for key, state in begun if state in END_UNKNOWN]
+    return may_have_run(unknown) if unknown else None
 
 
 def start_of_rerun(

@@ -14,6 +14,10 @@ KEPT_BYTES = 1024**2
 """Larger parameters of a flow run are kept as text only, larger results not at all (bytes)."""
 
 
+CUT = "…"
+"""Under this name parameters are kept that are too long to be shown whole: the beginning."""
+
+
 def new_row(start: FlowRunStart, *, execution: Execution, target: str, backend: str) -> FlowRunRow:
     """Return the row of a flow run that begins.
 
@@ -59,7 +63,7 @@ def preview(parameters: object, limit: int = 10_000) -> str:
     What JSON does not know is as pydantic writes it, a path as its text, or shown by its repr.
     """
     text = json.dumps(parameters, default=_as_json, skipkeys=True)
-    return text if len(text) <= limit else json.dumps({"…": text[:limit]})
+    return text if len(text) <= limit else json.dumps({CUT: text[:limit]})
 
 
 def _as_json(value: object) -> object:

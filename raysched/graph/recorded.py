@@ -17,6 +17,12 @@ from raysched.model.values import StoredValue, UnkeptValue
 NAMED = 3
 """How many task runs a message names."""
 
+END_UNKNOWN = frozenset({StateType.CRASHED, StateType.TIMED_OUT, StateType.CANCELLED})
+"""States of ended task runs of which nobody knows what they have done: they were stopped, or died.
+
+Of one that FAILED its code tells, and who mends that may have it called with other inputs.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:

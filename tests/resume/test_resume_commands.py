@@ -5,6 +5,32 @@ from raysched.testing import FaultPoints
 from resume.mending import BROKEN, MENDED
 from resume.places import CountingPlace
 
+PAYMENTS = """
+from common import *
+
+@task(idempotent=False)
+def charge():
+    raise ValueError("no such account")
+
+@task(idempotent=False)
+def note():
+    pass
+
+@task(idempotent=False)
+def pay():
+    die()
+
+@flow
+def billing():
+    note()
+    pay()
+
+@flow
+def paying():
+    charge(return_state=True)
+    billing()
+"""
+
 
 class TestDryRun:
     def test_tells_what_is_there_by_task(self, place: CountingPlace) -> None:
@@ -31,6 +57,23 @@ class TestDryRun:
             "completed_run_again": {},
             "run": {"FAILED": 1},
         }
+
+    def test_names_what_asks_for_a_yes_also_in_subflows(self, place: CountingPlace) -> None:
+        place.write(PAYMENTS)
+        place.raysched("run", "flows.py:paying")
+        told = place.done("resume", "last", "--dry-run")
+        assert "charge[0], billing/pay[0] may have run already, and must not run twice" in told
+        assert "--yes" in told
+        asked = place.look("resume", "last", "--dry-run")["may_have_run"]
+        assert asked == [
+            {"key": "charge[0]", "state": "FAILED"},
+            {"key": "billing/pay[0]", "state": "CRASHED"},
+        ]
+
+    def test_names_nothing_where_nothing_asks_for_it(self, place: CountingPlace) -> None:
+        place.write(BROKEN)
+        place.raysched("run", "flows.py")
+        assert "may have run" not in place.done("resume", "last", "--dry-run")
 
 
 class TestAllLost:

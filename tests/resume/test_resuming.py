@@ -350,9 +350,12 @@ class TestWhatMustNotRunTwice:
         place.touch("paid")
         refused = place.raysched("resume", "last")
         assert refused.process.returncode != 0, refused.output
-        assert "pay[0] may have run already" in refused.output
+        assert "pay[0] may have run already (CRASHED)" in refused.output
         assert "--yes" in refused.output
+        assert "resuming" not in refused.output
         assert place.executions["pay[0]"] == 1
+        run = get_run("last")
+        assert (run.lost, run.run_count, run.state.type) == (True, 1, StateType.CRASHED)
         assert "returned 1" in place.done("resume", "last", "--yes")
         assert place.executions["pay[0]"] == 2
 
@@ -365,6 +368,8 @@ class TestWhatMustNotRunTwice:
         assert run["pay"][1].state.type is StateType.SCHEDULED
         refused = place.raysched("resume", "last")
         assert "NotResumable: pay[0] may have run already (FAILED)" in refused.output
+        assert f"go on raysched resume {run.id[:8]} --yes" in refused.output
+        assert "look whether pay[0] (idempotent=False) has had its effect" in refused.output
         run.refresh()
         assert run.state.is_failed()
         assert {each.state.type.is_terminal for each in run.task_runs()} == {True}

@@ -62,6 +62,20 @@ def main(n: int = 7):
 """
 
 
+PAYING = """
+from common import *
+
+@task(idempotent=False)
+def pay(n):
+    ran()
+    die()
+
+@flow
+def main(n: int = 7):
+    return pay(n)
+"""
+
+
 class TestSupervise:
     def test_goes_on_with_the_run_whenever_its_driver_dies(self, place: CountingPlace) -> None:
         place.write(DYING)
@@ -86,6 +100,14 @@ class TestSupervise:
         driver = place.raysched("run", "flows.py", "--supervise")
         assert driver.process.returncode == 1, driver.output
         assert place.executions == {"work[0]": 1}
+
+    def test_what_must_not_run_twice_is_left_to_a_person(self, place: CountingPlace) -> None:
+        place.write(PAYING)
+        driver = place.raysched("run", "flows.py", "--supervise")
+        assert driver.process.returncode == 128 + signal.SIGKILL, driver.output
+        assert "is not gone on with: pay[0] may have run already (CRASHED)" in driver.output
+        assert get_run("last").run_count == 1
+        assert place.executions == {"pay[0]": 1}
 
     def test_what_cannot_be_right_is_told_once(self, place: CountingPlace) -> None:
         place.write(FAILING)
@@ -125,6 +147,11 @@ class TestKey:
         assert f"key day 1: {run.id[:8]} of main has it, so nothing was run" in told
         assert "returned 7" in told
         assert place.executions == {"work[0]": 1}
+        assert "other parameters" not in told
+        told = place.done("run", "flows.py", "--key", "day 1", "--param", "n=8")
+        assert "has it, so nothing was run, with other parameters: n=7, not 8" in told
+        assert "returned 7" in told
+        assert "other" not in place.done("run", "flows.py", "--key", "day 1", "--param", "n=7")
         told = place.done("run", "flows.py", "--key", "day 1", "--json")
         assert json.loads(told[told.index("{") :])["key"] == "day 1"
         place.done("run", "flows.py", "--key", "day 2")

@@ -129,7 +129,7 @@ def held_facts(why: Why) -> list[tuple[str, str]]:
             first = next(iter(held.said.splitlines()), "")
             lines.append(f"{held.between:,} between two attempts, after {first}")
         if held.sent:
-            lines.append(f"{held.sent:,} may have begun: sent to a worker, no start is known")
+            lines.append(f"{held.sent:,} may have begun: dispatched, and no start is known")
         if held.waited:
             lines.append(f"{held.waited:,} had not begun")
         told.append((held.task, "\n".join(lines)))

@@ -29,7 +29,7 @@ class Held:
         task: Name of the task.
         begun: How many were under way.
         waited: How many had not begun.
-        sent: How many may have begun: a worker had their attempt, and no start is known.
+        sent: How many may have begun: they were dispatched, and no start is known.
         between: How many had failed, and waited for their next attempt.
         said: What the first of these had failed with, or "".
         key: Key of the one that had been under way for longest, or "".

@@ -218,7 +218,7 @@ class TestStopped:
             "when it was stopped",
             "   the flow function  shop.py:30 in training  train.map(range(5)).wait()",
             "   train  2 under way, train[1] for longest, (s), at shop.py:7 in train  step()",
-            "                      1 may have begun: sent to a worker, no start is known",
+            "                      1 may have begun: dispatched, and no start is known",
             "                      2 had not begun",
         ]
 

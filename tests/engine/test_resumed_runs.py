@@ -2,14 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from engine.going_on import Shown, begin, broken, executed, fails, ran, run, said, shown
+from engine.going_on import Shown, begin, broken, executed, fails, run, said, shown
 from raysched import allow_failure, flow, get_run, task
-from raysched.errors import NotResumable
 from raysched.model.states import StateType
 
 COMPLETED, FAILED, SKIPPED = StateType.COMPLETED, StateType.FAILED, StateType.SKIPPED
@@ -73,16 +71,6 @@ def free(value: str) -> None:
 def book() -> str:
     run("book")
     return "seat"
-
-
-@task(idempotent=False)
-def send() -> None:
-    run("send")
-
-
-@task(idempotent=False)
-def look() -> int:
-    return get_run("last").task_run("look[0]").attempts
 
 
 seen: list[int] = []
@@ -339,75 +327,6 @@ class TestRetriesOfTheFlow:
         broken.clear()
         assert mending.resume() == [10, 20, 30]
         assert executed() == {"load 3": 1}
-
-
-class TestWhatMustNotRunTwice:
-    def test_is_kept_as_begun_before_it_begins(self) -> None:
-        @flow
-        def around() -> int:
-            return look()
-
-        assert around() == 1
-
-    def test_is_asked_for(self) -> None:
-        @flow
-        def around() -> None:
-            send()
-
-        broken.add("send")
-        fails(around)
-        executed()
-        broken.clear()
-        with pytest.raises(NotResumable, match=r"send\[0\]"):
-            around.resume()
-        assert not ran
-        around.resume(confirmed=True)
-        assert executed() == {"send": 1}
-
-    def test_does_not_either_when_the_flow_function_calls_it_once_more(self) -> None:
-        @flow
-        def around() -> None:
-            for _ in range(2):
-                with suppress(NotResumable):
-                    send()
-
-        broken.add("send")
-        fails(around)
-        executed()
-        broken.clear()
-        around.resume()
-        assert not ran
-        assert shown() == {"send[0]": Shown(FAILED, 1)}
-
-    def test_does_not_either_when_the_flow_function_has_retries(self) -> None:
-        @flow
-        def inner() -> None:
-            send()
-
-        @flow(retries=2)
-        def around() -> None:
-            inner()
-
-        broken.add("send")
-        fails(around)
-        executed()
-        broken.clear()
-        with pytest.raises(NotResumable, match="may have run already"):
-            around.resume()
-        assert not ran
-
-    def test_is_reused_when_it_completed(self) -> None:
-        @flow
-        def around() -> None:
-            send()
-            load(1)
-
-        broken.add(("load", 1))
-        fails(around)
-        executed()
-        broken.clear()
-        around.resume()
-        assert executed() == {"load 1": 1}
 
 
 def test_enough_of_a_map_that_has_grown_is_enough_of_all_of_it() -> None:

@@ -258,7 +258,7 @@ class TestAutopsies:
         traces.write_bytes(struct.pack("<qqq", 7, none, none))
         # It ends its unit, and begins the next one, when it is asked for its stacks.
         script = f"""
-import pathlib, signal
+import pathlib, signal, time
 def asked(*_):
     pathlib.Path({str(traces)!r}).write_bytes({struct.pack("<qqq", 8, none, none)!r})
     pathlib.Path({str(tmp_path / "1.stacks")!r}).write_text("stacks")
@@ -266,7 +266,7 @@ signal.signal(signal.SIGUSR2, asked)
 signal.signal(signal.SIGUSR1, lambda *_: print("alive", flush=True))
 print("ready", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.01)  # a signal just before `signal.pause` would end none
 """
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as worker:
             assert worker.stdout is not None
@@ -280,7 +280,7 @@ while True:
 
 
 TERMINATED = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from raysched.backends.ray.traces import Traces
 from raysched.worker.objects import objects
@@ -290,7 +290,7 @@ Traces(Path(sys.argv[1])).note_exits()
 child = os.fork()
 if not child:
     while True:
-        signal.pause()
+        time.sleep(0.01)
 os.kill(child, signal.SIGTERM)
 os.waitpid(child, 0)
 os.kill(os.getpid(), signal.SIGTERM)

@@ -10,7 +10,6 @@ from rich.text import Text
 from raysched.cli.db import parse_age
 from raysched.cli.output import (
     DEFAULT_LIMIT,
-    SHORT_ID,
     console,
     count,
     noun,
@@ -23,6 +22,7 @@ from raysched.cli.why_words import size_text
 from raysched.client import utc
 from raysched.client.cache import CacheEntry, cache_entries, cached_tasks, clear, uses
 from raysched.errors import UsageError
+from raysched.model.ids import SHORT_ID
 
 SHORT_KEY = 12
 """Digits of a cache key that people see; any first digits, at least four, are accepted."""

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Sequence
 
-from raysched.cli.output import SHORT_ID, noun, print_json, say
+from raysched.cli.output import noun, print_json, say
 from raysched.cli.records import run_record
 from raysched.cli.summary import print_outcome
 from raysched.client import Run, get_run
+from raysched.model.ids import SHORT_ID
 
 LOOK_SECONDS = 0.25
 """Between two looks at a run that is being cancelled."""

@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from raysched.cli.output import (
-    SHORT_ID,
     STYLES,
     console,
     count,
@@ -23,6 +22,7 @@ from raysched.cli.why_words import size_text
 from raysched.client import utc
 from raysched.client.housekeeping import Figures, Pruned, figures, prune, upgrade
 from raysched.errors import UsageError
+from raysched.model.ids import SHORT_ID
 
 SHOWN = 10
 """Runs that a dry run names."""

@@ -10,12 +10,13 @@ import traceback
 from types import TracebackType
 from typing import Any
 
-from raysched.cli.output import SHORT_ID, say
+from raysched.cli.output import say
 from raysched.cli.target import find_task, load_target
 from raysched.client import Run, TaskRun, get_run
 from raysched.client.debug import Call, Rerun
 from raysched.define.own_code import is_own
 from raysched.errors import UsageError
+from raysched.model.ids import SHORT_ID
 from raysched.model.values import CrashKind
 
 

@@ -15,8 +15,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from raysched.cli.output import SHORT_ID, count, duration, log_text, noun
+from raysched.cli.output import count, duration, log_text, noun
 from raysched.cli.progress import Progress, Rates, Snapshot, TaskProgress
+from raysched.model.ids import SHORT_ID
 
 FRAME_LINES = 5
 """Lines of the terminal that are not rows of the live table."""

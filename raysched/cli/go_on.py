@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from raysched.cli.output import SHORT_ID, say
+from raysched.cli.output import say
 from raysched.client import Run, reader_of
+from raysched.model.ids import SHORT_ID
 from raysched.model.states import StateType
 
 MOST_NAMES = 8

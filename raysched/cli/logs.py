@@ -6,7 +6,6 @@ from heapq import merge
 from typing import TypeAlias
 
 from raysched.cli.output import (
-    SHORT_ID,
     console,
     log_text,
     print_json_lines,
@@ -17,6 +16,7 @@ from raysched.cli.records import log_record
 from raysched.client import LogView, Run, get_run
 from raysched.client.words import split_key
 from raysched.errors import UsageError
+from raysched.model.ids import SHORT_ID
 
 FOLLOW_SECONDS = 0.5
 """Between two looks at a run that goes on."""

@@ -32,9 +32,6 @@ STYLES: Mapping[StateType, str] = {
 
 LEVEL_STYLES = {"DEBUG": "dim", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
-SHORT_ID = 8
-"""Digits of a run id that people see; any unique prefix is accepted."""
-
 DEFAULT_LIMIT = 20
 """Rows of a list that people see without --limit."""
 

@@ -5,13 +5,14 @@ from dataclasses import asdict
 from rich.table import Table
 from rich.text import Text
 
-from raysched.cli.output import SHORT_ID, console, count, noun, print_json, say
+from raysched.cli.output import console, count, noun, print_json, say
 from raysched.cli.parameters import read_parameters
 from raysched.cli.records import run_record
 from raysched.cli.resume import Changes, Choices, check_changes, find_target
 from raysched.client import get_run
 from raysched.client.earlier import RerunPlan, RerunTask
 from raysched.define.ports import Continuation
+from raysched.model.ids import SHORT_ID
 
 MOST_KEYS = 8
 """Task runs of one task that people see at once."""

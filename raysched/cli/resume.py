@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from raysched.cli.children import run_child
 from raysched.cli.go_on import may_have_run, print_asking
-from raysched.cli.output import SHORT_ID, noun, print_json, say
+from raysched.cli.output import noun, print_json, say
 from raysched.cli.parameters import read_parameters
 from raysched.cli.progress import Progress
 from raysched.cli.records import run_record
@@ -16,6 +16,7 @@ from raysched.cli.target import AnyFlow, Target, load_target
 from raysched.client import Run, get_run, get_runs
 from raysched.define.resuming import refuses_resume
 from raysched.errors import NotResumable, UsageError
+from raysched.model.ids import SHORT_ID
 from raysched.model.rows import ENGINE_LOGGER
 from raysched.model.states import SUCCESSES, StateType
 

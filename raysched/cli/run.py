@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysched import client
-from raysched.cli.output import SHORT_ID, print_json, say
+from raysched.cli.output import print_json, say
 from raysched.cli.parameters import read_parameters
 from raysched.cli.records import run_record
 from raysched.cli.running import FAILURE, Options, run_flow, short
@@ -14,6 +14,7 @@ from raysched.cli.summary import print_summary
 from raysched.cli.target import AnyFlow, load_target
 from raysched.engine.opening import CUT, preview
 from raysched.errors import ParameterError, ResultError, RunExists
+from raysched.model.ids import SHORT_ID
 
 
 @dataclass(frozen=True, slots=True)

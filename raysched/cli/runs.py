@@ -9,7 +9,6 @@ from rich.text import Text
 
 from raysched.cli.output import (
     DEFAULT_LIMIT,
-    SHORT_ID,
     STYLES,
     console,
     count,
@@ -22,6 +21,7 @@ from raysched.cli.output import (
 from raysched.cli.records import run_record
 from raysched.client import Run, get_runs
 from raysched.errors import UsageError
+from raysched.model.ids import SHORT_ID
 from raysched.model.states import StateType
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

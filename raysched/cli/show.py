@@ -8,7 +8,6 @@ from rich.text import Text
 from raysched.cli.go_on import print_go_on
 from raysched.cli.output import (
     DEFAULT_LIMIT,
-    SHORT_ID,
     console,
     duration,
     local_time,
@@ -24,6 +23,7 @@ from raysched.cli.task_run import history_record, show_task_run
 from raysched.cli.why_words import driver_text, plain
 from raysched.client import Run, TaskRun, describe_error, get_run, utc
 from raysched.errors import UsageError
+from raysched.model.ids import SHORT_ID
 from raysched.model.records import Kept
 from raysched.model.states import SUCCESSES, StateType
 

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from raysched.cli.go_on import print_go_on
 from raysched.cli.output import (
-    SHORT_ID,
     STYLES,
     console,
     count,
@@ -22,6 +21,7 @@ from raysched.cli.output import (
 )
 from raysched.cli.why_words import plain
 from raysched.client import OWN_FAILURES, Run, TaskRun, describe_error
+from raysched.model.ids import SHORT_ID
 from raysched.model.states import SUCCESSES, StateType
 from raysched.model.values import ErrorInfo, FailureClass
 

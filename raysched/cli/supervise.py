@@ -3,12 +3,12 @@
 from raysched import client
 from raysched.cli.children import Ended, pause, run_child
 from raysched.cli.go_on import may_have_run
-from raysched.cli.output import SHORT_ID, noun, say
+from raysched.cli.output import noun, say
 from raysched.cli.run import Order
 from raysched.cli.running import Options
 from raysched.define.resuming import refuses_resume
 from raysched.errors import NotResumable, RunNotFound, StoreUnavailable
-from raysched.model.ids import new_run_id
+from raysched.model.ids import SHORT_ID, new_run_id
 
 LONGEST_PAUSE = 60.0
 """Most that is waited before a driver is started again (seconds)."""

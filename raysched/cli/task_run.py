@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from raysched.cli.output import SHORT_ID, duration, local_time, say
+from raysched.cli.output import duration, local_time, say
 from raysched.cli.records import error_record, task_run_record
 from raysched.cli.summary import print_task_run
 from raysched.cli.why_records import attempt_record
@@ -12,6 +12,7 @@ from raysched.cli.why_text import print_attempts, print_facts
 from raysched.cli.why_words import plain
 from raysched.client import Run, TaskRun
 from raysched.client.why_details import evidence_of, try_of
+from raysched.model.ids import SHORT_ID
 from raysched.model.records import Kept
 from raysched.model.rows import AttemptRow
 from raysched.model.states import SUCCESSES

@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from raysched.cli.output import SHORT_ID, console, noun, print_json, say
+from raysched.cli.output import console, noun, print_json, say
 from raysched.cli.summary import print_outcome, print_trace
 from raysched.cli.trace_picture import print_critical_path, print_waterfall
 from raysched.client import Run, get_run, get_unsent_runs
 from raysched.client.delivery import destination
 from raysched.client.trace import Sent
 from raysched.errors import UsageError
+from raysched.model.ids import SHORT_ID
 
 FAILURE = 1
 

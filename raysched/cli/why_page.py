@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 from raysched.cli.markup import Content, Markup, element, join
-from raysched.cli.output import SHORT_ID, duration, local_time, noun
+from raysched.cli.output import duration, local_time, noun
 from raysched.cli.why_picture import svg
 from raysched.cli.why_words import (
     alike_text,
@@ -26,6 +26,7 @@ from raysched.cli.why_words import (
 )
 from raysched.client.advice_case import Advice
 from raysched.client.why_facts import Cause, Comparison, Source, Step, Try, Why
+from raysched.model.ids import SHORT_ID
 from raysched.model.states import SUCCESSES, StateType
 
 MOST_BOXES = 40

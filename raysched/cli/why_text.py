@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from raysched.cli.output import (
-    SHORT_ID,
     STYLES,
     console,
     duration,
@@ -41,6 +40,7 @@ from raysched.client.why_facts import Cause, Comparison, Evidence, Happening, Pa
 from raysched.client.why_graph import drawing_of
 from raysched.client.why_waiting import Waiting
 from raysched.client.words import nanoseconds
+from raysched.model.ids import SHORT_ID
 from raysched.model.states import StateType
 from raysched.model.values import FailureClass
 

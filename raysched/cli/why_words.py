@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from raysched.cli.output import SHORT_ID, duration, local_time, noun
+from raysched.cli.output import duration, local_time, noun
 from raysched.client.shortfalls import Shortfall
 from raysched.client.why_driver import LostDriver
 from raysched.client.why_facts import Cause, Change, Where, Why
+from raysched.model.ids import SHORT_ID
 from raysched.model.states import StateType
 from raysched.model.values import FailureClass, Frame
 

@@ -5,14 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from raysched.client.why_facts import Cause, Step
+from raysched.model.ids import SHORT_ID
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind
 
 if TYPE_CHECKING:
     from raysched.store.views import RunView
-
-SHORT_ID = 8
-"""Digits of a run's id in commands."""
 
 MOST_NAMES = 4
 """Task runs that are named at once."""

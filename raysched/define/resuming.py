@@ -9,10 +9,8 @@ from raysched.define.flow_runs import FlowCaller
 from raysched.define.ports import Continuation, FlowRunStart, KeptFlowRun, kept_run
 from raysched.errors import NotResumable, ParameterError, RunOwned, UsageError
 from raysched.graph.recorded import END_UNKNOWN, may_have_run
+from raysched.model.ids import SHORT_ID
 from raysched.model.states import SUCCESSES, StateType
-
-SHORT_ID = 8
-"""Digits of a run's id in messages."""
 
 
 def start_of_resume(caller: FlowCaller, continues: Continuation) -> FlowRunStart:

@@ -15,7 +15,7 @@ from raysched.engine.flow_run import OpenFlowRun
 from raysched.engine.ports import Clock
 from raysched.graph.calls import Member
 from raysched.graph.group import Group
-from raysched.model.ids import task_name_of
+from raysched.model.ids import SHORT_ID, task_name_of
 from raysched.model.records import CacheAnswer, CacheClaim, CacheVerdict
 from raysched.model.rows import ENGINE_LOGGER, LogRow
 from raysched.model.states import StateType
@@ -36,8 +36,6 @@ NOT_CACHED = "not cached: "
 
 MISSED = "cache miss: "
 """How the log record of a task run begins for which there was a result that cannot be used."""
-
-SHORT_ID = 8
 
 _MADE_BY = "its result is being made by "
 

@@ -6,7 +6,7 @@ IDENTITY_BYTES = 16
 """Length of an identity digest (bytes): what a resume matches task runs on."""
 
 SHORT_ID = 8
-"""How many digits of a flow run id people are shown."""
+"""Digits of a flow run id that people are shown; any unique prefix is accepted."""
 
 
 def new_run_id() -> str:

@@ -7,16 +7,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, or_, select
 
-from raysched.model.ids import task_run_key
+from raysched.model.ids import SHORT_ID, task_run_key
 from raysched.model.states import StateType
 from raysched.store.claims import HAS_RESULT, IS_OPEN
 from raysched.store.snapshots import Snapshots
 from raysched.store.tables import CACHE_ENTRY, DRIVER, FLOW_RUN, TASK_GROUP, TASK_RUN
 from raysched.store.views import RunView
-
-SHORT_ID = 8
-"""Digits of a flow run's id in what a task run says of the result that it used."""
-
 
 ROWS = 2000
 """Entries that one transaction deletes."""

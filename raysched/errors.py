@@ -9,7 +9,7 @@ RayschedError
 │   ├── FutureError                a future where it cannot be: other run, outside a flow
 │   ├── CycleError                 task runs that would wait for each other
 │   ├── TargetError                a TARGET that names no flow, or several
-│   ├── NotResumable               a flow run that cannot be gone on with, or not without a yes
+│   ├── NotResumable               a flow run that cannot be resumed, or not without a yes
 │   └── SettingsError              a variable RAYSCHED_* or OTEL_* with an impossible value
 ├── SerializationError             something that cannot be pickled (also a TypeError)
 ├── ResultError                    a value that cannot be handed over
@@ -81,7 +81,7 @@ class TargetError(UsageError):
 
 
 class NotResumable(UsageError):
-    """A flow run cannot be gone on with, or not without a person's yes; nothing was changed."""
+    """A flow run cannot be resumed, or not without a person's yes; nothing was changed."""
 
 
 class SettingsError(UsageError):

@@ -1,4 +1,4 @@
-"""How a run is gone on with, and what a person has to look at before."""
+"""How a run is resumed, and what a person has to look at before."""
 
 from collections.abc import Sequence
 

@@ -42,7 +42,7 @@ def supervise(order: Order, most: int) -> int:
         if not (ended.signal if run is None else run.lost):
             return ended.code
         if refused is not None:
-            say((f"{_name(run, order)} is not gone on with: {refused}", "red"), stderr=True)
+            say((f"{_name(run, order)} is not resumed: {refused}", "red"), stderr=True)
             return ended.code
         died += 1
         what = f"the driver of {_name(run, order)} {_cause(ended)}"
@@ -53,7 +53,7 @@ def supervise(order: Order, most: int) -> int:
             )
             return ended.code
         delay = min(2.0 ** (died - 1), LONGEST_PAUSE)
-        does = "started again" if run is None else "gone on with"
+        does = "started again" if run is None else "resumed"
         say(
             (f"{what}: it is {does} in {delay:g} s ({died} of {noun(most, 'time')})", "yellow"),
             stderr=True,
@@ -65,7 +65,7 @@ def supervise(order: Order, most: int) -> int:
 
 
 def _find(run_id: str) -> tuple[client.Run | None, NotResumable | None]:
-    """Return the run, and what keeps it from being gone on with, if it was lost.
+    """Return the run, and what keeps it from being resumed, if it was lost.
 
     As soon as the database can be read; raises if somebody asks for the end.
     """

@@ -155,7 +155,7 @@ class Housekeeping:
         """Begin to remove runs: nobody sees them any more, and no cache key leads to them.
 
         Returns:
-            Those that are, without those that somebody has gone on with in the meantime.
+            Those that are, without those that somebody has resumed in the meantime.
         """
         hidden = []
         for some in _parts(runs, RUNS):

@@ -80,8 +80,8 @@ class TestSupervise:
     def test_goes_on_with_the_run_whenever_its_driver_dies(self, place: CountingPlace) -> None:
         place.write(DYING)
         told = place.done("run", "flows.py", "--supervise")
-        assert "was killed by SIGKILL: it is gone on with in 1 s (1 of 10 times)" in told
-        assert "gone on with in 2 s (2 of 10 times)" in told
+        assert "was killed by SIGKILL: it is resumed in 1 s (1 of 10 times)" in told
+        assert "resumed in 2 s (2 of 10 times)" in told
         assert "returned 6" in told
         (run,) = get_runs()
         assert (run.state.type, run.run_count) == (StateType.COMPLETED, 3)
@@ -105,7 +105,7 @@ class TestSupervise:
         place.write(PAYING)
         driver = place.raysched("run", "flows.py", "--supervise")
         assert driver.process.returncode == 128 + signal.SIGKILL, driver.output
-        assert "is not gone on with: pay[0] may have run already (CRASHED)" in driver.output
+        assert "is not resumed: pay[0] may have run already (CRASHED)" in driver.output
         assert get_run("last").run_count == 1
         assert place.executions == {"pay[0]": 1}
 
@@ -125,7 +125,7 @@ class TestSupervise:
         os.kill(driver.process.pid, number)
         assert driver.finish() == 1, driver.output
         assert get_run("last").state.type is StateType.CANCELLED
-        assert "gone on with" not in driver.output
+        assert "resumed" not in driver.output
 
     def test_a_driver_that_is_killed_from_outside(self, place: CountingPlace) -> None:
         place.write(SLOW)

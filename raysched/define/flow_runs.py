@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from raysched.errors import (
     NotResumable,
     ResultError,
 )
-from raysched.model.ids import SHORT_ID, new_run_id
+from raysched.model.ids import new_run_id
 from raysched.model.options import FlowSpec
 from raysched.model.rows import ENGINE_LOGGER
 from raysched.model.states import FAILURES, StateType
@@ -84,13 +84,9 @@ class FlowCaller:
         with (
             terminable(blocking=blocking) as reason,
             stoppable(start.run_id, _waker(port), blocking=blocking) as stop,
-            _telling_of(start),
         ):
             state = await _Execution(self, port, reason, stop, blocking=blocking).run()
-        if return_state:
-            return state
-        with _telling_of(start):
-            return state.result()
+        return state if return_state else state.result()
 
     def begin(
         self, bound: Mapping[str, Any], parent: RunPort | None, run_id: str = ""
@@ -131,21 +127,6 @@ class FlowCaller:
             raise InvalidOption(
                 f"{self.what}: flow_run_name={template!r} raised {type(error).__name__}: {error}"
             ) from error
-
-
-@contextmanager
-def _telling_of(start: FlowRunStart) -> Iterator[None]:
-    """Add to an error that leaves the run at the top how to learn more: its traceback ends so."""
-    try:
-        yield
-    except BaseException as error:
-        if start.parent is None:
-            short = start.run_id[:SHORT_ID]
-            error.add_note(
-                f"flow run {short}: `raysched why {short}` tells more, `raysched resume {short}` "
-                "goes on"
-            )
-        raise
 
 
 def _going_on(start: FlowRunStart, continues: Continuation | None) -> FlowRunStart:

@@ -14,7 +14,6 @@ from raysched import (
     FlowRunTimedOut,
     StateType,
     flow,
-    get_run,
     runtime,
     task,
 )
@@ -207,25 +206,3 @@ class TestTimeout:
 
         with pytest.raises(FlowRunTimedOut):
             flow(body, timeout_seconds=0.1)()
-
-
-class TestErrors:
-    def test_that_leave_the_run_say_how_to_learn_more(self) -> None:
-        @task
-        def fails() -> None:
-            raise ValueError("no")
-
-        @flow
-        def below() -> None:
-            fails()
-
-        @flow
-        def program() -> None:
-            below()
-
-        with pytest.raises(ValueError, match="no") as caught:
-            program()
-        short = get_run("last").id[:8]
-        (told,) = [note for note in caught.value.__notes__ if note.startswith("flow run")]
-        assert f"`raysched why {short}`" in told
-        assert f"`raysched resume {short}`" in told

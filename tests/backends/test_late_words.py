@@ -287,10 +287,13 @@ from raysched.worker.objects import objects
 
 objects.close = lambda: os.write(1, b"closed by %d\\n" % os.getpid())
 Traces(Path(sys.argv[1])).note_exits()
+heard, tell = os.pipe()
 child = os.fork()
 if not child:
+    os.write(tell, b"here")  # Python forgets signals that come before it has noticed the fork
     while True:
         time.sleep(0.01)
+os.read(heard, 4)
 os.kill(child, signal.SIGTERM)
 os.waitpid(child, 0)
 os.kill(os.getpid(), signal.SIGTERM)
@@ -298,9 +301,11 @@ os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_termination_of_a_forked_child_closes_nothing_of_its_worker_s(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", TERMINATED, str(tmp_path)], stdout=subprocess.PIPE
-    ) as worker:
-        said, _ = worker.communicate()
+    command = [sys.executable, "-c", TERMINATED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
+        try:
+            said, _ = worker.communicate(timeout=PATIENCE_SECONDS)
+        finally:
+            worker.kill()
     assert worker.returncode == -signal.SIGTERM
     assert said == b"closed by %d\n" % worker.pid

@@ -14,7 +14,7 @@ from raysched.worker.wire import READY, frame
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 T = TypeVar("T")
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from raysched.backends.ray.traces import Remains
     from raysched.engine.ports import Message
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 class Said:

@@ -31,7 +31,7 @@ from worker.unit_runs import new_context, new_run
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
 
 
 def run_of(function: Any, size: int = 1, **options: Any) -> UnitRun:

@@ -26,6 +26,10 @@ _AGAIN_SECONDS = 0.05
 """Between repeats of a signal. One that comes just before a system call does not interrupt it."""
 
 
+_INSISTED = 100
+"""Repeats at most: user code may have set a handler of its own."""
+
+
 class Interrupted(BaseException):
     """Raised inside user code to end it; no Exception, so that `except Exception` lets it pass."""
 
@@ -205,7 +209,15 @@ class Signals:
     def heard(self, numbers: bytes) -> None:
         """Take what came through the descriptor; on another thread."""
         if signal.SIGINT in numbers:
+            threading.Thread(target=self._insist, name="raysched insist", daemon=True).start()
+
+    def _insist(self) -> None:
+        for _ in range(_INSISTED):
             self.wake()
+            time.sleep(_AGAIN_SECONDS)
+            # The handler of SIGINT, which came before, has run then, too.
+            if not self._woken:
+                return
 
     def send(self, errand: Callable[[], None]) -> None:
         """Have the main thread call `errand` soon, unless a unit runs there then."""

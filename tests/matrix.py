@@ -56,7 +56,7 @@ class Cell:
         """Return what pytest is called with."""
         chosen = ["-k", WITHOUT_RAY] if self.backend == "inline" else []
         ignored = f"--ignore={RUNS_NOTHING}"
-        return ["--no-cov", "-q", *suites, ignored, f"--backend={self.backend}", *chosen]
+        return ["-q", *suites, ignored, f"--backend={self.backend}", *chosen]
 
 
 @dataclass(frozen=True, slots=True)

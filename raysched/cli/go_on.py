@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from raysched.cli.output import say
 from raysched.client import Run, reader_of
-from raysched.model.ids import SHORT_ID
+from raysched.model.ids import SHORT_ID, some_of
 from raysched.model.states import StateType
 
 MOST_NAMES = 8
@@ -30,7 +30,10 @@ def print_asking(run: Run) -> None:
     begun = [key for key, _ in may_have_run(run)]
     if begun:
         say(
-            (f"{_named(begun)} may have run already, and must not run twice ", "yellow"),
+            (
+                f"{some_of(begun, MOST_NAMES)} may have run already, and must not run twice ",
+                "yellow",
+            ),
             (
                 "(idempotent=False): look, and --yes runs them again if the flow calls them",
                 "yellow",
@@ -41,9 +44,5 @@ def print_asking(run: Run) -> None:
 def whether_done(keys: Sequence[str]) -> str:
     """Return what there is to look at before such task runs run again, behind `look`."""
     had = "has had its effect" if len(keys) == 1 else "have had their effects"
-    return f"whether {_named(keys)} (idempotent=False) {had}: with --yes they may run again"
-
-
-def _named(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - MOST_NAMES:,} more" if len(keys) > MOST_NAMES else ""
-    return ", ".join(keys[:MOST_NAMES]) + more
+    named = some_of(keys, MOST_NAMES)
+    return f"whether {named} (idempotent=False) {had}: with --yes they may run again"

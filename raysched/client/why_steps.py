@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from raysched.client.why_facts import Cause, Step
-from raysched.model.ids import SHORT_ID
+from raysched.model.ids import SHORT_ID, some_of
 from raysched.model.states import StateType
 from raysched.model.values import CrashKind
 
@@ -37,8 +37,7 @@ def steps_after(
         yes, look = "", ""
         if begun:
             yes = " --yes"
-            more = f" and {len(begun) - MOST_NAMES:,} more" if len(begun) > MOST_NAMES else ""
-            keys = ", ".join(key for key, _ in begun[:MOST_NAMES]) + more
+            keys = some_of([key for key, _ in begun], MOST_NAMES)
             look = f"; first look whether {keys} (idempotent=False) had an effect already"
         yield Step(f"raysched resume {short}{where}{yes}", f"go on with it{once}: {reused}{look}")
     yield from steps_for(run, causes)

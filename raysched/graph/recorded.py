@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from raysched.errors import NotResumable
 from raysched.graph.calls import Member, Part
 from raysched.graph.group import Edge, EdgeKind, Group
-from raysched.model.ids import split_identities, task_run_key
+from raysched.model.ids import some_of, split_identities, task_run_key
 from raysched.model.options import TaskSpec
 from raysched.model.records import Kept, RecordedGroup, Records
 from raysched.model.states import SUCCESSES, StateType
@@ -228,8 +228,7 @@ def may_have_run(task_runs: Sequence[tuple[str, StateType]]) -> NotResumable:
     Args:
         task_runs: Keys and states of those that may have run.
     """
-    keys, more = [key for key, _ in task_runs[:NAMED]], len(task_runs) - NAMED
-    named = ", ".join(keys) + (f" and {more:,} more" if more > 0 else "")
+    named = some_of([key for key, _ in task_runs], NAMED)
     states = ", ".join(sorted({str(state) for _, state in task_runs}))
     one = len(task_runs) == 1
     told = (

@@ -1,6 +1,7 @@
 """Identifiers."""
 
 import secrets
+from collections.abc import Sequence
 
 IDENTITY_BYTES = 16
 """Length of an identity digest (bytes): what a resume matches task runs on."""
@@ -31,6 +32,17 @@ def task_run_key(task_name: str, index: int) -> str:
         index: Position among the task runs of that name in the flow run, in order of calls.
     """
     return f"{task_name}[{index}]"
+
+
+def some_of(keys: Sequence[str], most: int) -> str:
+    """Return keys as people read them: the first ones, and how many more there are.
+
+    Args:
+        keys: The keys of task runs.
+        most: How many are named.
+    """
+    more = f" and {len(keys) - most:,} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more
 
 
 def task_name_of(key: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.committed import Committed
+from engine.going_on import begin
 from raysched.engine.ports import Clock
 from raysched.settings import settings
 from raysched.testing import FakeClock
@@ -25,6 +26,14 @@ def in_real_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Co
     """Do as `committed`, with the clock of this machine."""
     with _engine(tmp_path, monkeypatch, SystemClock()) as kept:
         yield kept
+
+
+@pytest.fixture
+def nothing_ran() -> Iterator[None]:
+    """Nothing is known yet of what task functions executed, and nothing is left behind."""
+    begin()
+    yield
+    begin()
 
 
 @contextmanager

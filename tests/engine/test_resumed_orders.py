@@ -1,7 +1,6 @@
 """Flows that race, follow the order of completion or call subflows, and go on."""
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from random import Random
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine.going_on import Shown, begin, broken, executed, fails, ran, run, said, shown
+from engine.going_on import Shown, broken, executed, fails, ran, run, said, shown
 from raysched import as_completed, flow, get_run, task
 from raysched.client import get_runs
 from raysched.model.states import StateType
@@ -19,14 +18,7 @@ if TYPE_CHECKING:
 
 COMPLETED = StateType.COMPLETED
 
-pytestmark = pytest.mark.usefixtures("committed")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_ran() -> Iterator[None]:
-    begin()
-    yield
-    begin()
+pytestmark = pytest.mark.usefixtures("committed", "nothing_ran")
 
 
 @task

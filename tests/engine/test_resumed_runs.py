@@ -1,25 +1,17 @@
 """A run that failed is mended and goes on: what runs again, and what does not."""
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from engine.going_on import Shown, begin, broken, executed, fails, run, said, shown
+from engine.going_on import Shown, broken, executed, fails, run, said, shown
 from raysched import allow_failure, flow, get_run, task
 from raysched.model.states import StateType
 
 COMPLETED, FAILED, SKIPPED = StateType.COMPLETED, StateType.FAILED, StateType.SKIPPED
 
-pytestmark = pytest.mark.usefixtures("committed")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_ran() -> Iterator[None]:
-    begin()
-    yield
-    begin()
+pytestmark = pytest.mark.usefixtures("committed", "nothing_ran")
 
 
 @task

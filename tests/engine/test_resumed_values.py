@@ -1,14 +1,13 @@
 """Results of a run that goes on: read where they are, or made again when somebody needs them."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.committed import Committed
-from engine.going_on import Shown, begin, broken, executed, fails, run, said, shown
+from engine.going_on import Shown, broken, executed, fails, run, said, shown
 from raysched import flow, get_run, task
 from raysched.model.states import StateType
 from raysched.settings import settings
@@ -18,14 +17,7 @@ COMPLETED = StateType.COMPLETED
 LARGE = 100_000
 """Bytes: more than the database keeps."""
 
-pytestmark = pytest.mark.usefixtures("committed")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_ran() -> Iterator[None]:
-    begin()
-    yield
-    begin()
+pytestmark = pytest.mark.usefixtures("committed", "nothing_ran")
 
 
 class Fragile:

@@ -1,25 +1,17 @@
 """`idempotent=False`: what may have run already is not run again without a yes."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
-from engine.going_on import Shown, begin, broken, executed, fails, ran, run, shown
+from engine.going_on import Shown, broken, executed, fails, ran, run, shown
 from raysched import flow, get_run, task
 from raysched.errors import NotResumable
 from raysched.model.states import StateType
 
 FAILED = StateType.FAILED
 
-pytestmark = pytest.mark.usefixtures("committed")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_ran() -> Iterator[None]:
-    begin()
-    yield
-    begin()
+pytestmark = pytest.mark.usefixtures("committed", "nothing_ran")
 
 
 @task

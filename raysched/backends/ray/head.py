@@ -47,10 +47,10 @@ SESSION = "ray"
 """Ray's temporary directory in ours."""
 
 RAYLET, GCS = "raylet", "gcs_server"
+"""File names of the two programs of a head."""
 
 CLIENT_SERVER = "ray.util.client.server"
 """Module of Ray Client's server, which outlives its Ray."""
-"""File names of the two programs of a head."""
 
 
 def start(home: Path, options: StartOptions) -> bool:

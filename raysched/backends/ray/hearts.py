@@ -63,7 +63,7 @@ class Hearts:
 
     @property
     def patience(self) -> float | None:
-        """How long to listen before `are_silent` may change (seconds); None for ever."""
+        """How long to listen before `tell` may have something (seconds); None for ever."""
         # A copy at once: other threads forget units.
         hearts = tuple(self._hearts.values())
         return min((max(heart.left, 0.0) for heart in hearts), default=None)
@@ -89,10 +89,6 @@ class Hearts:
         """Take note that nothing but listening was done for a time."""
         for heart in tuple(self._hearts.values()):
             heart.left -= seconds
-
-    def are_silent(self) -> bool:
-        """Whether some have been silent for too long."""
-        return any(heart.left <= 0 for heart in tuple(self._hearts.values()))
 
     def tell(self) -> None:
         """Tell of those that have been silent for too long."""
